@@ -1,0 +1,84 @@
+"""The blobs port on a local folder: one file a blob, written aside and renamed, so that no reader sees half of one."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from blake3 import blake3
+
+from instar.core import ids
+from instar.core.errors import Damaged, NotFound
+
+
+class FolderBlobs:
+    """Blobs under `folder/ab/cdef…`, named by the digest's hexadecimal letters."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def put(self, data: bytes) -> str:
+        digest = ids.digest(data)
+        target = self._place(digest)
+        if target.exists():
+            os.utime(target)  # renews its grace: the collector looks at the time of the last put
+            return digest
+        target.parent.mkdir(exist_ok=True)
+        descriptor, aside = tempfile.mkstemp(dir=target.parent)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+        self._settle(Path(aside), target)
+        return digest
+
+    def put_file(self, path: Path) -> str:
+        descriptor, aside = tempfile.mkstemp(dir=self._folder)
+        os.close(descriptor)
+        shutil.copyfile(path, aside)  # hash the copy: the original may change under our hands
+        digest = "b3:" + blake3().update_mmap(aside).hexdigest()
+        target = self._place(digest)
+        target.parent.mkdir(exist_ok=True)
+        self._settle(Path(aside), target)
+        return digest
+
+    def get(self, digest: str) -> bytes:
+        data = self.path(digest).read_bytes()
+        if ids.digest(data) != digest:
+            raise Damaged(
+                "its content was changed", subject=f"blob {digest}", next_step="Restore the store from a backup."
+            )
+        return data
+
+    def path(self, digest: str) -> Path:
+        target = self._place(digest)
+        if not target.exists():
+            raise NotFound("the store has no such blob", subject=f"blob {digest}")
+        return target
+
+    def has(self, digest: str) -> bool:
+        return self._place(digest).exists()
+
+    def delete(self, digest: str) -> None:
+        self._place(digest).unlink(missing_ok=True)
+
+    def digests(self) -> Iterator[str]:
+        for file in self._folder.glob("??/*"):
+            name = file.parent.name + file.name
+            if len(name) == 64:
+                yield "b3:" + name
+
+    def _place(self, digest: str) -> Path:
+        letters = digest.removeprefix("b3:")
+        if len(letters) != 64 or not set(letters) <= set("0123456789abcdef"):
+            raise NotFound("that is not a digest", subject=f"blob {digest!r}", asked="b3: and 64 hexadecimal letters")
+        return self._folder / letters[:2] / letters[2:]
+
+    def _settle(self, aside: Path, target: Path) -> None:
+        # Bytes first, record second: what a transaction will name must be on the disk before.
+        with open(aside, "rb+") as file:
+            os.fsync(file.fileno())
+        os.chmod(aside, 0o644)
+        os.replace(aside, target)

@@ -1,0 +1,61 @@
+"""The database port on PostgreSQL: the store of a team."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import sqlalchemy as sa
+
+from instar.core.database import T, Transaction
+from instar.core.errors import StoreBusy
+
+BUSY_SECONDS = 60.0
+# Any constant that no other program uses in this database. One writer at a time, as on SQLite: numbering of versions and
+# chaining of the journal then need no further thought.
+WRITER_LOCK = 0x1A57A2
+_RETRY = ("40001", "40P01", "55P03")  # serialization failure, deadlock, lock not available
+
+
+class PostgresDatabase:
+    """One PostgreSQL database; readers see one snapshot, writers take turns."""
+
+    dialect = "postgresql"
+
+    def __init__(self, url: str) -> None:
+        self._engine = sa.create_engine(
+            sa.engine.make_url(url).set(drivername="postgresql+psycopg"), pool_pre_ping=True
+        )
+
+    @contextmanager
+    def read(self) -> Iterator[Transaction]:
+        with self._engine.connect().execution_options(isolation_level="REPEATABLE READ") as connection:
+            yield connection
+
+    def write(self, work: Callable[[Transaction], T], *, durable: bool = False) -> T:
+        deadline = time.monotonic() + BUSY_SECONDS
+        while True:
+            try:
+                return self._write_once(work, durable)
+            except sa.exc.DBAPIError as error:
+                if getattr(error.orig, "sqlstate", None) not in _RETRY:
+                    raise
+                if time.monotonic() > deadline:
+                    raise StoreBusy(
+                        f"other writers have been first for more than {BUSY_SECONDS:.0f} s",
+                        subject="store",
+                        next_step="Try again; nothing was written.",
+                    ) from error
+                time.sleep(random.uniform(0.001, 0.02))
+
+    def _write_once(self, work: Callable[[Transaction], T], durable: bool) -> T:
+        with self._engine.connect() as connection, connection.begin():
+            connection.exec_driver_sql(f"SET LOCAL lock_timeout = '{int(BUSY_SECONDS * 1000)}ms'")
+            connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({WRITER_LOCK})")
+            connection.exec_driver_sql("SET LOCAL synchronous_commit = " + ("on" if durable else "off"))
+            return work(connection)
+
+    def close(self) -> None:
+        self._engine.dispose()

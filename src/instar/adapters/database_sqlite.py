@@ -1,0 +1,108 @@
+"""The database port on SQLite in WAL mode: the default store, for one machine and many processes."""
+
+from __future__ import annotations
+
+import random
+import sqlite3
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+
+from instar.core.database import T, Transaction
+from instar.core.errors import StoreBusy, StoreError
+
+BUSY_SECONDS = 60.0  # how long a writer waits for others before it gives up
+NETWORK_FILE_SYSTEMS = frozenset(
+    {"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "afs", "fuse.sshfs", "ceph", "glusterfs"}
+)
+
+
+class SqliteDatabase:
+    """One SQLite file; readers never wait, writers wait for each other."""
+
+    dialect = "sqlite"
+
+    def __init__(self, path: Path) -> None:
+        refuse_network_file_system(path.parent)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._engine = sa.create_engine(f"sqlite:///{path}", connect_args={"timeout": BUSY_SECONDS})
+        sa.event.listen(self._engine, "connect", _configure)
+        sa.event.listen(self._engine, "begin", _begin)
+
+    @contextmanager
+    def read(self) -> Iterator[Transaction]:
+        with self._engine.connect() as connection:
+            yield connection
+
+    def write(self, work: Callable[[Transaction], T], *, durable: bool = False) -> T:
+        deadline = time.monotonic() + BUSY_SECONDS
+        while True:
+            try:
+                return self._write_once(work, durable)
+            except sa.exc.OperationalError as error:
+                if not _busy(error) or time.monotonic() > deadline:
+                    raise _translated(error) from error
+                time.sleep(random.uniform(0.001, 0.02))
+
+    def _write_once(self, work: Callable[[Transaction], T], durable: bool) -> T:
+        with self._engine.connect() as plain:
+            # The pragma has no effect inside a transaction, so it goes to the driver before SQLAlchemy begins one.
+            driver: Any = plain.connection.dbapi_connection
+            driver.execute("PRAGMA synchronous=" + ("FULL" if durable else "NORMAL"))
+            connection = plain.execution_options(instar_begin="BEGIN IMMEDIATE")
+            with connection.begin():
+                return work(connection)
+
+    def close(self) -> None:
+        self._engine.dispose()
+
+
+def refuse_network_file_system(folder: Path) -> None:
+    """Raises StoreError when `folder` lies on a network file system, where SQLite's locks cannot be trusted."""
+    mounts = Path("/proc/self/mounts")
+    if not mounts.exists():  # not Linux: nothing to read it from
+        return
+    target = str(folder.absolute())
+    best, kind = "", ""
+    for line in mounts.read_text().splitlines():
+        _, point, file_system, *_ = line.split(" ")
+        point = point.replace("\\040", " ")
+        if (target == point or target.startswith(point.rstrip("/") + "/")) and len(point) >= len(best):
+            best, kind = point, file_system
+    if kind in NETWORK_FILE_SYSTEMS:
+        raise StoreError(
+            "a store cannot lie on a network file system",
+            subject=f"store {folder}",
+            found=kind,
+            next_step="Put the store on a local disk, or use PostgreSQL: INSTAR_DATABASE=postgresql://…",
+        )
+
+
+def _configure(connection: sqlite3.Connection, _record: object) -> None:
+    # Transactions are begun by `_begin`, with the lock that they need, not implicitly by the driver.
+    connection.isolation_level = None
+    connection.execute("PRAGMA journal_mode=WAL")
+    connection.execute("PRAGMA foreign_keys=ON")
+    connection.execute("PRAGMA temp_store=MEMORY")
+
+
+def _begin(connection: sa.Connection) -> None:
+    connection.exec_driver_sql(connection.get_execution_options().get("instar_begin", "BEGIN"))
+
+
+def _busy(error: sa.exc.OperationalError) -> bool:
+    return getattr(error.orig, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+
+
+def _translated(error: sa.exc.OperationalError) -> Exception:
+    if _busy(error):
+        return StoreBusy(
+            f"another process has been writing for more than {BUSY_SECONDS:.0f} s",
+            subject="store",
+            next_step="Wait for the other command to end, or end it, and try again; nothing was written.",
+        )
+    return error

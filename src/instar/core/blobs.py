@@ -1,0 +1,41 @@
+"""Blobs, as a port: immutable bytes under the digest of their content, for manifests, bundles, profiles and reports."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Protocol
+
+
+class Blobs(Protocol):
+    """A content store. Putting what is there already is free and renews its grace."""
+
+    def put(self, data: bytes) -> str:
+        """Keep `data`; returns its digest, `b3:` and 64 hexadecimal letters."""
+
+    def put_file(self, path: Path) -> str:
+        """Keep a file's content, without reading it whole into memory; returns its digest."""
+
+    def get(self, digest: str) -> bytes:
+        """The content.
+
+        Raises:
+            NotFound: Nothing is kept under `digest`.
+            Damaged: What is kept does not have that digest.
+        """
+
+    def path(self, digest: str) -> Path:
+        """A local file with the content, to read only.
+
+        Raises:
+            NotFound: Nothing is kept under `digest`.
+        """
+
+    def has(self, digest: str) -> bool:
+        """Is it kept?"""
+
+    def delete(self, digest: str) -> None:
+        """Forget it; nothing happens when it is not there."""
+
+    def digests(self) -> Iterator[str]:
+        """All that is kept, in no order."""

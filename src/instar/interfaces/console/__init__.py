@@ -1,0 +1,1 @@
+"""The console: server-rendered pages over the same record, each with a JSON twin."""

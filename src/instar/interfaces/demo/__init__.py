@@ -1,0 +1,1 @@
+"""The demo: a year of real flights driven round the whole life cycle, and the report on it."""
