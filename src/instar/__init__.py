@@ -1,0 +1,44 @@
+"""Instar: the whole machine-learning life cycle on one record.
+
+What a project's pipeline needs, by its public name; each is loaded when it is first used, so that importing is quick:
+
+    from instar import baseline, check, gold, model, silver, source
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from instar.data.checks import quarantine
+    from instar.data.features import as_of
+    from instar.interfaces.sdk import connect
+    from instar.plan.pipeline import baseline, check, gold, model, silver, source
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "as_of": "instar.data.features",
+    "baseline": "instar.plan.pipeline",
+    "check": "instar.plan.pipeline",
+    "connect": "instar.interfaces.sdk",
+    "gold": "instar.plan.pipeline",
+    "model": "instar.plan.pipeline",
+    "quarantine": "instar.data.checks",
+    "silver": "instar.plan.pipeline",
+    "source": "instar.plan.pipeline",
+}
+
+__all__ = ["as_of", "baseline", "check", "connect", "gold", "model", "quarantine", "silver", "source"]
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'instar' has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

@@ -9,14 +9,19 @@ class TestMyBlobs(BlobsContract):                    # every adapter of the port
 
 from __future__ import annotations
 
+import shutil
 import tempfile
+import weakref
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
+import pytest
+
 from instar.adapters import schema
 from instar.adapters.database_sqlite import SqliteDatabase
 from instar.core import ids
+from instar.core.blobs import Blobs
 from instar.core.clock import Clock, EventClock
 from instar.core.database import Database
 from instar.core.errors import NotFound
@@ -31,7 +36,8 @@ class MemoryBlobs:
 
     def __init__(self) -> None:
         self._data: dict[str, bytes] = {}
-        self._files = tempfile.TemporaryDirectory(prefix="instar-blobs-")
+        self._files = Path(tempfile.mkdtemp(prefix="instar-blobs-"))
+        weakref.finalize(self, shutil.rmtree, self._files, ignore_errors=True)
 
     def put(self, data: bytes) -> str:
         digest = ids.digest(data)
@@ -48,7 +54,7 @@ class MemoryBlobs:
             raise NotFound("the store has no such blob", subject=f"blob {digest}") from None
 
     def path(self, digest: str) -> Path:
-        file = Path(self._files.name) / digest.removeprefix("b3:")
+        file = self._files / digest.removeprefix("b3:")
         data = self.get(digest)
         if not file.exists():
             file.write_bytes(data)
@@ -75,3 +81,34 @@ def create_tables(database: Database) -> None:
     """Make all tables of all stages at once, without the history of migrations."""
     schema.load()
     database.write(lambda tx: schema.metadata.create_all(tx))
+
+
+class BlobsContract:
+    """What every adapter of the blobs port must do. Give it a fixture `blobs`."""
+
+    def test_content_comes_back(self, blobs: Blobs) -> None:
+        for data in (b"", b"a", bytes(range(256)) * 1000):
+            digest = blobs.put(data)
+            assert digest == ids.digest(data)
+            assert blobs.get(digest) == data
+            assert blobs.path(digest).read_bytes() == data
+            assert blobs.has(digest)
+
+    def test_equal_content_is_kept_once(self, blobs: Blobs, tmp_path: Path) -> None:
+        (tmp_path / "file").write_bytes(b"twice")
+        assert blobs.put(b"twice") == blobs.put_file(tmp_path / "file") == blobs.put(b"twice")
+        assert list(blobs.digests()) == [ids.digest(b"twice")]
+
+    def test_what_is_not_there_is_not_found(self, blobs: Blobs) -> None:
+        unknown = ids.digest(b"never put")
+        assert not blobs.has(unknown)
+        for ask in (blobs.get, blobs.path):
+            with pytest.raises(NotFound, match=unknown):
+                ask(unknown)
+
+    def test_deleted_is_gone_and_deleting_again_is_nothing(self, blobs: Blobs) -> None:
+        digest = blobs.put(b"short life")
+        blobs.delete(digest)
+        blobs.delete(digest)
+        assert not blobs.has(digest)
+        assert list(blobs.digests()) == []

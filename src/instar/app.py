@@ -1,0 +1,127 @@
+"""Wiring: the only file that builds adapters and hands them to the stages.
+
+with open_app() as app:                    # the project of this folder, and its store
+    runner.execute(app.store, app.project, app.pipeline, app.kinds())
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from instar.core import identity
+from instar.core.clock import Clock, SystemClock
+from instar.core.settings import Settings, read_settings
+from instar.core.store import Store
+
+if TYPE_CHECKING:
+    from instar.core.database import Database
+    from instar.plan.pipeline import Pipeline
+    from instar.plan.project import Project
+    from instar.plan.runner import StepKind
+
+
+@dataclass
+class App:
+    """An opened store and the project that works on it.
+
+    Attributes:
+        store: Ports and folder, as every stage takes them.
+        root: The project's folder.
+    """
+
+    store: Store
+    root: Path
+
+    @cached_property
+    def project(self) -> Project:
+        """The project's contract, read on first use.
+
+        Raises:
+            ContractError: There is no `instar.toml`, or it is wrong.
+        """
+        from instar.plan.project import load_project
+
+        return load_project(self.root)
+
+    @cached_property
+    def pipeline(self) -> Pipeline:
+        """The project's steps, discovered on first use."""
+        from instar.plan.pipeline import discover
+
+        return discover(self.project)
+
+    def kinds(self) -> Mapping[str, StepKind]:
+        """What knows how to load, run and keep each kind of step."""
+        from instar.data.kind import TableKind
+        from instar.evaluate.split import cut
+        from instar.train.model_kind import ModelKind
+
+        tables = TableKind(self.store, self.project, self.pipeline)
+        models = ModelKind(self.store, self.project, self.pipeline, cut=cut)
+        return {"source": tables, "silver": tables, "gold": tables, "model": models, "baseline": models}
+
+
+@contextmanager
+def open_app(
+    start: Path | str | None = None,
+    *,
+    store_folder: Path | None = None,
+    clock: Clock | None = None,
+    settings: Settings | None = None,
+) -> Iterator[App]:
+    """Open the store of the project in which `start` (default: this folder) lies.
+
+    Args:
+        store_folder: Overrides the settings' place of the store.
+        clock: Event time; the machine's clock by default.
+
+    Raises:
+        ContractError: No folder from `start` upwards has an `instar.toml`.
+        StoreTooNew: A later program wrote the store.
+    """
+    from instar.plan.project import find_root
+
+    root = find_root(Path(start) if start is not None else Path.cwd())
+    settings = settings or read_settings()
+    folder = store_folder or settings.store_folder(root)
+    store = open_store(folder, settings.database_url(folder), clock)
+    try:
+        yield App(store, root)
+    finally:
+        store.database.close()
+
+
+def open_store(folder: Path, database_url: str, clock: Clock | None = None) -> Store:
+    """Open a store, making it or bringing it to this program's format when needed."""
+    from instar.adapters import migrations
+    from instar.adapters.blobs_folder import FolderBlobs
+
+    folder.mkdir(parents=True, exist_ok=True)
+    database = open_database(database_url)
+    migrations.prepare(database)
+    return Store(folder, database, FolderBlobs(folder / "blobs"), clock or SystemClock(), identity.local_user())
+
+
+def open_database(url: str) -> Database:
+    """The adapter for a database URL: `sqlite:///FILE` or `postgresql://…`."""
+    if url.startswith("sqlite:///"):
+        from instar.adapters.database_sqlite import SqliteDatabase
+
+        return SqliteDatabase(Path(url.removeprefix("sqlite:///")))
+    if url.startswith(("postgresql://", "postgresql+psycopg://")):
+        from instar.adapters.database_postgres import PostgresDatabase
+
+        return PostgresDatabase(url)
+    from instar.core.errors import StoreError
+
+    raise StoreError(
+        "no database speaks that URL",
+        subject="INSTAR_DATABASE",
+        found=url.split("://")[0] + "://…",
+        asked="sqlite:///FILE or postgresql://USER@HOST/NAME",
+    )

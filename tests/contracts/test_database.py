@@ -1,0 +1,211 @@
+"""The contract of the database port, over SQLite and a real PostgreSQL server."""
+
+from __future__ import annotations
+
+import glob
+import multiprocessing
+import os
+import shutil
+import socket
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta, timezone
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+from tests.conftest import need
+
+from instar.adapters import migrations, schema
+from instar.app import open_database
+from instar.core import journal, lineage
+from instar.core.clock import EventClock
+from instar.core.database import Database, Instant, Transaction
+from instar.core.errors import StoreError, StoreTooNew
+from instar.core.identity import Actor
+
+CLOCK = EventClock(datetime(2026, 1, 1, tzinfo=UTC))
+ADA = Actor("ada")
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[str]:
+    """A real PostgreSQL server on loopback, made for this test session and ended with it."""
+    found = sorted(glob.glob("/usr/lib/postgresql/*/bin/initdb")) or [shutil.which("initdb") or ""]
+    binaries = Path(need(found[-1] or None, "PostgreSQL", "postgresql")).parent
+    folder = Path(tempfile.mkdtemp(prefix="instar-postgres-"))  # pytest's own folders are closed to other users
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    # PostgreSQL refuses to run as root, as which containers often run tests.
+    become = ["setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups"] if os.geteuid() == 0 else []
+    if become:
+        shutil.chown(folder, "postgres", "postgres")
+    data = folder / "data"
+    run = [*become, str(binaries / "initdb"), "-D", str(data), "-A", "trust", "-U", "instar", "-N"]
+    subprocess.run(run, check=True, capture_output=True)
+    options = f"-p {port} -c listen_addresses=127.0.0.1 -c unix_socket_directories= -c fsync=off"
+    control = [*become, str(binaries / "pg_ctl"), "-D", str(data), "-w"]
+    subprocess.run([*control, "-o", options, "-l", str(folder / "log"), "start"], check=True, capture_output=True)
+    yield f"postgresql://instar@127.0.0.1:{port}"
+    subprocess.run([*control, "-m", "immediate", "stop"], check=True, capture_output=True)
+    shutil.rmtree(folder)
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path / 'instar.db'}"
+    server: str = request.getfixturevalue("postgres")
+    name = f"test_{abs(hash(str(tmp_path))):x}"
+    import psycopg
+
+    with psycopg.connect(f"{server}/postgres", autocommit=True) as connection:
+        connection.execute(f'CREATE DATABASE "{name}"')
+    return f"{server}/{name}"
+
+
+@pytest.fixture
+def database(url: str) -> Iterator[Database]:
+    database = open_database(url)
+    schema.load()
+    database.write(lambda tx: schema.metadata.create_all(tx))
+    yield database
+    database.close()
+
+
+def _append(tx: Transaction, number: int = 0) -> journal.Entry:
+    return journal.append(tx, CLOCK, ADA, "p", "test", f"s{number}", {"n": number})
+
+
+def test_a_write_is_seen_by_the_next_reader(database: Database) -> None:
+    database.write(_append, durable=True)
+    with database.read() as tx:
+        assert [entry.body for entry in journal.entries(tx, "p")] == [{"n": 0}]
+
+
+def test_a_failed_write_leaves_nothing(database: Database) -> None:
+    def fails(tx: Transaction) -> None:
+        _append(tx)
+        raise ValueError("the user's mistake")
+
+    with pytest.raises(ValueError, match="mistake"):
+        database.write(fails)
+    with database.read() as tx:
+        assert journal.entries(tx, "p") == []
+
+
+def test_a_reader_keeps_its_snapshot(database: Database) -> None:
+    database.write(_append)
+    with database.read() as tx:
+        before = len(journal.entries(tx, "p"))
+        database.write(lambda other: _append(other, 1))
+        assert len(journal.entries(tx, "p")) == before == 1
+
+
+def _append_many(url: str, times: int) -> None:
+    database = open_database(url)
+    for number in range(times):
+        database.write(lambda tx, number=number: _append(tx, number), durable=True)  # type: ignore[misc]
+    database.close()
+
+
+def test_processes_write_in_turns_and_lose_nothing(database: Database, url: str) -> None:
+    spawn = multiprocessing.get_context("spawn")
+    writers = [spawn.Process(target=_append_many, args=(url, 40)) for _ in range(3)]
+    for writer in writers:
+        writer.start()
+    for writer in writers:
+        writer.join(120)
+        assert writer.exitcode == 0
+    with database.read() as tx:
+        found = journal.verify(tx, "p")
+    assert found.consistent
+    assert found.entries == 120
+
+
+def test_instants_survive_in_utc_to_the_microsecond(database: Database) -> None:
+    moment = datetime(2013, 7, 4, 5, 6, 7, 890123, tzinfo=timezone(timedelta(hours=-4)))
+    table = sa.Table("moments", sa.MetaData(), sa.Column("at", Instant))
+    database.write(lambda tx: (table.create(tx), tx.execute(table.insert().values(at=moment))))
+    with database.read() as tx:
+        found = tx.execute(sa.select(table.c.at)).scalar_one()
+    assert found == moment
+    assert found.tzinfo == UTC
+
+
+def test_naive_times_are_refused(database: Database) -> None:
+    table = sa.Table("moments", sa.MetaData(), sa.Column("at", Instant))
+    database.write(table.create)
+    with pytest.raises(sa.exc.StatementError, match="naive"):
+        database.write(lambda tx: tx.execute(table.insert().values(at=datetime(2026, 1, 1))))
+
+
+@pytest.mark.parametrize(
+    ("harm", "broken_at", "reason"),
+    [
+        (lambda t: t.update().where(t.c.number == 3).values(body={"n": 99}), 3, "changed"),
+        (lambda t: t.update().where(t.c.number == 3).values(actor="eve"), 3, "changed"),
+        (lambda t: t.delete().where(t.c.number == 2), 2, "missing"),
+        (lambda t: t.delete().where(t.c.number == 5), 5, "missing at its end"),
+    ],
+)
+def test_the_journal_shows_any_edit(
+    database: Database, harm: Callable[[sa.Table], sa.Executable], broken_at: int, reason: str
+) -> None:
+    for number in range(5):
+        database.write(lambda tx, number=number: _append(tx, number))  # type: ignore[misc]
+    database.write(lambda tx: tx.execute(harm(journal.journal_entry)))
+    with database.read() as tx:
+        found = journal.verify(tx, "p")
+    assert not found.consistent
+    assert found.broken_at == broken_at
+    assert reason in found.reason
+
+
+def test_lineage_walks_both_ways_and_ends_in_rings(database: Database) -> None:
+    edges = [("bronze", "silver"), ("silver", "gold"), ("bronze", "gold"), ("gold", "model"), ("model", "bronze")]
+
+    def write(tx: Transaction) -> None:
+        for source, target in [*edges, edges[0]]:  # one of them twice
+            lineage.link(tx, "p", source, "input of", target)
+
+    database.write(write)
+    with database.read() as tx:
+        down = lineage.down(tx, "bronze")
+        nearest = lineage.up(tx, "gold", depth=1)
+    assert {(edge.source, edge.target) for edge in down} == set(edges)
+    assert [edge.depth for edge in down] == [1, 1, 2, 2, 3]
+    assert {edge.source for edge in nearest} == {"bronze", "silver"}
+
+
+def test_migrations_end_where_the_program_begins(url: str) -> None:
+    database = open_database(url)
+    migrations.prepare(database)
+    migrations.prepare(database)  # a second opening changes nothing
+    schema.load()
+    from alembic.autogenerate import compare_metadata
+    from alembic.runtime.migration import MigrationContext
+
+    with database.read() as tx:
+        options = {"include_name": lambda name, kind, _: kind != "table" or name not in ("store_format",)}
+        differences = compare_metadata(MigrationContext.configure(tx, opts=options), schema.metadata)
+    assert differences == []
+    database.close()
+
+
+def test_a_later_format_is_refused(url: str) -> None:
+    database = open_database(url)
+    migrations.prepare(database)
+    later = migrations.FORMAT + 1
+    database.write(lambda tx: tx.execute(sa.update(migrations.store_format).values(number=later)))
+    with pytest.raises(StoreTooNew, match=f"format {later}"):
+        migrations.prepare(database)
+    database.close()
+
+
+def test_an_unknown_database_is_refused_without_showing_its_password() -> None:
+    with pytest.raises(StoreError) as caught:
+        open_database("mysql://root:secret@127.0.0.1/x")
+    assert "secret" not in str(caught.value)
