@@ -1,0 +1,163 @@
+"""Executions: the record of each attempt of a step, kept while the pipeline runs and asked afterwards for its causes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+import sqlalchemy as sa
+
+from instar.core.database import Instant, Json, Transaction, metadata
+
+RUNNING, DONE, FAILED, ABANDONED = "running", "done", "failed", "abandoned"
+
+execution = sa.Table(
+    "execution",
+    metadata,
+    sa.Column("id", sa.String(60), primary_key=True),
+    sa.Column("project", sa.String(200), nullable=False),
+    sa.Column("pipe", sa.String(60), nullable=False, index=True),
+    sa.Column("step", sa.String(200), nullable=False),
+    sa.Column("kind", sa.String(20), nullable=False),
+    sa.Column("key", sa.String(80), nullable=False),
+    sa.Column("state", sa.String(20), nullable=False),
+    sa.Column("cause", sa.String(200), nullable=False),
+    sa.Column("actor", sa.String(200), nullable=False),
+    sa.Column("ingredients", Json, nullable=False),
+    sa.Column("reasons", Json, nullable=False),
+    sa.Column("parameters", Json, nullable=False),
+    sa.Column("event_at", Instant, nullable=False),
+    sa.Column("started", Instant, nullable=False),
+    sa.Column("ended", Instant),
+    sa.Column("ref", sa.String(120)),
+    sa.Column("digest", sa.String(80)),
+    sa.Column("error", sa.Text),
+    sa.Index("ix_execution_step", "project", "step", "id"),
+    sa.Index("ix_execution_key", "project", "key"),
+)
+pipeline_run = sa.Table(
+    "pipeline_run",
+    metadata,
+    sa.Column("id", sa.String(60), primary_key=True),
+    sa.Column("project", sa.String(200), nullable=False, index=True),
+    sa.Column("state", sa.String(20), nullable=False),
+    sa.Column("cause", sa.String(200), nullable=False),
+    sa.Column("actor", sa.String(200), nullable=False),
+    sa.Column("contract", sa.String(80), nullable=False),
+    sa.Column("targets", Json, nullable=False),
+    sa.Column("steps", Json, nullable=False),
+    sa.Column("event_at", Instant, nullable=False),
+    sa.Column("started", Instant, nullable=False),
+    sa.Column("ended", Instant),
+)
+
+
+@dataclass(frozen=True)
+class Execution:
+    """One attempt of one step.
+
+    Attributes:
+        id: `exec_…`.
+        project: Name of the project.
+        pipe: The pipeline run that it is part of.
+        step: The step's name.
+        kind: The step's kind.
+        key: Digest of all that the output depends on.
+        state: `"running"`, `"done"`, `"failed"`, or `"abandoned"` when its process died.
+        cause: Who or which action wanted it.
+        actor: In whose name it ran.
+        ingredients: What the key is made of, by name: see `keys.Ingredients`.
+        reasons: Why it ran and was not taken from the record.
+        parameters: Values the function was called with, besides tables.
+        event_at: Event time at its start.
+        started: Wall time.
+        ended: Wall time; None while it runs.
+        ref: The record it made: a table version or a bundle.
+        digest: Content digest of that.
+        error: Why it failed.
+    """
+
+    id: str
+    project: str
+    pipe: str
+    step: str
+    kind: str
+    key: str
+    state: str
+    cause: str
+    actor: str
+    event_at: datetime
+    started: datetime
+    ingredients: Mapping[str, Any] = field(default_factory=dict)
+    reasons: list[dict[str, Any]] = field(default_factory=list)
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    ended: datetime | None = None
+    ref: str | None = None
+    digest: str | None = None
+    error: str | None = None
+
+    @property
+    def inputs(self) -> Mapping[str, str]:
+        """Content digest of each input, by its name."""
+        found: Mapping[str, str] = self.ingredients.get("inputs", {})
+        return found
+
+
+@dataclass(frozen=True)
+class PipelineRun:
+    """One walk of the pipeline; `steps` has each step's name, state and execution in the order of the walk."""
+
+    id: str
+    project: str
+    state: str
+    cause: str
+    actor: str
+    contract: str
+    targets: list[str] | None
+    steps: list[dict[str, Any]]
+    event_at: datetime
+    started: datetime
+    ended: datetime | None = None
+
+
+def get(tx: Transaction, id_: str) -> Execution | None:
+    """The execution of that id."""
+    return _first(tx, sa.select(execution).where(execution.c.id == id_))
+
+
+def last(tx: Transaction, project: str, step: str, state: str | None = None) -> Execution | None:
+    """The newest execution of a step, optionally in one state."""
+    query = sa.select(execution).where(execution.c.project == project, execution.c.step == step)
+    if state is not None:
+        query = query.where(execution.c.state == state)
+    return _first(tx, query.order_by(execution.c.id.desc()).limit(1))
+
+
+def done_with_key(tx: Transaction, project: str, step: str, key: str) -> list[Execution]:
+    """Executions of a step which ended well with that key, newest first."""
+    query = sa.select(execution).where(
+        execution.c.project == project,
+        execution.c.step == step,
+        execution.c.key == key,
+        execution.c.state == DONE,
+    )
+    return [Execution(**row._mapping) for row in tx.execute(query.order_by(execution.c.id.desc()))]
+
+
+def by_ref(tx: Transaction, project: str, ref: str) -> list[Execution]:
+    """Executions that made a record, newest first."""
+    query = sa.select(execution).where(execution.c.project == project, execution.c.ref == ref)
+    return [Execution(**row._mapping) for row in tx.execute(query.order_by(execution.c.id.desc()))]
+
+
+def pipeline_runs(tx: Transaction, project: str, limit: int = 20) -> list[PipelineRun]:
+    """The newest walks of a project's pipeline."""
+    query = sa.select(pipeline_run).where(pipeline_run.c.project == project)
+    return [PipelineRun(**row._mapping) for row in tx.execute(query.order_by(pipeline_run.c.id.desc()).limit(limit))]
+
+
+def _first(tx: Transaction, query: sa.Select[Any]) -> Execution | None:
+    row = tx.execute(query).first()
+    return None if row is None else Execution(**row._mapping)

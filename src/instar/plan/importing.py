@@ -1,0 +1,158 @@
+"""Importing a project's own files when the pipeline is planned: always from the source as it is now, never from a cache.
+
+Python's byte-code cache compares modification times in whole seconds, so an edit made within the second would be missed.
+Project files are therefore compiled from their text, and the very text is kept: fingerprints are taken of what runs.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.machinery
+import importlib.util
+import linecache
+import sys
+import types
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+from instar.core.errors import PipelineError
+
+FOREIGN_FOLDERS = frozenset({"site-packages", "dist-packages", "node_modules", "__pycache__"})
+
+
+def pipeline_files(root: Path, pattern: str) -> list[Path]:
+    """Files named by the contract's `pipeline`, which may be a pattern such as `"steps/*.py"`.
+
+    Raises:
+        PipelineError: There is no such file.
+    """
+    root = root.resolve()
+    files = sorted(file for file in root.glob(pattern) if is_project_file(root, file))
+    if not files:
+        raise PipelineError(
+            "the project's pipeline file is missing",
+            subject=f"project {root.name}",
+            found="no such file",
+            asked=str(root / pattern),
+            next_step="Create it, or name another one under `pipeline` in the section [project] of instar.toml.",
+        )
+    return files
+
+
+def import_afresh(root: Path, files: Sequence[Path]) -> tuple[list[types.ModuleType], Mapping[str, str]]:
+    """Import `files` and whatever project modules they import, all from source.
+
+    Modules of a project imported before are forgotten first: two projects may each have their `helpers.py`. The modules
+    keep their plain names, so that what is pickled from them can be unpickled wherever the files are.
+
+    Returns:
+        The modules in the order of `files`, and a live mapping of each imported path to its text.
+
+    Raises:
+        PipelineError: A file cannot be imported.
+    """
+    root = root.resolve()
+    forget()
+    finder = ProjectFinder(root)
+    sys.meta_path.insert(_before_path_finder(), finder)
+    sys.path.append(str(root))  # for folders without __init__.py, which only the ordinary finder joins together
+    importlib.invalidate_caches()
+    modules = []
+    for file in files:
+        name = ".".join(file.resolve().relative_to(root).with_suffix("").parts)
+        try:
+            modules.append(importlib.import_module(name))
+        except PipelineError:
+            raise
+        except Exception as error:
+            raise PipelineError(
+                f"the file cannot be imported: {type(error).__name__}: {error}",
+                subject=f"{file.name}{_line_of(error, finder.sources)}",
+                next_step="Correct the file; nothing was run.",
+            ) from error
+    return modules, finder.sources
+
+
+def forget() -> None:
+    """Forget the project that was imported last: its modules and its place on the path."""
+    for finder in [one for one in sys.meta_path if isinstance(one, ProjectFinder)]:
+        sys.meta_path.remove(finder)
+        if str(finder.root) in sys.path:
+            sys.path.remove(str(finder.root))
+        for name, module in list(sys.modules.items()):
+            file = getattr(module, "__file__", None)
+            if file in finder.sources or (file is None and _is_folder_of(module, finder.root)):
+                del sys.modules[name]
+        for path in finder.sources:
+            linecache.cache.pop(path, None)
+
+
+def is_project_file(root: Path, file: str | Path) -> bool:
+    """Is it a file of the user's project, and not of a virtual environment or a store within it?"""
+    try:
+        inside = Path(file).resolve().relative_to(root)
+    except ValueError:
+        return False
+    return not any(part.startswith(".") or part in FOREIGN_FOLDERS for part in inside.parts)
+
+
+class ProjectFinder:
+    """Finds the modules of one project, before any installed module but after those of Python itself."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.sources: dict[str, str] = {}
+
+    def find_spec(
+        self, fullname: str, path: Iterable[str] | None = None, target: types.ModuleType | None = None
+    ) -> importlib.machinery.ModuleSpec | None:
+        if fullname.partition(".")[0] in sys.stdlib_module_names:
+            return None
+        sources = self.sources
+
+        class Loader(_SourceOnlyLoader):
+            kept = sources
+
+        for folder in [str(self.root)] if path is None else list(path):
+            if is_project_file(self.root, folder):
+                found = importlib.machinery.FileFinder(folder, (Loader, [".py"])).find_spec(fullname)
+                if found is not None and found.loader is not None:
+                    return found
+        return None
+
+
+class _SourceOnlyLoader(importlib.machinery.SourceFileLoader):
+    """Compiles the text of a file and keeps it; neither reads nor writes byte code."""
+
+    kept: dict[str, str]
+
+    def path_stats(self, path: str) -> Mapping[str, object]:
+        raise OSError("no byte code for project files")  # the documented way to be compiled from source
+
+    def get_data(self, path: str) -> bytes:
+        data = super().get_data(path)
+        self.kept[str(path)] = importlib.util.decode_source(data)
+        return data
+
+
+def _before_path_finder() -> int:
+    for index, finder in enumerate(sys.meta_path):
+        if finder is importlib.machinery.PathFinder:
+            return index
+    return len(sys.meta_path)
+
+
+def _is_folder_of(module: object, root: Path) -> bool:
+    """Is it a namespace package whose folders are all in the project?"""
+    path = getattr(module, "__path__", None)
+    return path is not None and bool(list(path)) and all(is_project_file(root, folder) for folder in path)
+
+
+def _line_of(error: BaseException, sources: Mapping[str, str]) -> str:
+    line = getattr(error, "lineno", None) if isinstance(error, SyntaxError) else None
+    trace = error.__traceback__
+    while trace is not None:
+        if trace.tb_frame.f_code.co_filename in sources:
+            line = trace.tb_lineno
+        trace = trace.tb_next
+    return f", line {line}" if line else ""
