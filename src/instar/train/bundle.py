@@ -1,0 +1,319 @@
+"""The bundle: the saved form of a model, written when a fit is done and read by everything after it.
+
+A bundle is a manifest (one JSON blob, whose digest is the bundle's name) which names its parts by their digests: the
+portable form (trees for treelite, or ONNX), the native form (a pickle), the project's code, the environment and the
+profile of the rows fitted on. How the forms score is left to `portable` and `native`, how they are made to `conversion`.
+
+    digest = pack(store.blobs, manifest)
+    load_manifest(store.blobs, digest) == manifest
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import sqlalchemy as sa
+
+from instar.core import ids, lineage
+from instar.core.blobs import Blobs
+from instar.core.database import Instant, Transaction, metadata
+from instar.core.errors import Damaged, NotFound, StoreTooNew
+from instar.core.store import Store
+
+FORMAT = 1
+
+# Datatypes of the Open Inference Protocol V2 that a column may have.
+DATATYPES = ("BOOL", "INT32", "INT64", "FP32", "FP64", "BYTES")
+PRIVACY_CLASSES = ("public", "internal", "personal")
+
+# Names of a bundle's files in a folder (see `unpack`).
+MANIFEST_FILE, NATIVE_FILE, CODE_FILE = "manifest.json", "native.pickle", "code.zip"
+
+Value = str | int | float | bool
+Vector = tuple[float | None, ...]
+
+
+class Column(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One input or output of a model.
+
+    Attributes:
+        datatype: One of `DATATYPES`.
+        nullable: May a value be missing?
+        privacy: `"public"`, `"internal"` or `"personal"`.
+        minimum, maximum: Range seen in the rows fitted on; None for text, and where nothing was seen.
+        categories: Texts seen in the rows fitted on, sorted; None for numbers, personal columns and free text.
+    """
+
+    name: str
+    datatype: str
+    nullable: bool = False
+    privacy: str = "internal"
+    minimum: float | None = None
+    maximum: float | None = None
+    categories: tuple[str, ...] | None = None
+
+
+class Encoding(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What a fitted encoder makes of one column's values: a vector for each known value. None in a vector is NaN.
+
+    Attributes:
+        values: Known values.
+        codes: Their vectors, in the same order.
+        missing: The vector of a missing value.
+        unknown: The vector of any other value.
+    """
+
+    values: tuple[Value, ...]
+    codes: tuple[Vector, ...]
+    missing: Vector
+    unknown: Vector
+
+
+class Field(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How one column enters the portable model; a column may enter more than once.
+
+    Attributes:
+        at: Positions in the matrix; empty in layout `"columns"`.
+        encoding: What the native encoder does with its values; None: it enters as a number.
+        text: In layout `"columns"`: the graph takes text.
+    """
+
+    column: str
+    at: tuple[int, ...] = ()
+    encoding: Encoding | None = None
+    text: bool = False
+
+
+class Portable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The form that needs neither pickle nor the project's code.
+
+    Attributes:
+        form: `"treelite"` or `"onnx"`.
+        file: Digest of its blob.
+        size: Bytes.
+        layout: `"matrix"`: one matrix, filled by `fields`. `"columns"`: one tensor a column, as ONNX graphs of whole
+            pipelines take them.
+        fields: Every column of the matrix; for `"columns"` the columns that the graph takes.
+        single: Numbers are rounded to single precision first, as forests of scikit-learn do.
+        output: Position of P(target is true) among the model's outputs a row.
+    """
+
+    form: str
+    file: str
+    size: int
+    fields: tuple[Field, ...]
+    layout: str = "matrix"
+    single: bool = False
+    output: int = 0
+
+
+class Parity(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Portable against native on held-out rows: the largest difference of scores, in probability.
+
+    Attributes:
+        error: Why they could not be compared, if so; then it is not passed.
+    """
+
+    rows: int
+    max_difference: float
+    tolerance: float
+    passed: bool
+    error: str = ""
+
+
+class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """All that is known of a saved model. Digests name blobs; `run` and `fitted_on` name records.
+
+    Attributes:
+        model: Registered model, which is the problem's name.
+        step: The step that made it.
+        kind: `"model"` or `"baseline"`.
+        recipe: Digest of the step's source and parameters: equal for a fit and its refits.
+        inputs: Signature; the order has no meaning to the model.
+        threshold: A score at or above it is decided `true`.
+        native: Digest of the pickled model; `form` is the frame it was fitted on and predicts from.
+        unportable: Why there is no portable form; empty if there is one.
+        code: Digest of a zip of the project's Python files, which unpickling needs.
+        environment: Digest of the environment's description.
+        profile: Digest of the profile of the rows fitted on.
+        fitted_on: Table version; `fitted_rows` of it, in event time from `fitted_from` to `fitted_until` (ISO 8601).
+        key: Columns that name the entity of a row.
+        refit_of: Bundle that was judged, when this is the same recipe on more rows.
+    """
+
+    format: int = FORMAT
+    model: str
+    step: str
+    kind: str
+    recipe: str
+    parameters: dict[str, Any]
+    target: str
+    inputs: tuple[Column, ...]
+    outputs: tuple[Column, ...]
+    threshold: float
+    native: str | None
+    form: str
+    portable: Portable | None = None
+    unportable: str = ""
+    parity: Parity | None = None
+    code: str | None = None
+    environment: str
+    run: str
+    fitted_on: str
+    fitted_rows: int
+    fitted_from: str | None = None
+    fitted_until: str | None = None
+    profile: str | None = None
+    key: tuple[str, ...] = ()
+    refit_of: str | None = None
+
+
+OUTPUTS = (Column("score", "FP64", minimum=0.0, maximum=1.0), Column("decision", "BOOL"))
+
+bundle_table = sa.Table(
+    "bundle",
+    metadata,
+    sa.Column("project", sa.String(200), primary_key=True),
+    sa.Column("digest", sa.String(80), primary_key=True),
+    sa.Column("model", sa.String(200), nullable=False),
+    sa.Column("step", sa.String(200), nullable=False),
+    sa.Column("run", sa.String(60), nullable=False, index=True),
+    sa.Column("fit_key", sa.String(80), nullable=False, index=True),
+    sa.Column("created_at", Instant, nullable=False),
+)
+
+
+def pack(blobs: Blobs, manifest: Manifest) -> str:
+    """Keep a manifest whose parts are kept already; returns the bundle's digest.
+
+    Raises:
+        NotFound: A part that the manifest names is not in `blobs`.
+    """
+    for part, digest in parts(manifest).items():
+        if not blobs.has(digest):
+            raise NotFound(
+                f"its {part} is not in the store", subject=f"bundle of {manifest.model}", found=digest,
+                next_step="Put every part into the store before packing.",
+            )
+    return blobs.put(encode(manifest))
+
+
+def encode(manifest: Manifest) -> bytes:
+    """The one JSON text of a manifest."""
+    return ids.canonical_json(msgspec.to_builtins(manifest))
+
+
+def decode(data: bytes, subject: str = "bundle") -> Manifest:
+    """The manifest in `data`.
+
+    Raises:
+        StoreTooNew: It has a later format.
+        Damaged: It is no manifest.
+    """
+    try:
+        found = json.loads(data)["format"]
+        if found != FORMAT:
+            raise StoreTooNew("it has a format this program does not know", subject=subject, found=found, asked=FORMAT)
+        return msgspec.json.decode(data, type=Manifest)
+    except (ValueError, KeyError, TypeError, msgspec.ValidationError) as error:
+        raise Damaged("its manifest cannot be read", subject=subject, found=str(error)) from error
+
+
+def load_manifest(blobs: Blobs, digest: str) -> Manifest:
+    """The manifest of a bundle.
+
+    Raises:
+        NotFound: There is no such bundle.
+        Damaged, StoreTooNew: It cannot be read.
+    """
+    return decode(blobs.get(digest), f"bundle {digest}")
+
+
+def with_threshold(manifest: Manifest, threshold: float) -> Manifest:
+    """The same model, deciding at another threshold."""
+    return msgspec.structs.replace(manifest, threshold=threshold)
+
+
+def parts(manifest: Manifest) -> dict[str, str]:
+    """Digests of the blobs that belong to a bundle, by what they are."""
+    named = {
+        "portable form": manifest.portable.file if manifest.portable else None,
+        "native form": manifest.native,
+        "code": manifest.code,
+        "environment": manifest.environment,
+        "profile": manifest.profile,
+    }
+    return {part: digest for part, digest in named.items() if digest}
+
+
+def content_digest(manifest: Manifest) -> str:
+    """Digest of what the bundle does, not of which run made it: equal for a fit repeated after a crash."""
+    model = manifest.portable.file if manifest.portable else manifest.native
+    return ids.digest_of([manifest.recipe, manifest.threshold, model, msgspec.to_builtins(manifest.inputs)])
+
+
+def unpack(blobs: Blobs, digest: str, folder: Path) -> Manifest:
+    """Write a bundle's files into `folder`, whole or not at all; nothing happens when they are there.
+
+    The folder holds `manifest.json`, `portable.treelite` or `portable.onnx`, `native.pickle` and `code.zip`, as far as
+    the bundle has them.
+    """
+    manifest = load_manifest(blobs, digest)
+    if folder.exists():
+        return manifest
+    scratch = folder.with_name(f".{folder.name}.{os.getpid()}")
+    shutil.rmtree(scratch, ignore_errors=True)
+    scratch.mkdir(parents=True)
+    for name, part in files(manifest).items():
+        (scratch / name).write_bytes(blobs.get(part))
+    (scratch / MANIFEST_FILE).write_bytes(encode(manifest))
+    try:
+        scratch.rename(folder)
+    except OSError:  # another process was first: its copy is the same
+        shutil.rmtree(scratch, ignore_errors=True)
+        if not folder.exists():
+            raise
+    return manifest
+
+
+def files(manifest: Manifest) -> dict[str, str]:
+    """Digests of a bundle's files by their names in an unpacked folder, without the manifest itself."""
+    named = {NATIVE_FILE: manifest.native, CODE_FILE: manifest.code}
+    if manifest.portable:
+        named[portable_file(manifest)] = manifest.portable.file
+    return {name: digest for name, digest in named.items() if digest}
+
+
+def portable_file(manifest: Manifest) -> str:
+    """Name of the portable form's file in an unpacked folder."""
+    return f"portable.{manifest.portable.form if manifest.portable else 'none'}"
+
+
+def record(tx: Transaction, store: Store, project: str, digest: str, manifest: Manifest, fit_key: str) -> None:
+    """Put a packed bundle on the record, inside the transaction that ends its run."""
+    known = sa.select(bundle_table.c.digest).where(bundle_table.c.project == project, bundle_table.c.digest == digest)
+    if tx.execute(known).first() is None:
+        tx.execute(
+            bundle_table.insert().values(
+                project=project, digest=digest, model=manifest.model, step=manifest.step, run=manifest.run,
+                fit_key=fit_key, created_at=store.clock.wall(),
+            )
+        )
+    lineage.link(tx, project, manifest.run, "made", digest)
+    if manifest.refit_of:
+        lineage.link(tx, project, manifest.refit_of, "was refitted as", digest)
+
+
+def of_fit(tx: Transaction, project: str, fit_key: str) -> str | None:
+    """Digest of the newest bundle made by a fit with that key (same recipe, rows and threshold); None if there is none."""
+    query = (
+        sa.select(bundle_table.c.digest)
+        .where(bundle_table.c.project == project, bundle_table.c.fit_key == fit_key)
+        .order_by(bundle_table.c.created_at.desc(), bundle_table.c.digest)
+    )
+    return tx.execute(query).scalars().first()

@@ -1,0 +1,182 @@
+"""The native form of a model: the pickled object itself, scored on a data frame of the kind that it was fitted on.
+
+Unpickling runs code. So nothing here is called in a gateway or in the control process, only in the pipeline that made the
+model and in worker processes of one version each, after an `inspect` that is handed in has passed the bytes.
+
+    model = load_native(store.blobs, manifest, inspect=scan)
+    model.score({"carrier": ["UA", None], "distance": [1400, 250]})   # -> array([0.18, 0.31])
+"""
+
+from __future__ import annotations
+
+import io
+import pickle
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from instar.core.blobs import Blobs
+from instar.core.errors import Damaged, MissingInput, StepFailed
+from instar.train.bundle import CODE_FILE, NATIVE_FILE, Column, Manifest
+
+# Looks at a pickle before it is loaded, with the modules of the bundle's own code; raises when it is not safe.
+Inspect = Callable[[bytes, Sequence[str]], object]
+
+PROTOCOL = 5  # what every supported Python reads
+
+_DTYPES: dict[str, pl.DataType] = {
+    "BOOL": pl.Boolean(), "INT32": pl.Int32(), "INT64": pl.Int64(), "FP32": pl.Float32(), "FP64": pl.Float64(),
+    "BYTES": pl.String(),
+}  # fmt: skip
+
+
+class NativeModel:
+    """A live model: any object with `predict_proba(frame)`, or `predict(frame)` for scores.
+
+    Args:
+        model: The fitted object.
+        inputs: Signature, in the order of the frame that it was fitted on.
+        form: `"polars"`, `"pandas"` or `"pyarrow"`: the kind of frame.
+    """
+
+    def __init__(self, model: Any, inputs: Sequence[Column], form: str, subject: str = "model") -> None:
+        self.model = model
+        self._inputs = tuple(inputs)
+        self._form = form
+        self._subject = subject
+
+    def score(self, columns: Mapping[str, Sequence[Any] | NDArray[Any]]) -> NDArray[np.float64]:
+        """P(target is true), or what a baseline scores, for each row; shape (n,), float64.
+
+        Raises:
+            MissingInput: A column of the signature is not there.
+            StepFailed: The model raised, or answered with something else than one number a row.
+        """
+        return self.score_frame(frame_of(columns, self._inputs))
+
+    def score_frame(self, frame: pl.DataFrame) -> NDArray[np.float64]:
+        """The same for a frame that has the signature's columns; others are left out."""
+        if frame.height == 0:
+            return np.empty(0)
+        given = as_form(frame.select([column.name for column in self._inputs]), self._form)
+        try:
+            scores = _scores(self.model, given)
+        except Exception as error:
+            raise StepFailed(
+                f"the native form raised {type(error).__name__}: {error}", subject=self._subject
+            ) from error
+        if scores.shape != (frame.height,) or not np.isfinite(scores).all():
+            raise StepFailed(
+                "it must answer one finite number a row", subject=self._subject,
+                found=f"shape {scores.shape}, {int((~np.isfinite(scores)).sum())} not finite", asked=f"({frame.height},)",
+            )
+        return scores
+
+
+def dump(model: Any, subject: str) -> bytes:
+    """Pickle a fitted model.
+
+    Raises:
+        StepFailed: It cannot be pickled.
+    """
+    try:
+        return pickle.dumps(model, protocol=PROTOCOL)
+    except Exception as error:
+        raise StepFailed(
+            f"what it returned cannot be saved: {error}", subject=subject, found=type(model).__qualname__,
+            next_step="Return an object of a class at the top level of the project's files, without open files or lambdas.",
+        ) from error
+
+
+def load_native(blobs: Blobs, manifest: Manifest, *, inspect: Inspect | None = None) -> NativeModel:
+    """Load the native form from the store, with the bundle's own code on the import path.
+
+    Args:
+        inspect: Called with the pickle and the names of the bundle's modules before anything is loaded.
+
+    Raises:
+        Damaged: There is no native form, or it cannot be unpickled.
+    """
+    code = blobs.path(manifest.code) if manifest.code else None
+    return _load(manifest, blobs.get(_native(manifest)), code, inspect)
+
+
+def load_native_folder(folder: Path, manifest: Manifest, *, inspect: Inspect | None = None) -> NativeModel:
+    """The same from the folder of an unpacked bundle."""
+    _native(manifest)
+    code = folder / CODE_FILE if manifest.code else None
+    return _load(manifest, (folder / NATIVE_FILE).read_bytes(), code, inspect)
+
+
+def modules_of(code: Path | None) -> list[str]:
+    """Names of the top modules and packages in a bundle's code, which its pickle may import."""
+    if code is None:
+        return []
+    import zipfile
+
+    with zipfile.ZipFile(code) as archive:
+        return sorted({name.split("/")[0].removesuffix(".py") for name in archive.namelist() if name.endswith(".py")})
+
+
+def frame_of(columns: Mapping[str, Sequence[Any] | NDArray[Any]], inputs: Sequence[Column]) -> pl.DataFrame:
+    """A frame of the signature's columns and types, in its order.
+
+    Raises:
+        MissingInput: A column is not there.
+    """
+    try:
+        return pl.DataFrame(
+            [pl.Series(column.name, _plain(columns[column.name]), dtype=_DTYPES[column.datatype]) for column in inputs]
+        )
+    except KeyError as error:
+        raise MissingInput("an input is missing", subject=f"input {error.args[0]}", found=", ".join(columns)) from None
+
+
+def as_form(frame: pl.DataFrame, form: str) -> Any:
+    """The frame in another library's kind: `"polars"`, `"pandas"` or `"pyarrow"`."""
+    if form == "pandas":
+        return frame.to_pandas()
+    return frame.to_arrow() if form == "pyarrow" else frame
+
+
+def _native(manifest: Manifest) -> str:
+    if manifest.native is None:
+        raise Damaged("it has no native form", subject=f"bundle of {manifest.model}")
+    return manifest.native
+
+
+def _load(manifest: Manifest, data: bytes, code: Path | None, inspect: Inspect | None) -> NativeModel:
+    if inspect is not None:
+        inspect(data, modules_of(code))
+    if code is not None and str(code) not in sys.path:
+        # At the end: an installed library is never shadowed by a project's file. Python imports from the zip itself.
+        sys.path.append(str(code))
+    try:
+        model = pickle.Unpickler(io.BytesIO(data)).load()
+    except Exception as error:
+        raise Damaged(
+            f"its native form cannot be loaded: {type(error).__name__}: {error}", subject=f"bundle of {manifest.model}",
+            next_step="Load it in the environment that its manifest names.",
+        ) from error
+    return NativeModel(model, manifest.inputs, manifest.form, f"model {manifest.model} of step {manifest.step}")
+
+
+def _scores(model: Any, given: Any) -> NDArray[np.float64]:
+    if not hasattr(model, "predict_proba"):
+        return np.asarray(model.predict(given), dtype=np.float64)
+    shares = np.asarray(model.predict_proba(given), dtype=np.float64)
+    if shares.ndim == 1:
+        return shares
+    if shares.shape[1] == 1:  # one class only was seen
+        return shares[:, 0] if bool(getattr(model, "classes_", [True])[0]) else 1.0 - shares[:, 0]
+    return shares[:, 1]
+
+
+def _plain(values: Any) -> Any:
+    # Arrays of objects come from decoders; polars reads lists with None faster and types them by the dtype given.
+    return values.tolist() if isinstance(values, np.ndarray) and values.dtype == object else values
