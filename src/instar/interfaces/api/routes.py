@@ -23,6 +23,7 @@ class Request:
         path: Values of the path's parameters.
         query: Values of the query string; the last of a repeated key.
         body: The undecoded body.
+        headers: The request's headers, by lower-case name.
     """
 
     app: App
@@ -30,6 +31,7 @@ class Request:
     path: Mapping[str, str] = field(default_factory=dict)
     query: Mapping[str, str] = field(default_factory=dict)
     body: bytes = b""
+    headers: Mapping[str, str] = field(default_factory=dict)
 
     def json(self, type_: Any = Any) -> Any:
         """The body, decoded and checked against a msgspec type.
@@ -50,6 +52,7 @@ class Reply:
     value: Any = None
     status: int = 200
     media_type: str = "application/json"
+    headers: Mapping[str, str] = field(default_factory=dict)
 
     def content(self) -> bytes:
         if self.media_type == "application/json":

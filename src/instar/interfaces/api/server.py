@@ -58,7 +58,7 @@ def _endpoint(app: App, route: Route):  # type: ignore[no-untyped-def]
             # One local user for now; a token will name others here, and nowhere else.
             actor = identity.local_user()
             identity.require(actor, route.permission)
-            request = Request(app, actor, http.path_params, dict(http.query_params), body)
+            request = Request(app, actor, http.path_params, dict(http.query_params), body, dict(http.headers))
             reply = await run_in_threadpool(route.handler, request)
         except InstarError as error:
             reply = Reply(body_of(error), status_of(error))
@@ -67,7 +67,7 @@ def _endpoint(app: App, route: Route):  # type: ignore[no-untyped-def]
         counter("instar_api_requests_total", "Requests to the control API", ("method", "path", "status")).labels(
             route.method, route.path, str(reply.status)
         ).inc()
-        return Response(reply.content(), reply.status, media_type=reply.media_type)
+        return Response(reply.content(), reply.status, headers=dict(reply.headers), media_type=reply.media_type)
 
     return endpoint
 
