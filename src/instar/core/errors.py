@@ -19,6 +19,7 @@
     ├── NotFound              nothing has that name
     ├── Conflict              it contradicts what is on the record
     ├── NotAllowed            this actor may not
+    ├── UnsafeModel           loading it could run code that nobody allowed
     ├── Blocked               it needs somebody or something else first
     ├── CheckFailed           data broke an expectation of severity `error`
     ├── StepFailed            a user's function raised
@@ -151,6 +152,10 @@ class Conflict(InstarError):
 
 class NotAllowed(InstarError):
     """This actor may not do that."""
+
+
+class UnsafeModel(InstarError):
+    """Loading it could run code that nobody allowed."""
 
 
 class Blocked(InstarError):
