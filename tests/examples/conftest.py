@@ -69,7 +69,7 @@ def airline_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     hours = [*(f"2013-01-01T{hour:02d}" for hour in range(5, 24)), *(f"2013-03-10T{hour:02d}" for hour in range(4, 24))]
     hours += [f"2013-03-11T{hour:02d}" for hour in range(8)]
     rows = [
-        f"{origin},2013,1,1,1,{30 + place},26.0,59.4,270,10.4,NA,{place % 3 / 10},1012.{place % 10},10,{hour}:00:00Z"
+        f"{origin},2013,1,1,1,{30 + place},26.0,59.4,270,10.4,{20 + place},{place % 3 / 10},1012.{place % 10},10,{hour}:00:00Z"
         for place, hour in enumerate(hours)
         for origin in ("EWR", "JFK", "LGA")
     ]
