@@ -2,7 +2,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import datetime, timedelta
-from pathlib import Path
 
 import pytest
 
@@ -17,11 +16,6 @@ from instar.operate.alerts import Alert
 NOW = testing.NOON
 DRIFT = Alert("alrt_1", "flights", "delay", "drift_share", "delay", "open", 0.4, 0.2, NOW, NOW, None, "meas_1", "drift")
 WHEN = ["drift", "schedule:monthly"]
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Store:
-    return testing.memory_store(tmp_path)
 
 
 def not_due(_schedule: str, _last: datetime | None, _now: datetime) -> bool:

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
-from pathlib import Path
 
 import pytest
 
@@ -15,11 +14,6 @@ from instar.operate import alerts
 from instar.operate.measurement import BREACH, OK, TOO_FEW, Measurement, keep, measurements
 
 DAY = timedelta(days=1)
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Store:
-    return testing.memory_store(tmp_path)
 
 
 def look(

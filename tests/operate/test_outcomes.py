@@ -25,11 +25,6 @@ def never(_: str) -> bool:
     return False
 
 
-@pytest.fixture
-def store(tmp_path: Path) -> Store:
-    return testing.memory_store(tmp_path)
-
-
 def joined(store: Store, calls: list[str] = CALLS) -> list[float | None]:
     frame = pl.DataFrame({"prediction": [f"{call}/0" for call in calls]})
     return join(store, frame)["truth"].to_list()

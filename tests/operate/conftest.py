@@ -1,0 +1,84 @@
+"""A prediction log in memory, with the columns of the real one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from datetime import datetime, timedelta
+from typing import Any
+
+import polars as pl
+import pytest
+
+from instar.core.ids import call_id
+
+ANSWER = pl.Struct(
+    {"version": pl.Int64, "role": pl.String, "score": pl.Float64, "decision": pl.Int8, "threshold": pl.Float64}
+)
+
+
+class MemoryLog:
+    """Rows of predictions as `CallLog.read` returns them; one call a row."""
+
+    def __init__(self) -> None:
+        self.rows: list[dict[str, Any]] = []
+
+    def add(
+        self,
+        at: datetime,
+        answers: dict[int, float | None],
+        *,
+        version: int | None = None,
+        status: int = 200,
+        inputs: dict[str, Any] | None = None,
+        latency_us: int = 2000,
+    ) -> str:
+        """Log one call of one row; `answers` are scores by version, decided at 0.5. Returns the prediction's id."""
+        call = call_id(1_700_000_000_000 + len(self.rows), boot=1, sequence=len(self.rows))
+        version = version if version is not None else next(iter(answers))
+        score = answers.get(version)
+        said = [
+            {
+                "version": one,
+                "role": "x",
+                "score": s,
+                "decision": None if s is None else int(s >= 0.5),
+                "threshold": 0.5,
+            }
+            for one, s in answers.items()
+        ]
+        self.rows.append(
+            {
+                "prediction": f"{call}/0", "call": call, "row": 0, "at": at, "recorded_at": at, "caller": "airline",
+                "endpoint": "delay", "policy": 1, "reason": "champion", "version": version, "score": score,
+                "decision": None if score is None else int(score >= 0.5), "threshold": 0.5, "status": status,
+                "latency_us": latency_us, "entity": None, "table_version": None, "request_id": None,
+                "inputs": inputs or {"hour": 1.0}, "answers": said,
+            }
+        )  # fmt: skip
+        return f"{call}/0"
+
+    def read(self, endpoint: str, since: datetime | None = None, until: datetime | None = None) -> pl.DataFrame:
+        kept = [
+            row for row in self.rows if (since is None or row["at"] >= since) and (until is None or row["at"] < until)
+        ]
+        fixed = {
+            "prediction": pl.String, "at": pl.Datetime("us", "UTC"), "decision": pl.Int8, "score": pl.Float64,
+            "answers": pl.List(ANSWER), "status": pl.Int64, "latency_us": pl.Int64, "version": pl.Int64,
+        }  # fmt: skip
+        if not kept:
+            return pl.DataFrame(schema={**fixed, "call": pl.String, "inputs": pl.Struct({"hour": pl.Float64})})
+        return pl.DataFrame(kept, schema_overrides=fixed)
+
+    def seen(self, call_id: str) -> bool:
+        return any(row["call"] == call_id for row in self.rows)
+
+
+@pytest.fixture
+def log() -> MemoryLog:
+    return MemoryLog()
+
+
+@pytest.fixture
+def spread() -> Callable[[datetime, timedelta, int], Sequence[datetime]]:
+    """Moments spread evenly over a span that begins at a time."""
+    return lambda start, span, count: [start + span * place / count for place in range(count)]
