@@ -27,6 +27,8 @@ LEVEL = 0.95  # two-sided coverage of every interval unless stated
 
 # Rows before the first look of a confidence sequence: its guarantee is asymptotic and needs a settled variance.
 SEQUENCE_START = 300
+# Rows on which the two versions' costs differ before the first look: rare differences settle later than many.
+SEQUENCE_DIFFER = 25
 # Rows at which the confidence sequence is tightest, compared with what it could be there.
 SEQUENCE_TIGHTEST = 3_000
 
@@ -57,6 +59,7 @@ class PairedSums:
         n: Rows.
         a, b: Sums of the costs.
         aa, bb, ab: Sums of their squares and of their product.
+        differ: Rows on which the two costs are not equal.
     """
 
     n: int = 0
@@ -65,6 +68,7 @@ class PairedSums:
     aa: float = 0.0
     bb: float = 0.0
     ab: float = 0.0
+    differ: int = 0
 
     @classmethod
     def of(cls, cost_a: np.ndarray[Any, Any], cost_b: np.ndarray[Any, Any]) -> PairedSums:
@@ -72,7 +76,8 @@ class PairedSums:
         a, b = np.asarray(cost_a, dtype=np.float64), np.asarray(cost_b, dtype=np.float64)
         if a.shape != b.shape or a.ndim != 1:
             raise ValueError(f"paired costs need equal lengths, got shapes {a.shape} and {b.shape}")
-        return cls(len(a), float(a.sum()), float(b.sum()), float(a @ a), float(b @ b), float(a @ b))
+        squares = (float(a @ a), float(b @ b), float(a @ b))
+        return cls(len(a), float(a.sum()), float(b.sum()), *squares, differ=int((a != b).sum()))
 
     def __add__(self, other: PairedSums) -> PairedSums:
         return PairedSums(
@@ -82,6 +87,7 @@ class PairedSums:
             self.aa + other.aa,
             self.bb + other.bb,
             self.ab + other.ab,
+            self.differ + other.differ,
         )
 
     @property
@@ -112,8 +118,13 @@ class PairedSums:
         start: int = SEQUENCE_START,
         tightest: int = SEQUENCE_TIGHTEST,
     ) -> Interval:
-        """Anytime-valid interval of the mean of `a - factor * b`: holds at all looks together."""
+        """Anytime-valid interval of the mean of `a - factor * b`: holds at all looks together.
+
+        Its bounds are infinite before `start` rows, and before `SEQUENCE_DIFFER` rows differ.
+        """
         total, squares = self.difference(factor)
+        if self.differ < SEQUENCE_DIFFER:
+            start = self.n + 1
         return anytime(total, squares, self.n, level, start=start, tightest=tightest)
 
 

@@ -86,6 +86,7 @@ def gather(
     relation: Relation | None = None,
     endpoint_inputs: Sequence[Column] | None = None,
     latency: Latency | None = None,
+    decide_rows: int | None = None,
 ) -> Evidence:
     """The evidence on a candidate, ready for `gates.judge`.
 
@@ -114,6 +115,7 @@ def gather(
         min_rows=problem.split.min_rows,
         slices=slices,
         facts=facts_of(candidate, asked, latency),
+        decide_rows=decide_rows,
     )
 
 

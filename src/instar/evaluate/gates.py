@@ -88,6 +88,7 @@ class Evidence:
         costs: Candidate (`a`) and opponent (`b`), on the same judged rows.
         unit: Unit of cost, e.g. `"EUR"`.
         min_rows: Rows below which nothing is decided.
+        decide_rows: Rows on which the candidate's threshold was chosen; None when that is not known.
         slices: The same by slice.
         facts: What is true of the candidate's bundle whatever it costs.
     """
@@ -99,6 +100,7 @@ class Evidence:
     min_rows: int
     slices: tuple[SliceEvidence, ...] = ()
     facts: BundleFacts = BundleFacts()
+    decide_rows: int | None = None
 
 
 @dataclass(frozen=True)
@@ -183,6 +185,9 @@ def _cost(gates: Gates, evidence: Evidence) -> GateCheck:
     found = f"{costs.mean_a:.4f} against {costs.mean_b:.4f} {unit} a row on {costs.n} rows"
     if costs.n < evidence.min_rows:
         why = f"{costs.n} judged rows are too few, {evidence.min_rows} are asked for"
+        return GateCheck("cost", "undecided", found, asked, why)
+    if evidence.decide_rows is not None and evidence.decide_rows < evidence.min_rows:
+        why = f"its threshold was chosen on {evidence.decide_rows} rows, {evidence.min_rows} are asked for"
         return GateCheck("cost", "undecided", found, asked, why)
     if evidence.relation == "first" and not margin.low > 0:
         why = f"first version, no champion; not shown to be worse than {evidence.opponent} ({_bounds(margin)})"

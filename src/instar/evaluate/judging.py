@@ -94,6 +94,7 @@ def evaluate(
         relation=relation,
         endpoint_inputs=endpoint_inputs,
         latency=probe(candidate, judged.rows) if probe is not None and judged.rows.height else None,
+        decide_rows=cut.decide.height,
     )
     verdict = judge(problem.gates, evidence)
     incumbent_manifest = incumbent.manifest if incumbent else None

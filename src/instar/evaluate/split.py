@@ -73,19 +73,20 @@ def cut(frame: pl.DataFrame, split: Split, event_time: str, until: datetime | No
 
     Args:
         frame: The gold table, one row an example.
-        split: The contract's split; `split.by` is `"event_time"` or the name of another time column.
+        split: The contract's split.
         event_time: The table's column of event time.
         until: Rows at or after this moment are left out; None takes all rows.
 
     Raises:
         ContractError: The column is missing or holds no times, some rows have none, or a part would be empty.
     """
-    column = event_time if split.by == "event_time" else split.by
-    times = _times(frame, column)
+    times = _times(frame, event_time)
     last = times.max()
     if not isinstance(last, datetime):
-        raise _refused("there are no rows to cut", column, found=f"{frame.height} rows")
-    end = until.astimezone(UTC) if until is not None else last + timedelta(microseconds=1)
+        raise _refused("there are no rows to cut", event_time, found=f"{frame.height} rows")
+    end = last + timedelta(microseconds=1)
+    if until is not None:
+        end = until.replace(tzinfo=UTC) if until.tzinfo is None else until.astimezone(UTC)
     judged_from = end - split.judge
     decided_from = judged_from - split.decide
     parts = (
@@ -97,19 +98,11 @@ def cut(frame: pl.DataFrame, split: Split, event_time: str, until: datetime | No
         if part.rows.height == 0:
             raise _refused(
                 f"no row is left to {part.name} on",
-                column,
+                event_time,
                 found=f"{frame.height} rows up to {last}",
                 asked=f"rows from {part.since or 'the beginning'} to {part.until}",
             )
     return Cut(parts[0].rows, parts[1].rows, parts[2].rows, parts)
-
-
-def until_last(frame: pl.DataFrame, event_time: str) -> datetime:
-    """The bound that takes all rows of `frame`: one microsecond after the latest event."""
-    last = _times(frame, event_time).max()
-    if not isinstance(last, datetime):
-        raise _refused("there are no rows to cut", event_time, found=f"{frame.height} rows")
-    return last + timedelta(microseconds=1)
 
 
 def _times(frame: pl.DataFrame, column: str) -> pl.Series:

@@ -1,0 +1,333 @@
+"""Approval: who allowed a version to be routed to, on which evidence, until when; asked for after each evaluation.
+
+An approval is bound to digests: the bundle, and the report of the evaluation. The contract's policy says who may give it:
+`automatic` approves whatever passed its gates, `four-eyes` wants somebody else than the proposer. A gate that did not pass
+holds an approval back, unless somebody waived it by name, with a reason and an end.
+
+    approval = decide(store, version, evaluation, policy="automatic")
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Literal
+
+import sqlalchemy as sa
+
+from instar.core import ids, journal, lineage
+from instar.core.database import Instant, Transaction, metadata
+from instar.core.errors import BadInput, Blocked, Conflict, GateFailed, NotFound
+from instar.core.identity import Permission, require
+from instar.core.store import Store
+from instar.evaluate.evaluation import Evaluation
+from instar.evaluate.gates import Verdict
+from instar.evaluate.gates import waive as without
+from instar.release import bars, registry
+from instar.release.registry import ModelVersion
+
+ApprovalPolicy = Literal["automatic", "four-eyes"]
+ApprovalState = Literal["asked", "approved", "withdrawn"]
+
+approval_table = sa.Table(
+    "approval",
+    metadata,
+    sa.Column("id", sa.String(40), primary_key=True),
+    sa.Column("project", sa.String(200), nullable=False),
+    sa.Column("version", sa.String(40), nullable=False, index=True),
+    sa.Column("bundle", sa.String(80), nullable=False),
+    sa.Column("evaluation", sa.String(40), nullable=False),
+    sa.Column("evidence", sa.String(80), nullable=False),
+    sa.Column("contract", sa.String(80), nullable=False),
+    sa.Column("policy", sa.String(20), nullable=False),
+    sa.Column("state", sa.String(20), nullable=False),
+    sa.Column("proposed_by", sa.String(200), nullable=False),
+    sa.Column("approved_by", sa.String(200)),
+    sa.Column("reason", sa.Text, nullable=False),
+    sa.Column("expires_at", Instant),
+    sa.Column("created_at", Instant, nullable=False),
+    sa.Column("event_at", Instant, nullable=False),
+)
+waiver_table = sa.Table(
+    "waiver",
+    metadata,
+    sa.Column("id", sa.String(40), primary_key=True),
+    sa.Column("project", sa.String(200), nullable=False),
+    sa.Column("evaluation", sa.String(40), nullable=False, index=True),
+    sa.Column("gate", sa.String(300), nullable=False),
+    sa.Column("reason", sa.Text, nullable=False),
+    sa.Column("given_by", sa.String(200), nullable=False),
+    sa.Column("expires_at", Instant, nullable=False),
+    sa.Column("created_at", Instant, nullable=False),
+    sa.Column("event_at", Instant, nullable=False),
+)
+
+
+@dataclass(frozen=True)
+class Approval:
+    """Who allowed a version, on which evidence.
+
+    Attributes:
+        id: `appr_…`.
+        version: Id of the model version; `bundle` is its digest.
+        evaluation: Id of the evidence; `evidence` is the digest of its report, `contract` the revision of its gates.
+        state: `asked` while a second person is waited for, `approved`, or `withdrawn`.
+        proposed_by: Who registered the version.
+        approved_by: Who approved: a person, or `"policy automatic"`.
+        expires_at: End in event time; None holds until it is withdrawn.
+    """
+
+    id: str
+    project: str
+    version: str
+    bundle: str
+    evaluation: str
+    evidence: str
+    contract: str
+    policy: ApprovalPolicy
+    state: ApprovalState
+    proposed_by: str
+    approved_by: str | None
+    reason: str
+    expires_at: datetime | None
+    created_at: datetime
+    event_at: datetime
+
+    def holds(self, at: datetime) -> bool:
+        """Does it allow new routes at this moment of event time?"""
+        return self.state == "approved" and (self.expires_at is None or at < self.expires_at)
+
+
+@dataclass(frozen=True)
+class Waiver:
+    """Somebody's word that one gate of one evaluation may be passed over, until a moment of event time."""
+
+    id: str
+    project: str
+    evaluation: str
+    gate: str
+    reason: str
+    given_by: str
+    expires_at: datetime
+    created_at: datetime
+    event_at: datetime
+
+
+def decide(
+    store: Store,
+    version: ModelVersion,
+    evaluation: Evaluation,
+    policy: ApprovalPolicy,
+    *,
+    expires_at: datetime | None = None,
+    note: str = "",
+    cause: str = "user",
+) -> Approval:
+    """Approve a version by its problem's policy, on the evidence of an evaluation.
+
+    A version which this evidence approved already keeps its approval, so asking again is harmless.
+
+    Args:
+        policy: `"automatic"`, or `"four-eyes"`: the store's actor must be a person other than the one who registered it.
+        expires_at: End of the approval in event time.
+        note: What the approver wants on the record.
+        cause: Who or what asked: `"user"`, or the id of an action.
+
+    Raises:
+        Conflict: The evaluation is of another bundle.
+        GateFailed: A gate failed or is undecided, and nobody waived it.
+        Blocked: A second person has to approve; that it was asked for is on the record. Or the version is barred.
+        NotAllowed: The actor may not approve.
+    """
+    require(store.actor, Permission.APPROVE)
+    if evaluation.bundle != version.bundle:
+        raise Conflict(
+            "the evidence is about another bundle", subject=version.name, found=evaluation.bundle, asked=version.bundle
+        )
+    now = store.clock.event()
+    held = bars.barred(store, version, now)
+    if held is not None:
+        raise Blocked(
+            f"it is barred until {held.until.isoformat()}: {held.reason}",
+            subject=version.name,
+            next_step="Wait for the end of the cool-down, or bring a new candidate.",
+        )
+    _require_passed(version, effective_verdict(store, evaluation, now))
+    alone = policy == "four-eyes" and (store.actor.kind != "user" or store.actor.name == version.registered_by)
+    approved_by = None if alone else "policy automatic" if policy == "automatic" else store.actor.name
+
+    def work(tx: Transaction) -> Approval:
+        known = _standing(tx, version, evaluation)
+        if known is not None and (known.holds(now) or (alone and known.state == "asked")):
+            return known
+        approval = Approval(
+            id=ids.new_id("appr"),
+            project=version.project,
+            version=version.id,
+            bundle=version.bundle,
+            evaluation=evaluation.id,
+            evidence=evaluation.report_json,
+            contract=evaluation.contract,
+            policy=policy,
+            state="asked" if alone else "approved",
+            proposed_by=version.registered_by,
+            approved_by=approved_by,
+            reason=note or evaluation.verdict.reason,
+            expires_at=expires_at,
+            created_at=store.clock.wall(),
+            event_at=now,
+        )
+        _put(tx, store, approval, version, cause)
+        return approval
+
+    approval = store.database.write(work, durable=True)
+    if approval.state == "asked":
+        raise Blocked(
+            f"four eyes are asked for, and {store.actor.name} is the one who proposed it"
+            if store.actor.kind == "user"
+            else "four eyes are asked for, and a controller is nobody's second pair",
+            subject=version.name,
+            found=f"proposed by {version.registered_by}",
+            asked="the approval of another person",
+            next_step=f"Let somebody else run `instar approve {version.name}`; the request is on the record as {approval.id}.",
+        )
+    return approval
+
+
+def withdraw(store: Store, approval: Approval, reason: str) -> Approval:
+    """Take an approval back: no new route is given to the version. A live route stays until it is changed."""
+    require(store.actor, Permission.APPROVE)
+
+    def work(tx: Transaction) -> Approval:
+        tx.execute(approval_table.update().where(approval_table.c.id == approval.id).values(state="withdrawn"))
+        body = {"version": approval.version, "reason": reason}
+        journal.append(tx, store.clock, store.actor, approval.project, "approval withdrawn", approval.id, body)
+        return Approval(**{**approval.__dict__, "state": "withdrawn"})
+
+    return store.database.write(work, durable=True)
+
+
+def waive(store: Store, evaluation: Evaluation, gate: str, reason: str, expires_at: datetime) -> Waiver:
+    """Pass over one gate of one evaluation, by name, for a reason and until a moment of event time.
+
+    Raises:
+        NotFound: The evaluation has no such gate that failed or is undecided.
+        BadInput: There is no reason, or the end is in the past.
+    """
+    require(store.actor, Permission.APPROVE)
+    held = [check.name for check in evaluation.verdict.checks if check.state != "passed"]
+    if gate not in held:
+        raise NotFound("no gate of that name stands in the way", subject=gate, found=", ".join(held) or "all passed")
+    if not reason.strip() or expires_at <= store.clock.event():
+        raise BadInput("a waiver needs a reason and an end in the future", subject=gate, found=expires_at.isoformat())
+    waiver = Waiver(
+        id=ids.new_id("waiv"),
+        project=evaluation.project,
+        evaluation=evaluation.id,
+        gate=gate,
+        reason=reason,
+        given_by=store.actor.name,
+        expires_at=expires_at,
+        created_at=store.clock.wall(),
+        event_at=store.clock.event(),
+    )
+
+    def work(tx: Transaction) -> Waiver:
+        tx.execute(waiver_table.insert().values(**waiver.__dict__))
+        lineage.link(tx, waiver.project, evaluation.id, "was waived in part by", waiver.id)
+        body = {"evaluation": evaluation.id, "gate": gate, "reason": reason, "expires_at": expires_at.isoformat()}
+        journal.append(tx, store.clock, store.actor, waiver.project, "waiver", waiver.id, body)
+        return waiver
+
+    return store.database.write(work, durable=True)
+
+
+def effective_verdict(store: Store, evaluation: Evaluation, at: datetime) -> Verdict:
+    """The verdict of an evaluation with the waivers that hold at a moment of event time."""
+    query = sa.select(waiver_table.c.gate).where(
+        waiver_table.c.evaluation == evaluation.id, waiver_table.c.expires_at > at
+    )
+    with store.database.read() as tx:
+        waived = frozenset(tx.execute(query).scalars())
+    return without(evaluation.verdict, waived) if waived else evaluation.verdict
+
+
+def approvals(store: Store, project: str, *, version: str | None = None) -> list[Approval]:
+    """Approvals of a project, oldest first; of one version (by id) if named."""
+    query = sa.select(approval_table).where(approval_table.c.project == project)
+    if version is not None:
+        query = query.where(approval_table.c.version == version)
+    with store.database.read() as tx:
+        return [Approval(**row._mapping) for row in tx.execute(query.order_by(approval_table.c.id))]
+
+
+def holding(store: Store, version: ModelVersion, at: datetime | None = None) -> Approval | None:
+    """The newest approval that allows new routes to a version at `at` (event time; now by default)."""
+    moment = at or store.clock.event()
+    holds = [found for found in approvals(store, version.project, version=version.id) if found.holds(moment)]
+    return holds[-1] if holds else None
+
+
+def require_approved(store: Store, version: ModelVersion, at: datetime | None = None) -> Approval:
+    """The approval that allows new routes to a version.
+
+    Raises:
+        Blocked: There is none, or it expired.
+    """
+    found = holding(store, version, at)
+    if found is None:
+        raise Blocked(
+            "no approval allows it to be routed to",
+            subject=version.name,
+            found=version.state,
+            next_step=f"Approve it with `instar approve {version.name}`.",
+        )
+    return found
+
+
+def _require_passed(version: ModelVersion, verdict: Verdict) -> None:
+    if verdict.state == "passed":
+        return
+    blamed = verdict.failed or tuple(check for check in verdict.undecided if check.blocking)
+    raise GateFailed(
+        f"it cannot be approved: {verdict.reason}",
+        subject=version.name,
+        found=f"{blamed[0].name}: {blamed[0].found}",
+        asked=blamed[0].asked,
+        next_step="Compare it with the champion in its report, or let somebody waive the gate.",
+    )
+
+
+def _standing(tx: Transaction, version: ModelVersion, evaluation: Evaluation) -> Approval | None:
+    query = (
+        sa.select(approval_table)
+        .where(approval_table.c.version == version.id, approval_table.c.evidence == evaluation.report_json)
+        .order_by(approval_table.c.id.desc())
+        .limit(1)
+    )
+    row = tx.execute(query).one_or_none()
+    return None if row is None else Approval(**row._mapping)
+
+
+def _put(tx: Transaction, store: Store, approval: Approval, version: ModelVersion, cause: str) -> None:
+    tx.execute(approval_table.insert().values(**approval.__dict__))
+    if approval.state == "approved":
+        registry.write_state(tx, version, "approved")
+        lineage.link(tx, approval.project, approval.evaluation, "is the evidence of", approval.id)
+        lineage.link(tx, approval.project, version.id, "was approved by", approval.id)
+    body: dict[str, Any] = {
+        "version": version.name,
+        "version_id": version.id,
+        "bundle": approval.bundle,
+        "evaluation": approval.evaluation,
+        "evidence": approval.evidence,
+        "contract": approval.contract,
+        "policy": approval.policy,
+        "proposed_by": approval.proposed_by,
+        "approved_by": approval.approved_by,
+        "reason": approval.reason,
+        "expires_at": approval.expires_at.isoformat() if approval.expires_at else None,
+        "cause": cause,
+    }
+    kind = "approval" if approval.state == "approved" else "approval asked"
+    journal.append(tx, store.clock, store.actor, approval.project, kind, approval.id, body)

@@ -1,0 +1,193 @@
+"""The model card of a version: what it is, what it is for, how good it is and who allowed it, from the record alone.
+
+Sections follow Mitchell et al., Model Cards for Model Reporting (2019); what nobody wrote down is said to be missing.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from instar.core.store import Store
+from instar.evaluate.evaluation import get_evaluation
+from instar.release.approval import approvals
+from instar.release.bars import barred
+from instar.release.registry import ModelVersion, aliases
+from instar.train.bundle import load_manifest
+
+if TYPE_CHECKING:
+    from instar.plan.project import Project
+
+
+def card(store: Store, version: ModelVersion, project: Project | None = None) -> dict[str, Any]:
+    """Everything on the record about one version, as JSON values.
+
+    Args:
+        project: The contract, for the objective and the problem's terms; without it those are null.
+    """
+    manifest = load_manifest(store.blobs, version.bundle)
+    evaluation = get_evaluation(store, version.evaluation) if version.evaluation else None
+    held = barred(store, version)
+    contract = project.contract if project is not None else None
+    problem = contract.problem.get(version.model) if contract is not None else None
+    return {
+        "version": version.name,
+        "id": version.id,
+        "state": version.state,
+        "aliases": [
+            name for name, number in aliases(store, version.project, version.model).items() if number == version.number
+        ],
+        "origin": version.origin,
+        "refit_of": version.refit_of,
+        "registered_by": version.registered_by,
+        "created_at": version.created_at.isoformat(),
+        "barred_until": held.until.isoformat() if held else None,
+        "intended_use": {
+            "objective": contract.project.objective if contract else None,
+            "owner": contract.project.owner if contract else None,
+            "target": manifest.target,
+            "cost": msgspec.to_builtins(problem.cost) if problem else None,
+            "oversight": problem.oversight if problem else None,
+        },
+        "model": {
+            "bundle": version.bundle,
+            "step": manifest.step,
+            "kind": manifest.kind,
+            "parameters": manifest.parameters,
+            "threshold": manifest.threshold,
+            "form": manifest.portable.form if manifest.portable else "native",
+            "unportable": manifest.unportable,
+            "environment": manifest.environment,
+            "run": manifest.run,
+        },
+        "data": {
+            "fitted_on": manifest.fitted_on,
+            "rows": manifest.fitted_rows,
+            "from": manifest.fitted_from,
+            "until": manifest.fitted_until,
+        },
+        "inputs": [msgspec.to_builtins(column) for column in manifest.inputs],
+        "evaluation": {
+            "id": evaluation.id,
+            "verdict": evaluation.verdict.state,
+            "reason": evaluation.verdict.reason,
+            "relation": evaluation.relation,
+            "metrics": evaluation.metrics["candidate"],
+            "checks": [
+                {"name": check.name, "state": check.state, "found": check.found, "asked": check.asked, "why": check.why}
+                for check in evaluation.verdict.checks
+            ],
+            "report": evaluation.report_html,
+        }
+        if evaluation
+        else None,
+        "approvals": [
+            {
+                "id": found.id,
+                "state": found.state,
+                "policy": found.policy,
+                "approved_by": found.approved_by,
+                "reason": found.reason,
+                "at": found.event_at.isoformat(),
+                "expires_at": found.expires_at.isoformat() if found.expires_at else None,
+            }
+            for found in approvals(store, version.project, version=version.id)
+        ],
+    }
+
+
+def to_markdown(facts: dict[str, Any]) -> str:
+    """The card for people, in Markdown."""
+    use, model, data = facts["intended_use"], facts["model"], facts["data"]
+    lines = [
+        f"# Model card: {facts['version']}",
+        "",
+        f"{_state(facts)}; {facts['origin']}, registered by {facts['registered_by']} on {facts['created_at'][:10]}.",
+        "",
+        "## Intended use",
+        "",
+        _said(use["objective"], "No objective is on the record."),
+        "",
+        f"- Decides: `{use['target']}`; owner: {_said(use['owner'])}; oversight: {_said(use['oversight'])}",
+        f"- Cost of mistakes: {_costs(use['cost'])}",
+        "",
+        "## Model",
+        "",
+        f"- Step `{model['step']}` ({model['kind']}), parameters {_parameters(model['parameters'])}",
+        f"- Decides yes at a score of {model['threshold']:.4g} or more; served from its {model['form']} form",
+        f"- Bundle `{model['bundle']}`, run `{model['run']}`",
+        "",
+        "## Data",
+        "",
+        f"- {data['rows']} rows of `{data['fitted_on']}`, {_said(data['from'], 'from the beginning')} to "
+        f"{_said(data['until'], 'its end')}",
+        "",
+        "## Inputs",
+        "",
+        "| input | type | missing allowed | privacy |",
+        "| --- | --- | --- | --- |",
+        *(
+            f"| {column['name']} | {column['datatype']} | {'yes' if column['nullable'] else 'no'} | {column['privacy']} |"
+            for column in facts["inputs"]
+        ),
+        "",
+        *_evaluation(facts["evaluation"]),
+        "## Approvals",
+        "",
+        *([_approval(found) for found in facts["approvals"]] or ["Nobody has approved it."]),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _evaluation(found: dict[str, Any] | None) -> list[str]:
+    if found is None:
+        return ["## Evaluation", "", "It was not evaluated.", ""]
+    metrics = found["metrics"]
+    return [
+        "## Evaluation",
+        "",
+        f"{found['verdict'].capitalize()}: {found['reason']} (`{found['id']}`)",
+        "",
+        "| metric | value | 95 % interval | rows |",
+        "| --- | --- | --- | --- |",
+        *(
+            f"| {name} | {_number(value['value'])} | {_number(value['low'])} to {_number(value['high'])} | {value['n']} |"
+            for name, value in metrics.items()
+        ),
+        "",
+        "| gate | state | found | asked for |",
+        "| --- | --- | --- | --- |",
+        *(f"| {check['name']} | {check['state']} | {check['found']} | {check['asked']} |" for check in found["checks"]),
+        "",
+    ]
+
+
+def _state(facts: dict[str, Any]) -> str:
+    named = f", known as {', '.join(facts['aliases'])}" if facts["aliases"] else ""
+    held = f", barred until {facts['barred_until']}" if facts["barred_until"] else ""
+    return f"{str(facts['state']).capitalize()}{named}{held}"
+
+
+def _approval(found: dict[str, Any]) -> str:
+    who = found["approved_by"] or "waiting for a second person"
+    until = f", until {found['expires_at']}" if found["expires_at"] else ""
+    return f"- {found['state']} by {who} on {found['at'][:10]}{until} ({found['policy']}): {found['reason']}"
+
+
+def _costs(cost: dict[str, Any] | None) -> str:
+    if cost is None:
+        return "not on the record"
+    return f"a miss {cost['false_negative']:g}, a false alarm {cost['false_positive']:g} {cost['unit']}"
+
+
+def _parameters(parameters: dict[str, Any]) -> str:
+    return ", ".join(f"{name} = {value}" for name, value in sorted(parameters.items())) or "none"
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None else f"{value:.4f}"
+
+
+def _said(value: object, otherwise: str = "not on the record") -> str:
+    return otherwise if value in (None, "") else str(value)
