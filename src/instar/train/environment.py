@@ -1,0 +1,109 @@
+"""The environment in which a model is made, written down before its first line of code runs, so that it can be built again.
+
+It names the interpreter, every installed distribution with its version, and the project's lock with its hashes where
+there is one. Two runs in equal environments have equal digests.
+"""
+
+from __future__ import annotations
+
+import functools
+import platform
+import re
+import sys
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from instar.core import ids
+from instar.core.blobs import Blobs
+
+# The first that is found from the project's folder upwards is the lock; uv's own comes first.
+LOCK_FILES = ("uv.lock", "requirements.lock", "requirements.txt", "poetry.lock", "pdm.lock", "pylock.toml")
+
+
+class Environment(msgspec.Struct, frozen=True):
+    """An environment.
+
+    Attributes:
+        python: Version of the interpreter, e.g. `"3.11.9"`.
+        implementation: e.g. `"cpython"`.
+        system, machine: e.g. `"linux"`, `"x86_64"`.
+        distributions: Version by normalised name.
+        lock: Digest of the lock's text, which is kept as a blob; None without a lock.
+        lock_file: Its name.
+        hashed: Does the lock hold a hash for each file? Only then is it certain that the same bytes are installed.
+    """
+
+    python: str
+    implementation: str
+    system: str
+    machine: str
+    distributions: dict[str, str]
+    lock: str | None = None
+    lock_file: str | None = None
+    hashed: bool = False
+
+
+def capture(root: Path | None = None) -> Environment:
+    """Describe the running environment, and the lock of the project at `root`."""
+    file = find_lock(root) if root is not None else None
+    text = file.read_bytes() if file else b""
+    return Environment(
+        python=platform.python_version(),
+        implementation=sys.implementation.name,
+        system=sys.platform,
+        machine=platform.machine(),
+        distributions=dict(_distributions()),
+        lock=ids.digest(text) if file else None,
+        lock_file=file.name if file else None,
+        hashed=b"sha256:" in text,
+    )
+
+
+def save(blobs: Blobs, environment: Environment, root: Path | None = None) -> str:
+    """Keep the description and its lock; returns the description's digest, which is the environment's name."""
+    file = find_lock(root) if root is not None else None
+    if file is not None:
+        blobs.put_file(file)
+    return blobs.put(ids.canonical_json(msgspec.to_builtins(environment)))
+
+
+def load(blobs: Blobs, digest: str) -> Environment:
+    """The description under a digest."""
+    return msgspec.json.decode(blobs.get(digest), type=Environment)
+
+
+def differences(left: Environment, right: Environment) -> dict[str, tuple[Any, Any]]:
+    """What differs, by name: distributions under their own names, the rest under the name of the field."""
+    found: dict[str, tuple[Any, Any]] = {}
+    for name in ("python", "implementation", "system", "machine"):
+        if getattr(left, name) != getattr(right, name):
+            found[name] = (getattr(left, name), getattr(right, name))
+    for name in sorted({*left.distributions, *right.distributions}):
+        pair = (left.distributions.get(name), right.distributions.get(name))
+        if pair[0] != pair[1]:
+            found[name] = pair
+    return found
+
+
+def find_lock(root: Path) -> Path | None:
+    """The lock of the project at `root`: beside it, or further up within the same checkout."""
+    for folder in (root, *root.absolute().parents):
+        for name in LOCK_FILES:
+            if (folder / name).is_file():
+                return folder / name
+        if (folder / ".git").exists():
+            return None
+    return None
+
+
+@functools.cache
+def _distributions() -> tuple[tuple[str, str], ...]:
+    found: dict[str, str] = {}
+    for distribution in metadata.distributions():
+        name = distribution.metadata["Name"]
+        if name:
+            found.setdefault(re.sub(r"[-_.]+", "-", name).lower(), distribution.version)  # the first one is imported
+    return tuple(sorted(found.items()))
