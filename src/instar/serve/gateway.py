@@ -1,0 +1,497 @@
+"""The gateway: owns the port, decides each call's route, has a worker answer it, puts it on the record, then answers.
+
+    python -m instar.serve.gateway --folder .instar --fd 3 [--record durable|prompt]
+
+Raw ASGI, since every microsecond here is paid by every call. It reads the request line and headers only and hands the body
+on as it came; it never opens the database and never runs a model. Whatever is not inference goes to the control process.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+
+import msgspec
+
+from instar.core import identity, ids, telemetry
+from instar.core.errors import InstarError, MalformedRequest, NotFound, TooLarge, Unavailable
+from instar.serve import protocol, record, segments, wire
+from instar.serve.commit import Committer, EndpointLog, Segment
+from instar.serve.relay import Receive, Relay, Scope, Send, answer, answer_error
+from instar.serve.routes import Ack, control_socket, write_ack
+from instar.serve.switchboard import Endpoint, Switchboard, Way
+from instar.serve.upstream import WorkerLine
+
+FLYING_LIMIT = 8192  # calls in flight; more are refused at once instead of waiting for ever
+DRAIN_BODY_BYTES = (
+    128 * 1024 * 1024
+)  # of a body that is too large anyway, read so that its sender gets to hear the answer
+LATER_WAIT_SECONDS = 5.0
+
+_JSON = (b"content-type", b"application/json")
+_log = logging.getLogger("instar.serve")
+
+
+class Pending:
+    """One call in flight: who waits for it, and what is still to come for its record.
+
+    Attributes:
+        done: Ends when the call is on the record; then `status` and `body` are the answer.
+    """
+
+    __slots__ = (
+        "_dead", "_early", "_endpoint", "_gateway", "_laters", "_segment", "at", "body", "call", "done", "key", "recorded",
+        "sent", "started", "status", "way",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        gateway: Gateway,
+        endpoint: Endpoint,
+        way: Way | None,
+        call: str,
+        key: str | None,
+        at: int,
+        recorded: int,
+        started: int,
+    ) -> None:
+        self._gateway = gateway
+        self._endpoint = endpoint
+        self.way = way
+        self.call = call
+        self.key = key
+        self.at = at
+        self.recorded = recorded
+        self.started = self.sent = started
+        self.done: asyncio.Future[None] = gateway.loop.create_future()
+        self.status = 0
+        self.body = b""
+        self._laters = 0
+        self._early: list[bytes] | None = None
+        self._segment: Segment | None = None
+        self._dead = False
+
+    def start(self, body: bytes) -> None:
+        """Hand the call to the workers of its way."""
+        way = self.way
+        assert way is not None
+        self.sent = time.perf_counter_ns()
+        first = way.first
+        self._laters = first.messages - 1
+        if not first.line.send(first.plan, body, self, first.messages):
+            self.refuse(
+                Unavailable(
+                    "the process that holds the model is being started",
+                    subject=f"worker {first.line.worker}",
+                    next_step="Send the request again in a moment.",
+                )
+            )
+            return
+        for leg in way.others:
+            if leg.line.send(leg.plan, body, self, 1):
+                self._laters += 1
+
+    def answered(self, reply: wire.Reply) -> None:
+        """The answer came: put it on the record."""
+        self.status, self.body = reply.status, reply.body
+        if reply.status == 200:
+            self._record(None, reply.work, reply.personal)
+        else:
+            self._dead = True
+            self._record(reply.work.decode(), None, b"")
+
+    def later(self, answers: bytes) -> None:
+        """Answers for the record alone came."""
+        self._laters -= 1
+        if self._dead:
+            return
+        segment = self._segment
+        if segment is None:
+            # Before the call's own entry, which readers want first.
+            self._early = [*(self._early or ()), answers]
+            return
+        self._write_later(segment, answers)
+        if self._laters == 0:
+            segment.waiting -= 1
+
+    def failed(self, line: WorkerLine, problem: InstarError) -> None:
+        """Nothing more will come over a line."""
+        way = self.way
+        if self.status == 0 and way is not None and line is way.first.line:
+            self.refuse(problem)
+            return
+        # What is lost is only what the record would have heard beside the answer.
+        self.later(record.NO_ANSWERS)
+
+    def refuse(self, problem: InstarError) -> None:
+        """Put a failed call on the record."""
+        self.status = protocol.status_of(problem)
+        self.body = protocol.encode_error(problem)
+        self._dead = True
+        self._record(f"{type(problem).__name__}: {problem}"[:500], None, b"")
+
+    def _record(self, error: str | None, work: bytes | None, personal: bytes) -> None:
+        gateway, endpoint, way = self._gateway, self._endpoint, self.way
+        now = time.perf_counter_ns()
+        key = self.key
+        salt = sealed = None
+        if personal:
+            # Where a column is personal, so are the keys by which callers name rows and people.
+            part = record.decode_personal(personal)
+            sealed = record.encode_entry(record.Personal(part.columns, part.entities, key))
+            salt, key = os.urandom(record.SALT_BYTES), None
+        metadata = record.encode_call(
+            record.Call(
+                self.call, self.at, self.recorded, gateway.caller, endpoint.policy.number,
+                way.reason if way else "", way.version if way else None, key, self.status,
+                (now - self.started) // 1000, (now - self.sent) // 1000, error, None,
+            ),
+            work,
+        )  # fmt: skip
+        log = gateway.log_of(endpoint.name)
+        segment = log.current()
+        if work is not None:
+            log.schema(segment, endpoint.schema)
+        log.append(segment, metadata, self.done, salt, sealed)
+        if self._dead:
+            return
+        self._segment = segment
+        if self._early is not None:
+            for answers in self._early:
+                self._write_later(segment, answers)
+            self._early = None
+        if self._laters > 0:
+            segment.waiting += 1
+
+    def _write_later(self, segment: Segment, answers: bytes) -> None:
+        if answers != record.NO_ANSWERS:
+            entry = record.encode_later(self.call, time.time_ns() // 1000, answers)
+            self._gateway.log_of(self._endpoint.name).later(segment, entry)
+
+
+class Gateway:
+    """The ASGI application of one gateway process.
+
+    Args:
+        durable: A call's answer waits until its record is on the disk; else until the operating system has it.
+    """
+
+    def __init__(self, store_folder: Path, *, durable: bool = True) -> None:
+        self._folder = store_folder
+        self._calls = store_folder / "calls"
+        self._durable = durable
+        self.boot = ids.new_boot()
+        self.caller = identity.local_user().name
+        self._sequence = 0
+        self._flying = 0
+        self._relay = Relay(control_socket(store_folder))
+        self._logs: dict[str, EndpointLog] = {}
+        self.loop: asyncio.AbstractEventLoop
+        self._committer: Committer
+        self._board: Switchboard
+        self._tasks: list[asyncio.Task[None]] = []
+        self._lock: segments.BootLock
+        self._seconds = telemetry.histogram(
+            "instar_call_seconds", "Time from a request's last byte to its answer, seconds", ("endpoint",)
+        )
+        self._total = telemetry.counter("instar_calls_total", "Calls, answered or failed", ("endpoint", "status"))
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """ASGI entry."""
+        if scope["type"] == "http":
+            path: str = scope["path"]
+            if path.startswith("/v2"):
+                await self._inference(path, scope, receive, send)
+            elif path == "/metrics":
+                body = telemetry.exposition()
+                fields = [
+                    (b"content-type", b"text/plain; version=0.0.4; charset=utf-8"),
+                    (b"content-length", b"%d" % len(body)),
+                ]
+                await send({"type": "http.response.start", "status": 200, "headers": fields})
+                await send({"type": "http.response.body", "body": body})
+            else:
+                await self._relay(scope, receive, send)
+        elif scope["type"] == "lifespan":
+            await self._lifespan(receive, send)
+
+    def log_of(self, endpoint: str) -> EndpointLog:
+        """The log of an endpoint's calls in this gateway."""
+        log = self._logs.get(endpoint)
+        if log is None:
+            log = self._logs[endpoint] = EndpointLog(self._committer, self._calls, endpoint, self.boot, _wall_us)
+        return log
+
+    async def start(self) -> None:
+        """Begin to answer: called on the event loop before the first request."""
+        self.loop = asyncio.get_running_loop()
+        self._lock = segments.BootLock(self._calls, self.boot)
+        self._committer = Committer(self.loop, durable=self._durable)
+        self._board = Switchboard(self.loop, self._folder, self._acknowledge)
+        self._tasks = [self.loop.create_task(self._board.watch()), self.loop.create_task(self._tick())]
+
+    async def stop(self) -> None:
+        """End in good order: called when the last request is answered."""
+        for task in self._tasks:
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+        deadline = self.loop.time() + LATER_WAIT_SECONDS
+        while any(log.waiting for log in self._logs.values()) and self.loop.time() < deadline:
+            await asyncio.sleep(0.01)
+        for log in self._logs.values():
+            log.close()
+        await self.loop.run_in_executor(None, self._committer.close)
+        self._board.close()
+        await self._relay.close()
+        self._lock.release()
+
+    async def _inference(self, path: str, scope: Scope, receive: Receive, send: Send) -> None:
+        parts = path.split("/")
+        count = len(parts)
+        try:
+            # /v2/models/NAME/infer and /v2/models/NAME/versions/N/infer
+            if count >= 5 and parts[2] == "models":
+                endpoint = self._board.endpoints.get(parts[3])
+                if endpoint is None:
+                    raise NotFound(
+                        "there is no such endpoint",
+                        subject=f"endpoint {parts[3][:100]}",
+                        next_step="GET /v2 lists the endpoints.",
+                    )
+                if count == 5 and parts[4] == "infer":
+                    await self._infer(endpoint, None, scope, receive, send)
+                    return
+                if count == 7 and parts[4] == "versions" and parts[6] == "infer":
+                    await self._infer(endpoint, self._version(endpoint, parts[5]), scope, receive, send)
+                    return
+            await self._about(parts, scope, send)
+        except InstarError as problem:
+            await answer_error(send, problem)
+
+    async def _infer(self, endpoint: Endpoint, version: int | None, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["method"] != "POST":
+            await answer(send, 405, protocol.encode_error(MalformedRequest("send a POST")), [(b"allow", b"POST")])
+            return
+        key = event_time = None
+        length = 0
+        expects = False
+        for name, value in scope["headers"]:
+            if name == b"instar-key":
+                key = value.decode("latin-1")
+            elif name == b"instar-event-time":
+                event_time = value
+            elif name == b"content-length":
+                length = int(value) if value.isdigit() else 0
+            elif name == b"expect":
+                expects = True
+        body = None if length > protocol.BODY_LIMIT_BYTES and expects else await _read(receive)
+        started = time.perf_counter_ns()
+        recorded = time.time_ns() // 1000
+        self._sequence += 1
+        call = ids.call_id(recorded // 1000, self.boot, self._sequence)
+        way = endpoint.pinned[version] if version is not None else endpoint.way(key if key is not None else call)
+        at = recorded
+        problem: InstarError | None = None
+        if event_time is not None:
+            try:
+                at = _event_time(event_time)
+            except MalformedRequest as wrong:
+                problem = wrong
+        if body is None:
+            problem = TooLarge(
+                "the request's body is too large",
+                found=f"{max(length, protocol.BODY_LIMIT_BYTES + 1)} bytes",
+                asked=f"{protocol.BODY_LIMIT_BYTES} bytes",
+                next_step="Send fewer rows a request.",
+            )
+        elif way is None:
+            problem = Unavailable(
+                "it has no champion yet",
+                subject=f"endpoint {endpoint.name}",
+                next_step="Promote a version: `instar promote`.",
+            )
+        elif self._flying >= FLYING_LIMIT:
+            problem = Unavailable(
+                "too many calls are waiting",
+                found=self._flying,
+                asked=f"{FLYING_LIMIT} at most",
+                next_step="Send it again later.",
+            )
+        pending = Pending(self, endpoint, way, call, key, at, recorded, started)
+        self._flying += 1
+        try:
+            if problem is not None:
+                pending.refuse(problem)
+            else:
+                assert body is not None
+                pending.start(body)
+            try:
+                await pending.done
+                status, content = pending.status, pending.body
+            except Unavailable as unrecorded:
+                status, content = 503, protocol.encode_error(unrecorded)
+        finally:
+            self._flying -= 1
+        self._total.labels(endpoint.name, str(status)).inc()
+        self._seconds.labels(endpoint.name).observe((time.perf_counter_ns() - started) / 1e9)
+        fields = [_JSON, (b"content-length", b"%d" % len(content)), (b"instar-call", call.encode())]
+        if status == 503:
+            fields.append((b"retry-after", b"1"))
+        await send({"type": "http.response.start", "status": status, "headers": fields})
+        await send({"type": "http.response.body", "body": content})
+
+    async def _about(self, parts: list[str], scope: Scope, send: Send) -> None:
+        """Health and metadata, as the protocol has them."""
+        board = self._board
+        if scope["method"] not in ("GET", "HEAD"):
+            raise NotFound("there is no such route", subject=f"{scope['method']} {'/'.join(parts)[:200]}")
+        rest = [part for part in parts[2:] if part]
+        match rest:
+            case []:
+                await answer(send, 200, _server(board))
+            case ["health", "live"]:
+                await answer(send, 200, b'{"live":true}')
+            case ["health", "ready"]:
+                ready = board.snapshot.number > 0 and board.ready()
+                await answer(send, 200 if ready else 503, b'{"ready":true}' if ready else b'{"ready":false}')
+            case ["models", name, *more] if name in board.endpoints:
+                await self._about_model(board.endpoints[name], more, send)
+            case ["models", name, *_]:
+                raise NotFound(
+                    "there is no such endpoint",
+                    subject=f"endpoint {name[:100]}",
+                    next_step="GET /v2 lists the endpoints.",
+                )
+            case _:
+                raise NotFound("there is no such route", subject="/".join(parts)[:200])
+
+    async def _about_model(self, endpoint: Endpoint, rest: list[str], send: Send) -> None:
+        match rest:
+            case ["versions", number, *more]:
+                version: int | None = self._version(endpoint, number)
+                rest = more
+            case _:
+                version = None
+        way = endpoint.champion if version is None else endpoint.pinned[version]
+        match rest:
+            case []:
+                versions = [str(version)] if version is not None else [str(v) for v in endpoint.policy.versions]
+                await answer(send, 200, protocol.metadata(endpoint.name, versions, endpoint.signature))
+            case ["ready"]:
+                ready = way is not None and way.first.line.ready.is_set()
+                await answer(send, 200 if ready else 503, b'{"ready":true}' if ready else b'{"ready":false}')
+            case _:
+                raise NotFound("there is no such route", subject=f"endpoint {endpoint.name}")
+
+    def _version(self, endpoint: Endpoint, text: str) -> int:
+        if text.isascii() and text.isdigit() and len(text) < 10 and int(text) in endpoint.pinned:
+            return int(text)
+        raise NotFound(
+            "the endpoint's policy names no such version",
+            subject=f"endpoint {endpoint.name}",
+            found=repr(text[:40]),
+            asked=", ".join(str(v) for v in endpoint.pinned) or "none yet",
+        )
+
+    def _acknowledge(self, number: int, failed: dict[str, str], error: str | None) -> None:
+        write_ack(self._folder, segments.boot_letters(self.boot), Ack(self.boot, number, _wall_us(), failed, error))
+
+    async def _tick(self) -> None:
+        while True:
+            await asyncio.sleep(1.0)
+            self._board.sweep()
+            for log in self._logs.values():
+                log.tick()
+
+    async def _lifespan(self, receive: Receive, send: Send) -> None:
+        while True:
+            message = await receive()
+            if message["type"] == "lifespan.startup":
+                await self.start()
+                await send({"type": "lifespan.startup.complete"})
+            else:
+                await self.stop()
+                await send({"type": "lifespan.shutdown.complete"})
+                return
+
+
+def _wall_us() -> int:
+    return time.time_ns() // 1000
+
+
+async def _read(receive: Receive) -> bytes | None:
+    """The body; None when it is over the limit."""
+    message = await receive()
+    body: bytes = message.get("body", b"")
+    if not message.get("more_body"):
+        return body if len(body) <= protocol.BODY_LIMIT_BYTES else None
+    parts, size = [body], len(body)
+    while message.get("more_body"):
+        message = await receive()
+        part: bytes = message.get("body", b"")
+        size += len(part)
+        if size <= protocol.BODY_LIMIT_BYTES:
+            parts.append(part)
+        elif size > DRAIN_BODY_BYTES:
+            return None
+        else:
+            parts.clear()
+    return b"".join(parts) if size <= protocol.BODY_LIMIT_BYTES else None
+
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def _event_time(value: bytes) -> int:
+    """Microseconds since 1970 of an RFC 3339 time."""
+    try:
+        moment = datetime.fromisoformat(value.decode("ascii"))
+        if moment.tzinfo is None:
+            raise ValueError("no time zone")
+        delta = moment - _EPOCH
+    except (ValueError, OverflowError) as problem:
+        raise MalformedRequest(
+            f"the header Instar-Event-Time is not a time: {problem}",
+            found=repr(value[:40]),
+            asked="RFC 3339, as in 2013-03-01T08:15:00Z",
+        ) from None
+    return (delta.days * 86_400 + delta.seconds) * 1_000_000 + delta.microseconds
+
+
+def _server(board: Switchboard) -> bytes:
+    about = {"name": "instar", "version": "2", "extensions": [], "endpoints": sorted(board.endpoints)}
+    return msgspec.json.encode(about)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Entry of the process."""
+    import argparse
+    import socket
+
+    import uvicorn
+    import uvloop
+
+    parser = argparse.ArgumentParser(prog="instar.serve.gateway")
+    parser.add_argument("--folder", type=Path, required=True)
+    parser.add_argument("--fd", type=int, required=True, help="a listening socket")
+    parser.add_argument("--record", choices=("durable", "prompt"), default="durable")
+    options = parser.parse_args(arguments)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s")
+    gateway = Gateway(options.folder, durable=options.record == "durable")
+    config = uvicorn.Config(
+        gateway, http="httptools", loop="uvloop", lifespan="on", ws="none", access_log=False, log_level="warning",
+        proxy_headers=False, server_header=False, date_header=False, timeout_keep_alive=75, timeout_graceful_shutdown=25,
+        backlog=4096,
+    )  # fmt: skip
+    listening = socket.socket(fileno=options.fd)
+    uvloop.run(uvicorn.Server(config).serve(sockets=[listening]))
+
+
+if __name__ == "__main__":
+    main()

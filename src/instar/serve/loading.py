@@ -1,0 +1,50 @@
+"""Loading a bundle in a worker process, when a route first names it: the portable form if there is one, else the native."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from instar.core.errors import Damaged
+from instar.core.ids import digest
+from instar.serve.routes import bundle_of
+from instar.serve.runtime import Model
+from instar.train import bundle
+from instar.train.portable import PortableModel
+
+
+def load(folder: Path) -> Model:
+    """The model whose unpacked bundle lies in `folder`.
+
+    Raises:
+        Damaged: The bundle cannot be read, or was changed on disk.
+        NotAllowed: Its pickle names what the allow-list does not have.
+    """
+    data = (folder / bundle.MANIFEST_FILE).read_bytes()
+    manifest = bundle.decode(data, f"bundle in {folder.name}")
+    _verify(folder, data, manifest)
+    if manifest.portable is not None:
+        return PortableModel.load(manifest, folder / bundle.portable_file(manifest))
+    # Imported here, since it brings the data frames which the worker of the portable forms does without.
+    from instar.release.scan import inspect
+    from instar.train.native import load_native_folder
+
+    def allowed(data: bytes, modules: Sequence[str]) -> object:
+        return inspect(data, allowed_modules=modules)
+
+    return load_native_folder(folder, manifest, inspect=allowed)
+
+
+def _verify(folder: Path, data: bytes, manifest: bundle.Manifest) -> None:
+    """Hold the files to the digests that name them: one that was swapped on disk is never loaded."""
+    asked = {bundle.MANIFEST_FILE: bundle_of(folder), **bundle.files(manifest)}
+    for name, wanted in asked.items():
+        found = digest(data if name == bundle.MANIFEST_FILE else (folder / name).read_bytes())
+        if found != wanted:
+            raise Damaged(
+                f"its file {name} was changed",
+                subject=f"bundle in {folder.name}",
+                found=found,
+                asked=wanted,
+                next_step="Delete the folder and publish the routes again: it is made anew from the store.",
+            )

@@ -1,0 +1,162 @@
+"""Starting and finding a server from a program: `instar up`, the demo and tests use it.
+
+    with ServerTree.start(store.folder) as server:
+        httpx.get(server.url + "/v2/health/ready")
+
+The server is a process of its own (`supervisor.py`) with its gateways, workers and control process below it; it ends when
+the program that started it ends, in good order.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import http.client
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import msgspec
+
+from instar.core.errors import Unavailable
+from instar.serve import routes
+
+
+class Running(msgspec.Struct, frozen=True):
+    """What a root says of itself in `serve/server.json`."""
+
+    pid: int
+    host: str
+    port: int
+
+    @property
+    def url(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"http://{host}:{self.port}"
+
+
+def running(store_folder: Path) -> Running | None:
+    """The server that runs on a store; None when there is none."""
+    folder = routes.serve_folder(store_folder)
+    with contextlib.suppress(FileNotFoundError), (folder / "server.lock").open("r") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            with contextlib.suppress(FileNotFoundError, msgspec.DecodeError):
+                return msgspec.json.decode((folder / "server.json").read_bytes(), type=Running)
+    return None
+
+
+class ServerTree:
+    """A server as a child of this program, which ends with it."""
+
+    def __init__(self, process: subprocess.Popen[bytes], state: Running, log: Path) -> None:
+        self._process = process
+        self.state = state
+        self.log = log
+
+    @property
+    def url(self) -> str:
+        return self.state.url
+
+    @property
+    def port(self) -> int:
+        return self.state.port
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    @classmethod
+    def start(
+        cls,
+        folder: Path,
+        *,
+        project: Path | None = None,
+        port: int = 0,
+        gateways: int = 1,
+        durable: bool = True,
+        control: bool = True,
+        loader: str | None = None,
+        timeout: float = 60.0,
+        environment: dict[str, str] | None = None,
+    ) -> ServerTree:
+        """Start a server on a store and wait until it answers.
+
+        Args:
+            port: 0 takes any that is free.
+            loader: `module:function` by which workers load bundles.
+            timeout: Seconds until the gateway must answer.
+
+        Raises:
+            Unavailable: It did not come up; its log's last lines are in the message.
+        """
+        log = routes.serve_folder(folder) / "server.log"
+        log.parent.mkdir(parents=True, exist_ok=True)
+        command = [
+            sys.executable,
+            "-m",
+            "instar.serve.supervisor",
+            "--folder",
+            str(folder),
+            "--port",
+            str(port),
+            "--watch-stdin",
+        ]
+        command += ["--gateways", str(gateways), "--record", "durable" if durable else "prompt"]
+        command += ["--project", str(project)] if project is not None else []
+        command += ["--load", loader] if loader is not None else []
+        command += [] if control else ["--no-control"]
+        with log.open("ab") as output:
+            process = subprocess.Popen(
+                command,
+                stdin=subprocess.PIPE,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+                env=None if environment is None else {**os.environ, **environment},
+            )
+        deadline = time.monotonic() + timeout
+        while time.monotonic() < deadline and process.poll() is None:
+            state = running(folder)
+            if state is not None and state.pid == process.pid and _answers(state):
+                return cls(process, state, log)
+            time.sleep(0.02)
+        if process.poll() is None:
+            process.terminate()
+            process.wait()
+        last = "\n".join(log.read_text(errors="replace").splitlines()[-15:])
+        raise Unavailable(f"the server did not come up:\n{last}", subject=str(folder), next_step=f"See {log}.")
+
+    def stop(self, timeout: float = 60.0) -> None:
+        """Drain and end; idempotent."""
+        if self._process.poll() is None:
+            self._process.send_signal(signal.SIGTERM)
+        pipe = self._process.stdin
+        try:
+            self._process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        if pipe is not None:
+            pipe.close()
+
+    def __enter__(self) -> ServerTree:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+
+def _answers(state: Running) -> bool:
+    connection = http.client.HTTPConnection(state.host, state.port, timeout=2.0)
+    try:
+        connection.request("GET", "/v2/health/live")
+        return connection.getresponse().status == 200
+    except OSError:
+        return False
+    finally:
+        connection.close()

@@ -1,0 +1,246 @@
+"""What is kept of a call: the contents of a record frame, from the gateway that writes it to the log that is read later.
+
+A frame's payload is a MessagePack array `[sequence, metadata, salt, personal]`:
+
+- `sequence`: place in the segment, from 0 without gaps, so that a removed frame shows;
+- `metadata`: the encoded entry (below), bytes, because digests are taken of them as they are;
+- `salt`, `personal`: random bytes and the part of the entry that tells of a person, or null twice. Erasing a person
+  erases these two; the leaf `H(sequence, metadata, H(salt, personal))` of the Merkle tree keeps its second half.
+
+An entry is a MessagePack array whose first item is its kind. Fields are only ever added at the end.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import Any
+
+import msgspec
+from blake3 import blake3
+
+FORMAT = 1
+
+# Kinds of entries.
+HEAD, CALL, SCHEMA, LATER, END = 0, 1, 2, 3, 4
+
+# Roles of an answer in a call.
+CHAMPION, CANARY, SHADOW, PINNED = "champion", "canary", "shadow", "pinned"
+
+SALT_BYTES = 16
+
+
+class Head(msgspec.Struct, frozen=True, array_like=True, tag=HEAD):
+    """First entry of each segment: where it stands.
+
+    Attributes:
+        boot: Number of the gateway's start, as in the call ids.
+        number: Place of the segment in that boot and endpoint, from 0.
+        created: Wall time, microseconds since 1970.
+    """
+
+    format: int
+    endpoint: str
+    boot: int
+    number: int
+    created: int
+
+
+class Schema(msgspec.Struct, frozen=True, array_like=True, tag=SCHEMA):
+    """Columns by whose position later calls of this segment hold their inputs.
+
+    Attributes:
+        number: What calls name it by.
+        columns: Name, V2 datatype and whether the column is personal.
+    """
+
+    number: int
+    columns: tuple[tuple[str, str, bool], ...]
+
+
+class Answer(msgspec.Struct, frozen=True, array_like=True):
+    """What one version said on each row, whether or not it was returned.
+
+    Attributes:
+        role: `champion`, `canary`, `shadow`, a shadow's own role, or `pinned` (the caller named the version).
+        scores: Probability by row; empty when the version failed.
+        decisions: 1 where the score reached `threshold`.
+        error: Why it failed.
+    """
+
+    version: int
+    role: str
+    scores: list[float]
+    decisions: list[int]
+    threshold: float
+    error: str | None = None
+
+
+class Work(msgspec.Struct, frozen=True, array_like=True):
+    """The part of a call's entry that the worker makes.
+
+    Attributes:
+        signature: Number of the `Schema` which `inputs` follows.
+        inputs: Values by column and row; null for a column that was not given or is personal.
+        answered: Version whose answer was returned.
+        decode_us, infer_us: Time in the worker, microseconds; a batch's inference time is that of the whole batch.
+        fallback: Why another version than the one routed to answered.
+    """
+
+    request_id: str | None
+    entities: list[str] | None
+    table_version: str | None
+    signature: int
+    rows: int
+    inputs: list[list[Any] | None]
+    answered: int
+    answers: list[Answer]
+    decode_us: int
+    infer_us: int
+    fallback: str | None = None
+
+
+class Call(msgspec.Struct, frozen=True, array_like=True, tag=CALL):
+    """One call, answered or failed.
+
+    Attributes:
+        at: Event time, microseconds since 1970 (header `Instar-Event-Time`, else arrival).
+        recorded: Wall time of arrival, microseconds since 1970.
+        policy: Number of the policy revision which chose the route.
+        reason: `champion`, `canary` or `pinned`.
+        version: Version that the route chose; null when the call failed before.
+        key: Routing key (header `Instar-Key`); null when the call id served as such, or when it is kept as personal.
+        status: HTTP status.
+        total_us: From the request's last byte to the record, microseconds.
+        worker_us: Of these, waiting for the worker.
+        error: Why it failed: kind and text.
+        work: Null for a failed call.
+    """
+
+    call: str
+    at: int
+    recorded: int
+    caller: str
+    policy: int
+    reason: str
+    version: int | None
+    key: str | None
+    status: int
+    total_us: int
+    worker_us: int
+    error: str | None
+    work: Work | None
+
+
+class Later(msgspec.Struct, frozen=True, array_like=True, tag=LATER):
+    """Answers of shadows, and of a paired version in another process, which came after the call's own entry."""
+
+    call: str
+    recorded: int
+    answers: list[Answer]
+
+
+class End(msgspec.Struct, frozen=True, array_like=True, tag=END):
+    """Last entry of a segment that was closed in good order."""
+
+    closed: int
+
+
+class Personal(msgspec.Struct, frozen=True, array_like=True):
+    """The part of a call that tells of a person.
+
+    Attributes:
+        columns: Masked values of personal columns by row.
+        entities, key: Entity and routing keys: where a column is personal, they are.
+    """
+
+    columns: dict[str, list[Any]]
+    entities: list[str] | None
+    key: str | None = None
+
+
+class Frame(msgspec.Struct, frozen=True, array_like=True):
+    """A record frame's payload."""
+
+    sequence: int
+    metadata: bytes
+    salt: bytes | None = None
+    personal: bytes | None = None
+
+
+Entry = Head | Call | Schema | Later | End
+
+_encode = msgspec.msgpack.Encoder().encode
+_entry = msgspec.msgpack.Decoder(Entry)
+_frame = msgspec.msgpack.Decoder(Frame)
+_personal = msgspec.msgpack.Decoder(Personal)
+
+
+def encode_entry(entry: Entry | Work | Personal | list[Answer]) -> bytes:
+    """An entry, or the worker's part of one, as bytes."""
+    return _encode(entry)
+
+
+NO_ANSWERS = encode_entry([])
+
+
+def encode_call(call: Call, work: bytes | None) -> bytes:
+    """A call's entry around the worker's part as it came, which is not decoded again."""
+    fields = (
+        CALL, call.call, call.at, call.recorded, call.caller, call.policy, call.reason, call.version, call.key,
+        call.status, call.total_us, call.worker_us, call.error, msgspec.Raw(work) if work else None,
+    )  # fmt: skip
+    return _encode(fields)
+
+
+def encode_later(call: str, recorded: int, answers: bytes) -> bytes:
+    """A later entry around the answers as they came."""
+    return _encode((LATER, call, recorded, msgspec.Raw(answers)))
+
+
+def encode_frame(sequence: int, metadata: bytes, salt: bytes | None = None, personal: bytes | None = None) -> bytes:
+    """A frame's payload."""
+    return _encode((sequence, metadata, salt, personal))
+
+
+def decode_frame(payload: bytes | memoryview) -> Frame:
+    """The payload of a frame."""
+    return _frame.decode(payload)
+
+
+def decode_entry(metadata: bytes) -> Entry:
+    """The entry in a frame's metadata."""
+    entry: Entry = _entry.decode(metadata)
+    return entry
+
+
+def decode_personal(personal: bytes) -> Personal:
+    """The personal part of a frame."""
+    return _personal.decode(personal)
+
+
+def leaf(frame: Frame, personal_digest: bytes | None = None) -> bytes:
+    """Leaf of the Merkle tree: H(0, sequence, H(salt, personal), metadata).
+
+    Args:
+        personal_digest: H(salt, personal) as kept when the two themselves were erased.
+    """
+    second = personal_digest if personal_digest is not None else hash_personal(frame)
+    return blake3(b"\0" + struct.pack("<Q", frame.sequence) + second + frame.metadata).digest()
+
+
+def hash_personal(frame: Frame) -> bytes:
+    """H(salt, personal): what stays of the personal part after it is erased."""
+    return blake3((frame.salt or b"") + (frame.personal or b"")).digest()
+
+
+def merkle_root(leaves: list[bytes]) -> bytes:
+    """Root over leaves in order; nodes are H(1, left, right), and a lone node moves up as it is (RFC 6962 in spirit)."""
+    if not leaves:
+        return blake3(b"").digest()
+    level = leaves
+    while len(level) > 1:
+        above = [blake3(b"\1" + level[i] + level[i + 1]).digest() for i in range(0, len(level) - 1, 2)]
+        if len(level) % 2:
+            above.append(level[-1])
+        level = above
+    return level[0]

@@ -1,0 +1,206 @@
+"""The route snapshot: what gateways answer from, on disk, numbered, digested, replaced whole and acknowledged by number.
+
+Read by gateways and written by the control side (`snapshot.py`); imports no database, so that a gateway never does.
+Files: `serve/routes.json`, `serve/bundles/<digest>/`, `serve/acks/<boot>.json` in the store's folder.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+
+import msgspec
+
+from instar.core.errors import Damaged, NotAllowed
+from instar.core.ids import digest
+from instar.serve.policy import Policy
+from instar.serve.protocol import Signature
+
+PORTABLE = "portable"
+
+SOCKET_FOLDER_LIMIT_BYTES = 76  # a Unix socket's path has 104 bytes on macOS, 108 on Linux; the longest name takes 28
+
+
+class VersionRoute(msgspec.Struct, frozen=True):
+    """One version that a policy names.
+
+    Attributes:
+        bundle: Digest; its files lie in `bundle_folder`.
+        worker: Which worker process holds it: `portable`, or `native-` and letters of the bundle's digest.
+        columns: Columns that it reads.
+        threshold: A score at or above it is decided 1.
+    """
+
+    version: int
+    bundle: str
+    worker: str
+    columns: tuple[str, ...]
+    threshold: float
+
+
+class EndpointRoute(msgspec.Struct, frozen=True):
+    """One endpoint: its policy, the signature it enforces, and the versions by number."""
+
+    policy: Policy
+    signature: Signature
+    versions: dict[int, VersionRoute]
+
+
+class Snapshot(msgspec.Struct, frozen=True):
+    """All routes at one moment.
+
+    Attributes:
+        number: Counts up; a gateway acknowledges it when all it names is loaded.
+        made_at: Wall time, microseconds since 1970.
+    """
+
+    number: int
+    made_at: int
+    endpoints: dict[str, EndpointRoute]
+
+    def workers(self) -> dict[str, list[VersionRoute]]:
+        """Versions by worker process, each bundle once."""
+        found: dict[str, dict[str, VersionRoute]] = {}
+        for endpoint in self.endpoints.values():
+            for version in endpoint.versions.values():
+                found.setdefault(version.worker, {})[version.bundle] = version
+        return {worker: list(versions.values()) for worker, versions in sorted(found.items())}
+
+
+class Ack(msgspec.Struct, frozen=True):
+    """A gateway's word on a snapshot: it answers from it, or why not.
+
+    Attributes:
+        failed: Reason by `endpoint@version` for versions that did not load; not fatal where they are shadows.
+        error: The snapshot was refused, and the gateway goes on with the one before.
+    """
+
+    boot: int
+    number: int
+    at: int
+    failed: dict[str, str] = {}
+    error: str | None = None
+
+
+class _File(msgspec.Struct):
+    digest: str
+    snapshot: msgspec.Raw
+
+
+EMPTY = Snapshot(0, 0, {})
+
+
+def serve_folder(store_folder: Path) -> Path:
+    """Where the serving side keeps its files."""
+    return store_folder / "serve"
+
+
+def routes_file(store_folder: Path) -> Path:
+    return serve_folder(store_folder) / "routes.json"
+
+
+def bundle_folder(store_folder: Path, bundle: str) -> Path:
+    """Folder with a bundle's files, there before a snapshot that names it."""
+    return serve_folder(store_folder) / "bundles" / bundle.replace(":", "-")
+
+
+def bundle_of(folder: Path) -> str:
+    """Digest of the bundle whose folder this is."""
+    return folder.name.replace("-", ":", 1)
+
+
+def run_folder(store_folder: Path) -> Path:
+    """Where the sockets of a running server lie; only their owner may enter.
+
+    In the store, or, where that path is too long for a socket's name, in the system's folder for such things.
+    """
+    folder = serve_folder(store_folder).absolute() / "run"
+    if len(os.fsencode(folder)) <= SOCKET_FOLDER_LIMIT_BYTES:
+        return folder
+    base = os.environ.get("XDG_RUNTIME_DIR") or os.path.join(tempfile.gettempdir(), f"instar-{os.getuid()}")
+    return Path(base) / "instar" / digest(os.fsencode(folder))[3:19]
+
+
+def socket_path(store_folder: Path, worker: str) -> Path:
+    """Unix socket of a worker process."""
+    return run_folder(store_folder) / f"{worker}.sock"
+
+
+def control_socket(store_folder: Path) -> Path:
+    """Unix socket of the control process."""
+    return run_folder(store_folder) / "control.sock"
+
+
+def make_run_folder(store_folder: Path) -> Path:
+    """Make the folder of sockets, mode 0700.
+
+    Raises:
+        NotAllowed: Somebody else made it first.
+    """
+    folder = run_folder(store_folder)
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    if folder.stat().st_uid != os.getuid():
+        raise NotAllowed(
+            "the folder for its sockets belongs to another user",
+            subject=str(folder),
+            next_step="Set XDG_RUNTIME_DIR to a folder of your own.",
+        )
+    folder.chmod(0o700)
+    return folder
+
+
+def write_snapshot(store_folder: Path, snapshot: Snapshot) -> None:
+    """Replace the snapshot, whole."""
+    body = msgspec.json.encode(snapshot)
+    data = msgspec.json.encode({"digest": digest(body), "snapshot": msgspec.Raw(body)})
+    replace_file(routes_file(store_folder), data)
+
+
+def read_snapshot(store_folder: Path) -> Snapshot:
+    """The snapshot on disk; `EMPTY` when none was ever published.
+
+    Raises:
+        Damaged: The file is not what was written.
+    """
+    file = routes_file(store_folder)
+    try:
+        data = file.read_bytes()
+    except FileNotFoundError:
+        return EMPTY
+    try:
+        parsed = msgspec.json.decode(data, type=_File)
+        body = bytes(parsed.snapshot)
+        if digest(body) == parsed.digest:
+            return msgspec.json.decode(body, type=Snapshot)
+        reason = "its digest does not hold"
+    except msgspec.DecodeError as problem:
+        reason = str(problem)
+    raise Damaged(
+        f"the route snapshot cannot be read: {reason}", subject=str(file), next_step="Publish it again: `instar apply`."
+    )
+
+
+def write_ack(store_folder: Path, boot_name: str, ack: Ack) -> None:
+    """A gateway's acknowledgement."""
+    replace_file(serve_folder(store_folder) / "acks" / f"{boot_name}.json", msgspec.json.encode(ack), durable=False)
+
+
+def read_ack(store_folder: Path, boot_name: str) -> Ack | None:
+    """What a gateway last acknowledged."""
+    try:
+        return msgspec.json.decode((serve_folder(store_folder) / "acks" / f"{boot_name}.json").read_bytes(), type=Ack)
+    except (FileNotFoundError, msgspec.DecodeError):
+        return None
+
+
+def replace_file(path: Path, data: bytes, *, durable: bool = True) -> None:
+    """Write a file so that readers see the old or the new content, never a part."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    scratch = path.with_name(f".{path.name}.{os.getpid()}")
+    with scratch.open("wb") as file:
+        file.write(data)
+        if durable:
+            file.flush()
+            os.fsync(file.fileno())
+    scratch.replace(path)

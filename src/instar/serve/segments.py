@@ -1,0 +1,170 @@
+"""Append-only files of record frames, written while calls are answered, and read up to the last good checksum.
+
+A segment is `store/calls/<endpoint>/<boot>-<number>.seg`: eight letters of magic, then frames, each the length and the
+CRC-32 of its payload (little-endian, four bytes each) and the payload. A crash can tear only the tail, since a frame is
+acknowledged after the whole group before it reached the disk; `recover` cuts what is torn.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import re
+import struct
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+
+from instar.core.errors import Damaged
+from instar.core.ids import ALPHABET
+
+MAGIC = b"INSTARC1"
+_HEADER = struct.Struct("<II")
+FRAME_LIMIT_BYTES = 256 * 1024 * 1024  # a longer length can only be damage
+
+_NAME = re.compile(r"([0-9A-HJKMNP-TV-Z]{6})-(\d{6})\.seg\Z")
+
+
+@dataclass(frozen=True)
+class SegmentName:
+    """Place of a segment: endpoint, boot of the gateway that wrote it, number in that boot."""
+
+    endpoint: str
+    boot: int
+    number: int
+
+    @property
+    def id(self) -> str:
+        return f"{self.endpoint}/{boot_letters(self.boot)}-{self.number:06d}"
+
+    def path(self, calls: Path) -> Path:
+        return calls / f"{self.id}.seg"
+
+
+def boot_letters(boot: int) -> str:
+    """A boot number as it stands in file names and call ids: six letters of base 32."""
+    return "".join(ALPHABET[(boot >> shift) & 31] for shift in (25, 20, 15, 10, 5, 0))
+
+
+def list_segments(calls: Path, endpoint: str | None = None) -> list[SegmentName]:
+    """Segments on disk, by endpoint, boot and number."""
+    folders = [calls / endpoint] if endpoint else sorted(p for p in calls.glob("*") if p.is_dir())
+    found = []
+    for folder in folders:
+        for file in sorted(folder.glob("*.seg")) if folder.is_dir() else []:
+            if match := _NAME.match(file.name):
+                found.append(SegmentName(folder.name, _boot_number(match.group(1)), int(match.group(2))))
+    return found
+
+
+def pack(payload: bytes) -> bytes:
+    """A frame: header and payload."""
+    return _HEADER.pack(len(payload), zlib.crc32(payload)) + payload
+
+
+def unpack(data: bytes | memoryview, start: int = 0) -> tuple[list[memoryview], int]:
+    """Payloads of the good frames in `data` from `start`, and where the last good one ends."""
+    view = memoryview(data)
+    payloads, end, size = [], start, len(view)
+    while end + 8 <= size:
+        length, checksum = _HEADER.unpack_from(view, end)
+        stop = end + 8 + length
+        if stop > size or length > FRAME_LIMIT_BYTES:
+            break
+        payload = view[end + 8 : stop]
+        if zlib.crc32(payload) != checksum:
+            break
+        payloads.append(payload)
+        end = stop
+    return payloads, end
+
+
+def read(path: Path, start: int = 0) -> tuple[list[memoryview], int]:
+    """Payloads of a segment's good frames from byte `start` (0 for the beginning), and where the last one ends.
+
+    Raises:
+        Damaged: The file does not begin as a segment does.
+    """
+    with path.open("rb") as file:
+        if start < len(MAGIC):
+            magic = file.read(len(MAGIC))
+            if magic != MAGIC:
+                # A crash between creating the file and its first write leaves less than the magic: no frames, no damage.
+                if MAGIC.startswith(magic):
+                    return [], 0
+                raise Damaged(
+                    "the file does not begin as a segment",
+                    subject=str(path),
+                    found=magic,
+                    asked=MAGIC,
+                    next_step="Restore it from a backup.",
+                )
+            start = len(MAGIC)
+        else:
+            file.seek(start)
+        payloads, end = unpack(file.read())
+    return payloads, start + end
+
+
+def recover(path: Path) -> int:
+    """Cut a torn tail off a segment whose writer is gone; returns how many bytes were cut."""
+    size = path.stat().st_size
+    _, end = read(path)
+    if end < size:
+        with path.open("r+b") as file:
+            file.truncate(end)
+            os.fsync(file.fileno())
+    return size - end
+
+
+class BootLock:
+    """Held by a gateway for as long as it lives, so that others can tell its segments from those of a dead one."""
+
+    def __init__(self, calls: Path, boot: int) -> None:
+        calls.mkdir(parents=True, exist_ok=True)
+        self._path = _lock_path(calls, boot)
+        self._file = self._path.open("w")
+        fcntl.flock(self._file, fcntl.LOCK_EX)
+
+    def release(self) -> None:
+        self._file.close()
+        self._path.unlink(missing_ok=True)
+
+
+def is_alive(calls: Path, boot: int) -> bool:
+    """Does the gateway of that boot still run?"""
+    try:
+        with _lock_path(calls, boot).open("r") as file:
+            # Shared, so that two who ask at once do not take each other for the gateway.
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except BlockingIOError:
+        return True
+    return False
+
+
+def alive_boots(calls: Path) -> list[str]:
+    """Boots, in letters, of the gateways that run."""
+    locks = sorted(calls.glob("*.lock"))
+    return [lock.stem for lock in locks if len(lock.stem) == 6 and is_alive(calls, _boot_number(lock.stem))]
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names in a folder survive a power failure."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _lock_path(calls: Path, boot: int) -> Path:
+    return calls / f"{boot_letters(boot)}.lock"
+
+
+def _boot_number(letters: str) -> int:
+    number = 0
+    for letter in letters:
+        number = number * 32 + ALPHABET.index(letter)
+    return number

@@ -1,0 +1,146 @@
+"""Publishing routes: after a policy revision, the control side writes what gateways answer from, and waits for their word.
+
+number = publish(store)
+wait_acknowledged(store, number)       # every gateway that runs answers from it now
+"""
+
+from __future__ import annotations
+
+import fcntl
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import msgspec
+
+from instar.core.errors import Unavailable
+from instar.core.store import Store
+from instar.serve import routing, segments
+from instar.serve.protocol import InputColumn, Signature
+from instar.serve.routes import (
+    PORTABLE,
+    Ack,
+    EndpointRoute,
+    Snapshot,
+    VersionRoute,
+    bundle_folder,
+    read_ack,
+    read_snapshot,
+    serve_folder,
+    write_snapshot,
+)
+from instar.train import bundle as bundles
+
+
+def publish(store: Store) -> int:
+    """Write the current policies of all endpoints as a snapshot; bundles come first. Returns its number.
+
+    Publishing what is published already makes no new number.
+
+    Raises:
+        NotFound: A bundle that a policy names is not in the store.
+    """
+    with _lock(serve_folder(store.folder) / "routes.lock"):
+        before = read_snapshot(store.folder)
+        routes = {revision.policy.endpoint: _endpoint(store, revision) for revision in routing.endpoints(store)}
+        if before.number and routes == before.endpoints:
+            return before.number
+        made_at = int(store.clock.wall().timestamp() * 1_000_000)
+        write_snapshot(store.folder, Snapshot(before.number + 1, made_at, routes))
+        return before.number + 1
+
+
+def wait_acknowledged(store: Store, number: int, timeout: float = 30.0) -> list[Ack]:
+    """Wait until every gateway that runs answers from snapshot `number` or a later one.
+
+    Args:
+        timeout: Seconds.
+
+    Returns:
+        One acknowledgement a gateway; none when no gateway runs (it will read the snapshot when it starts).
+
+    Raises:
+        Unavailable: A gateway refused the snapshot, or did not answer in time.
+    """
+    deadline = time.monotonic() + timeout
+    pause = 0.002
+    while True:
+        gateways = segments.alive_boots(store.folder / "calls")
+        acks = {boot: read_ack(store.folder, boot) for boot in gateways}
+        current = [ack for ack in acks.values() if ack is not None and ack.number >= number]
+        for ack in current:
+            if ack.error:
+                raise Unavailable(
+                    f"a gateway refused it: {ack.error}",
+                    subject=f"route snapshot {ack.number}",
+                    next_step="Set a policy whose versions can be loaded; the routes before it still answer.",
+                )
+        if len(current) == len(gateways):
+            return current
+        if time.monotonic() > deadline:
+            raise Unavailable(
+                f"{len(gateways) - len(current)} of {len(gateways)} gateways did not acknowledge it in {timeout:g} s",
+                subject=f"route snapshot {number}",
+                next_step="Look at the server's log.",
+            )
+        time.sleep(pause)
+        pause = min(pause * 1.5, 0.02)
+
+
+def _endpoint(store: Store, revision: routing.Revision) -> EndpointRoute:
+    policy = revision.policy
+    manifests = {
+        version: bundles.unpack(store.blobs, digest, _parent_made(bundle_folder(store.folder, digest)))
+        for version, digest in revision.bundles.items()
+    }
+    versions = {
+        version: VersionRoute(
+            version,
+            revision.bundles[version],
+            worker_of(revision.bundles[version], manifest),
+            tuple(column.name for column in manifest.inputs),
+            manifest.threshold,
+        )
+        for version, manifest in manifests.items()
+    }
+    return EndpointRoute(policy, signature_of(policy, manifests), versions)
+
+
+def worker_of(digest: str, manifest: bundles.Manifest) -> str:
+    """Name of the worker process that a bundle runs in: one for all portable forms, its own for every other."""
+    return PORTABLE if manifest.portable else f"native-{digest.removeprefix('b3:')[:16]}"
+
+
+def signature_of(policy: routing.Policy, manifests: dict[int, bundles.Manifest]) -> Signature:
+    """What an endpoint asks of a request: the champion's inputs, then those that only other versions read, not required."""
+    columns: dict[str, InputColumn] = {}
+    for version in policy.versions:
+        required = version == policy.champion
+        for column in manifests[version].inputs:
+            known = columns.get(column.name)
+            if known is None:
+                columns[column.name] = InputColumn(
+                    column.name,
+                    column.datatype,
+                    column.nullable or not required,
+                    required,
+                    column.privacy == "personal",
+                )
+            elif column.privacy == "personal" and not known.personal:
+                # One version that calls a column personal is enough: the record has one form.
+                columns[column.name] = msgspec.structs.replace(known, personal=True)
+    return Signature(tuple(columns.values()))
+
+
+def _parent_made(folder: Path) -> Path:
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+@contextmanager
+def _lock(path: Path) -> Iterator[None]:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield

@@ -1,0 +1,271 @@
+"""A gateway's routes at work: endpoints with their plans and lines to workers, swapped whole when a snapshot has come.
+
+A new snapshot takes effect when every version it names is loaded in its worker; until then, and for good when the
+version that should answer cannot be loaded, the one before answers. So a hot swap never meets a cold model.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from instar.core.errors import Damaged
+from instar.serve import policy as policies
+from instar.serve import record, wire
+from instar.serve.protocol import Signature
+from instar.serve.routes import (
+    EMPTY,
+    EndpointRoute,
+    Snapshot,
+    VersionRoute,
+    bundle_folder,
+    read_snapshot,
+    routes_file,
+    socket_path,
+)
+from instar.serve.upstream import WorkerLine
+
+LOAD_SECONDS = 60.0  # a worker process that starts cold, in all
+POLL_SECONDS = 0.02
+LINE_GRACE_SECONDS = 35.0  # a line that no route names stays open for calls in flight and their shadows
+
+_log = logging.getLogger("instar.serve")
+
+
+@dataclass(frozen=True)
+class Leg:
+    """One worker's part in a route: its line, the plan there, and how many messages come back."""
+
+    line: WorkerLine
+    plan: int
+    messages: int
+
+
+@dataclass(frozen=True)
+class Way:
+    """Where a call goes once its route is chosen.
+
+    Attributes:
+        first: The leg which answers.
+        others: Legs only for the record.
+        laters: Messages for the record alone that will come, over all legs.
+    """
+
+    version: int
+    reason: str
+    first: Leg
+    others: tuple[Leg, ...]
+    laters: int
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """One endpoint as it answers now."""
+
+    name: str
+    policy: policies.Policy
+    signature: Signature
+    schema: record.Schema
+    champion: Way | None
+    canary: Way | None
+    pinned: dict[int, Way]
+
+    def way(self, key: str) -> Way | None:
+        """Where the call with that routing key goes; None without a champion."""
+        if self.canary is None:
+            return self.champion
+        route = policies.choose(self.policy, key)
+        return self.canary if route is not None and route.reason == policies.CANARY else self.champion
+
+
+@dataclass
+class Switchboard:
+    """Endpoints by name, and what keeps them current.
+
+    Args:
+        acknowledge: Called with a snapshot's number, the versions that failed to load, and why it was refused, if it was.
+    """
+
+    loop: asyncio.AbstractEventLoop
+    store_folder: Path
+    acknowledge: Callable[[int, dict[str, str], str | None], None]
+    endpoints: dict[str, Endpoint] = field(default_factory=dict)
+    snapshot: Snapshot = EMPTY
+    _lines: dict[str, WorkerLine] = field(default_factory=dict)
+    _unused: dict[str, float] = field(default_factory=dict)
+    _schemas: dict[tuple[str, str], record.Schema] = field(default_factory=dict)
+    _loaded: set[tuple[str, str]] = field(default_factory=set)
+    _plan_number: int = 0
+    _seen: tuple[int, int] = (0, 0)
+    _refused: int = 0
+
+    async def watch(self) -> None:
+        """Take up each snapshot as it is published, for ever."""
+        while True:
+            try:
+                await self.look()
+            except Damaged as problem:
+                _log.error("%s", problem)
+            self._tidy()
+            await asyncio.sleep(POLL_SECONDS)
+
+    async def look(self) -> None:
+        """Take up the snapshot on disk if it is another than the one in use."""
+        try:
+            status = routes_file(self.store_folder).stat()
+        except FileNotFoundError:
+            return
+        mark = (status.st_mtime_ns, status.st_ino)
+        if mark == self._seen:
+            return
+        snapshot = read_snapshot(self.store_folder)
+        self._seen = mark
+        if snapshot.number not in (self.snapshot.number, self._refused):
+            await self._take_up(snapshot)
+
+    def ready(self) -> bool:
+        """Are the workers of all answering versions there?"""
+        return all(
+            endpoint.champion is None or endpoint.champion.first.line.ready.is_set()
+            for endpoint in self.endpoints.values()
+        )
+
+    def sweep(self) -> None:
+        """Give up calls that took too long."""
+        for line in self._lines.values():
+            line.sweep()
+
+    def close(self) -> None:
+        """Hang up all lines."""
+        for line in self._lines.values():
+            line.close()
+
+    async def _take_up(self, snapshot: Snapshot) -> None:
+        failed = await self._load(snapshot)
+        # What answered until now is worth more than a newer policy which cannot answer.
+        for name, route in snapshot.endpoints.items():
+            known, champion = self.endpoints.get(name), route.policy.champion
+            reason = failed.get(f"{name}@{champion}")
+            if reason is not None and known is not None and known.champion is not None:
+                self._refused = snapshot.number
+                _log.error("route snapshot %d refused: version %s of %s: %s", snapshot.number, champion, name, reason)
+                self.acknowledge(snapshot.number, failed, f"version {champion} of {name} does not load: {reason}")
+                return
+        self.endpoints = {name: self._endpoint(name, route, failed) for name, route in snapshot.endpoints.items()}
+        self.snapshot = snapshot
+        self._forget()
+        for what, reason in failed.items():
+            _log.error("route snapshot %d: version %s does not load: %s", snapshot.number, what, reason)
+        self.acknowledge(snapshot.number, failed, None)
+
+    async def _load(self, snapshot: Snapshot) -> dict[str, str]:
+        bundles: dict[tuple[str, str], list[str]] = {}
+        for name, route in snapshot.endpoints.items():
+            for version in route.versions.values():
+                bundles.setdefault((version.worker, version.bundle), []).append(f"{name}@{version.version}")
+
+        async def ask(worker: str, bundle: str) -> tuple[list[str], str | None]:
+            # A version in use was loaded before and answers now, so there is nothing to wait for.
+            if (worker, bundle) in self._loaded:
+                return [], None
+            folder = str(bundle_folder(self.store_folder, bundle))
+            return bundles[worker, bundle], await self._line(worker).load(bundle, folder, LOAD_SECONDS)
+
+        answers = await asyncio.gather(*(ask(worker, bundle) for worker, bundle in bundles))
+        found = zip(bundles, answers, strict=True)
+        self._loaded = {key for key, (_, reason) in found if reason is None}
+        return {what: reason for names, reason in answers if reason is not None for what in names}
+
+    def _line(self, worker: str) -> WorkerLine:
+        self._unused.pop(worker, None)
+        if worker not in self._lines:
+            self._lines[worker] = WorkerLine(self.loop, worker, socket_path(self.store_folder, worker))
+        return self._lines[worker]
+
+    def _endpoint(self, name: str, route: EndpointRoute, failed: dict[str, str]) -> Endpoint:
+        policy = route.policy
+        schema = self._schema(name, route.signature)
+        usable = {number: v for number, v in route.versions.items() if f"{name}@{number}" not in failed}
+        shadows = [(s.version, s.role) for s in policy.shadows]
+        champion = canary = None
+        pair = [] if policy.canary is None else [(policy.canary.version, record.CANARY)]
+        if policy.champion is not None:
+            home = (policy.champion, record.CHAMPION)
+            # A champion that failed to load at the start still gets its way: its calls are refused with the reason.
+            champion = self._way(name, route, schema, record.CHAMPION, [home, *pair], shadows, usable)
+            if pair and pair[0][0] in usable:
+                canary = self._way(name, route, schema, record.CANARY, [*pair, home], shadows, usable)
+        pinned = {
+            number: self._way(name, route, schema, record.PINNED, [(number, record.PINNED)], [], usable)
+            for number in usable
+        }
+        return Endpoint(name, policy, route.signature, schema, champion, canary, pinned)
+
+    def _way(
+        self,
+        name: str,
+        route: EndpointRoute,
+        schema: record.Schema,
+        reason: str,
+        answering: list[tuple[int, str]],
+        shadows: list[tuple[int, str]],
+        usable: dict[int, VersionRoute],
+    ) -> Way:
+        chosen = answering[0][0]
+        home = route.versions[chosen].worker
+        first: list[wire.PlanVersion] = []
+        later: dict[str, list[wire.PlanVersion]] = {}
+        for version, role in answering:
+            if version == chosen or version in usable:
+                part = self._part(route.versions[version], role)
+                if route.versions[version].worker == home:
+                    first.append(part)
+                else:
+                    later.setdefault(route.versions[version].worker, []).append(part)
+        for version, role in shadows:
+            if version in usable:
+                later.setdefault(usable[version].worker, []).append(self._part(usable[version], role))
+        parameters: dict[str, str | int] = {"policy": route.policy.number, "reason": reason}
+        legs: dict[str, Leg] = {}
+        for worker in dict.fromkeys([home, *later]):
+            self._plan_number += 1
+            after = tuple(later.get(worker, ()))
+            before = tuple(first) if worker == home else ()
+            plan = wire.Plan(self._plan_number, name, schema.number, route.signature, before, after, parameters)
+            line = self._line(worker)
+            line.plan(plan)
+            legs[worker] = Leg(line, plan.number, bool(before) + bool(after))
+        return Way(chosen, reason, legs.pop(home), tuple(legs.values()), len(later))
+
+    def _part(self, route: VersionRoute, role: str) -> wire.PlanVersion:
+        folder = str(bundle_folder(self.store_folder, route.bundle))
+        return wire.PlanVersion(route.version, role, route.bundle, folder, route.columns, route.threshold)
+
+    def _schema(self, endpoint: str, signature: Signature) -> record.Schema:
+        key = (endpoint, signature.digest)
+        if key not in self._schemas:
+            columns = tuple((c.name, c.datatype, c.personal) for c in signature.columns)
+            self._schemas[key] = record.Schema(len(self._schemas), columns)
+        return self._schemas[key]
+
+    def _forget(self) -> None:
+        named = self.snapshot.workers()
+        plans: set[int] = set()
+        for endpoint in self.endpoints.values():
+            for way in (endpoint.champion, endpoint.canary, *endpoint.pinned.values()):
+                if way is not None:
+                    plans.update(leg.plan for leg in (way.first, *way.others))
+        for worker, line in self._lines.items():
+            line.forget(plans, {version.bundle for version in named.get(worker, ())})
+            if worker not in named:
+                self._unused.setdefault(worker, self.loop.time())
+
+    def _tidy(self) -> None:
+        limit = self.loop.time() - LINE_GRACE_SECONDS
+        for worker, since in list(self._unused.items()):
+            if since < limit:
+                del self._unused[worker]
+                self._lines.pop(worker).close()
