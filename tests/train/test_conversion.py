@@ -84,14 +84,15 @@ def test_encoded_trees_answer_alike_on_unknown_and_missing_values(form: str, unk
     assert len(set(np.round(asked, 6))) > 20
 
 
-
 @functools.cache
 def pair() -> tuple[PortableModel, NativeModel]:
     return fitted(trees(-1, categorical_features=[0, 1, 3]), "polars")[:2]
 
 
 value = {
-    "carrier": st.sampled_from(["AA", "UA", "B6", "", "nan", "None", "aa", "\x00never seen"]) | st.text(max_size=3) | st.none(),
+    "carrier": st.sampled_from(["AA", "UA", "B6", "", "nan", "None", "aa", "\x00never seen"])
+    | st.text(max_size=3)
+    | st.none(),
     "dest": st.sampled_from(["X", "Y", "Z", "W"]) | st.none(),
     "hour": st.integers(-3, 30),
     "num": st.floats(-5, 5) | st.none(),

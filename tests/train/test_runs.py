@@ -17,7 +17,14 @@ def test_a_run_is_on_the_record_before_it_does_anything(store: Store, tmp_path: 
     project.mkdir()
     (project / "pipeline.py").write_text("x = 1\n")
     run = runs.start(
-        store, "p", experiment="delay", step="trees", parameters={"depth": 3}, inputs=["tver_1"], root=project, cause="ada"
+        store,
+        "p",
+        experiment="delay",
+        step="trees",
+        parameters={"depth": 3},
+        inputs=["tver_1"],
+        root=project,
+        cause="ada",
     )
     kept = runs.get_run(store, run.id)
     assert (kept.state, kept.parameters, kept.inputs, kept.ended) == ("running", {"depth": 3}, ["tver_1"], None)

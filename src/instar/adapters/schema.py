@@ -14,7 +14,7 @@ OWNERS = (
     "instar.data.tables",
     "instar.data.ingest",
     "instar.train.runs",
-    "instar.train.bundle",
+    "instar.train.bundles",
     "instar.evaluate.evaluation",
     "instar.release.registry",
     "instar.release.approval",

@@ -2,7 +2,8 @@
 
 A bundle is a manifest (one JSON blob, whose digest is the bundle's name) which names its parts by their digests: the
 portable form (trees for treelite, or ONNX), the native form (a pickle), the project's code, the environment and the
-profile of the rows fitted on. How the forms score is left to `portable` and `native`, how they are made to `conversion`.
+profile of the rows fitted on. How the forms score is left to `portable` and `native`, how they are made to `conversion`,
+and which bundles a project has to `bundles`.
 
     digest = pack(store.blobs, manifest)
     load_manifest(store.blobs, digest) == manifest
@@ -17,13 +18,10 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-import sqlalchemy as sa
 
-from instar.core import ids, lineage
+from instar.core import ids
 from instar.core.blobs import Blobs
-from instar.core.database import Instant, Transaction, metadata
 from instar.core.errors import Damaged, NotFound, StoreTooNew
-from instar.core.store import Store
 
 FORMAT = 1
 
@@ -175,18 +173,6 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
 
 OUTPUTS = (Column("score", "FP64", minimum=0.0, maximum=1.0), Column("decision", "BOOL"))
 
-bundle_table = sa.Table(
-    "bundle",
-    metadata,
-    sa.Column("project", sa.String(200), primary_key=True),
-    sa.Column("digest", sa.String(80), primary_key=True),
-    sa.Column("model", sa.String(200), nullable=False),
-    sa.Column("step", sa.String(200), nullable=False),
-    sa.Column("run", sa.String(60), nullable=False, index=True),
-    sa.Column("fit_key", sa.String(80), nullable=False, index=True),
-    sa.Column("created_at", Instant, nullable=False),
-)
-
 
 def pack(blobs: Blobs, manifest: Manifest) -> str:
     """Keep a manifest whose parts are kept already; returns the bundle's digest.
@@ -199,7 +185,7 @@ def pack(blobs: Blobs, manifest: Manifest) -> str:
             raise NotFound(
                 f"its {part} is not in the store", subject=f"bundle of {manifest.model}", found=digest,
                 next_step="Put every part into the store before packing.",
-            )
+            )  # fmt: skip
     return blobs.put(encode(manifest))
 
 
@@ -292,28 +278,3 @@ def files(manifest: Manifest) -> dict[str, str]:
 def portable_file(manifest: Manifest) -> str:
     """Name of the portable form's file in an unpacked folder."""
     return f"portable.{manifest.portable.form if manifest.portable else 'none'}"
-
-
-def record(tx: Transaction, store: Store, project: str, digest: str, manifest: Manifest, fit_key: str) -> None:
-    """Put a packed bundle on the record, inside the transaction that ends its run."""
-    known = sa.select(bundle_table.c.digest).where(bundle_table.c.project == project, bundle_table.c.digest == digest)
-    if tx.execute(known).first() is None:
-        tx.execute(
-            bundle_table.insert().values(
-                project=project, digest=digest, model=manifest.model, step=manifest.step, run=manifest.run,
-                fit_key=fit_key, created_at=store.clock.wall(),
-            )
-        )
-    lineage.link(tx, project, manifest.run, "made", digest)
-    if manifest.refit_of:
-        lineage.link(tx, project, manifest.refit_of, "was refitted as", digest)
-
-
-def of_fit(tx: Transaction, project: str, fit_key: str) -> str | None:
-    """Digest of the newest bundle made by a fit with that key (same recipe, rows and threshold); None if there is none."""
-    query = (
-        sa.select(bundle_table.c.digest)
-        .where(bundle_table.c.project == project, bundle_table.c.fit_key == fit_key)
-        .order_by(bundle_table.c.created_at.desc(), bundle_table.c.digest)
-    )
-    return tx.execute(query).scalars().first()

@@ -86,9 +86,7 @@ def parity(
         return None
     names = [column.name for column in inputs]
     unknown = rows.with_columns(pl.lit("\x00never seen").alias(c.name) for c in inputs if c.datatype == "BYTES")
-    missing = rows.with_columns(
-        pl.lit(None, dtype=rows.schema[c.name]).alias(c.name) for c in inputs if c.nullable
-    )
+    missing = rows.with_columns(pl.lit(None, dtype=rows.schema[c.name]).alias(c.name) for c in inputs if c.nullable)
     tested = pl.concat([rows.select(names), unknown.select(names), missing.select(names)]).unique(maintain_order=True)
     model = PortableModel.from_bytes(converted.portable, converted.data)
     try:

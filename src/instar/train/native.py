@@ -9,10 +9,13 @@ model and in worker processes of one version each, after an `inspect` that is ha
 
 from __future__ import annotations
 
-import io
+import importlib.machinery
 import pickle
 import sys
-from collections.abc import Callable, Mapping, Sequence
+import zipfile
+import zipimport
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -72,8 +75,10 @@ class NativeModel:
             ) from error
         if scores.shape != (frame.height,) or not np.isfinite(scores).all():
             raise StepFailed(
-                "it must answer one finite number a row", subject=self._subject,
-                found=f"shape {scores.shape}, {int((~np.isfinite(scores)).sum())} not finite", asked=f"({frame.height},)",
+                "it must answer one finite number a row",
+                subject=self._subject,
+                found=f"shape {scores.shape}, {int((~np.isfinite(scores)).sum())} not finite",
+                asked=f"({frame.height},)",
             )
         return scores
 
@@ -88,7 +93,9 @@ def dump(model: Any, subject: str) -> bytes:
         return pickle.dumps(model, protocol=PROTOCOL)
     except Exception as error:
         raise StepFailed(
-            f"what it returned cannot be saved: {error}", subject=subject, found=type(model).__qualname__,
+            f"what it returned cannot be saved: {error}",
+            subject=subject,
+            found=type(model).__qualname__,
             next_step="Return an object of a class at the top level of the project's files, without open files or lambdas.",
         ) from error
 
@@ -117,8 +124,6 @@ def modules_of(code: Path | None) -> list[str]:
     """Names of the top modules and packages in a bundle's code, which its pickle may import."""
     if code is None:
         return []
-    import zipfile
-
     with zipfile.ZipFile(code) as archive:
         return sorted({name.split("/")[0].removesuffix(".py") for name in archive.namelist() if name.endswith(".py")})
 
@@ -153,17 +158,58 @@ def _native(manifest: Manifest) -> str:
 def _load(manifest: Manifest, data: bytes, code: Path | None, inspect: Inspect | None) -> NativeModel:
     if inspect is not None:
         inspect(data, modules_of(code))
-    if code is not None and str(code) not in sys.path:
-        # At the end: an installed library is never shadowed by a project's file. Python imports from the zip itself.
-        sys.path.append(str(code))
     try:
-        model = pickle.Unpickler(io.BytesIO(data)).load()
+        with _own_code(code):
+            model = pickle.loads(data)
     except Exception as error:
         raise Damaged(
             f"its native form cannot be loaded: {type(error).__name__}: {error}", subject=f"bundle of {manifest.model}",
             next_step="Load it in the environment that its manifest names.",
-        ) from error
+        ) from error  # fmt: skip
+    if code is not None and str(code) not in sys.path:
+        # For what the model imports only when it predicts. At the end, so that nothing installed is ever shadowed.
+        sys.path.append(str(code))
     return NativeModel(model, manifest.inputs, manifest.form, f"model {manifest.model} of step {manifest.step}")
+
+
+@contextmanager
+def _own_code(code: Path | None) -> Iterator[None]:
+    """Import the bundle's modules from its own code, though the project's present ones may be imported under these names.
+
+    Afterwards the names mean what they meant before; the loaded objects keep their classes.
+    """
+    names = set(modules_of(code)) - set(sys.stdlib_module_names)
+    if code is None or not names:
+        yield
+        return
+
+    def own() -> list[str]:
+        return [name for name in sys.modules if name.partition(".")[0] in names]
+
+    before = {name: sys.modules.pop(name) for name in own()}
+    finder = _CodeFinder(code, names)
+    sys.meta_path.insert(0, finder)
+    try:
+        yield
+    finally:
+        sys.meta_path.remove(finder)
+        for name in own():
+            del sys.modules[name]
+        sys.modules.update(before)
+
+
+class _CodeFinder:
+    """Finds a bundle's modules in its zip, before anything else does."""
+
+    def __init__(self, code: Path, names: set[str]) -> None:
+        self._root = str(code)
+        self._names = names
+
+    def find_spec(self, fullname: str, path: Any = None, target: Any = None) -> importlib.machinery.ModuleSpec | None:
+        if fullname.partition(".")[0] not in self._names:
+            return None
+        folder = self._root if path is None else next(iter(path), self._root)
+        return zipimport.zipimporter(folder).find_spec(fullname)
 
 
 def _scores(model: Any, given: Any) -> NDArray[np.float64]:

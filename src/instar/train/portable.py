@@ -74,7 +74,9 @@ class PortableModel:
             return self._predict(self._matrix(columns))
         except KeyError as error:
             raise MissingInput(
-                "an input is missing", subject=f"input {error.args[0]}", found=", ".join(columns) or "none",
+                "an input is missing",
+                subject=f"input {error.args[0]}",
+                found=", ".join(columns) or "none",
                 asked=", ".join(dict.fromkeys(field.column for field in self._portable.fields)),
             ) from None
 

@@ -198,7 +198,9 @@ def log_artifact(store: Store, run: str, path: str, data: bytes | Path) -> str:
         BadInput: `path` is absolute or leaves the run.
     """
     if not path or path.startswith("/") or ".." in path.split("/"):
-        raise BadInput("an artifact's path is relative", subject=f"run {run}", found=path, asked="such as plots/roc.png")
+        raise BadInput(
+            "an artifact's path is relative", subject=f"run {run}", found=path, asked="such as plots/roc.png"
+        )
     digest = store.blobs.put(data) if isinstance(data, bytes) else store.blobs.put_file(data)
     size = len(data) if isinstance(data, bytes) else data.stat().st_size
 

@@ -39,7 +39,9 @@ def signature(
 def _column(series: pl.Series, privacy: str, nullable: bool) -> Column:
     if privacy not in PRIVACY_CLASSES:
         raise ContractError(
-            "that is no privacy class", subject=f"privacy of column {series.name}", found=repr(privacy),
+            "that is no privacy class",
+            subject=f"privacy of column {series.name}",
+            found=repr(privacy),
             asked=", ".join(PRIVACY_CLASSES),
         )
     nullable = nullable or series.null_count() > 0

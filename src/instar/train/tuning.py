@@ -1,6 +1,6 @@
 """Trials: the parameter values that a model step is fitted with while the best are looked for.
 
-    trials({"learning_rate": [0.05, 0.1], "depth": [4, 6]})     # 4 trials, in the order written
+trials({"learning_rate": [0.05, 0.1], "depth": [4, 6]})     # 4 trials, in the order written
 """
 
 from __future__ import annotations
