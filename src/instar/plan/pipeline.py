@@ -129,7 +129,7 @@ class Pipeline:
                 "the pipeline has no such step",
                 subject=f"step {name}",
                 asked=", ".join(self.steps) or "a step",
-                next_step=_did_you_mean(name, self.steps),
+                next_step=did_you_mean(name, self.steps),
             )
         return self.steps[name]
 
@@ -272,7 +272,7 @@ def check(table: str, *, severity: str = "error") -> Callable[[F], F]:
                 subject=f"check {function.__name__}",
                 found=repr(severity),
                 asked='"error" or "warn"',
-                next_step=_did_you_mean(severity, SEVERITIES),
+                next_step=did_you_mean(severity, SEVERITIES),
             )
         _leave_note(function, CheckStep(table, function.__name__, severity, function, function.__code__.co_filename))
         return function
@@ -396,7 +396,7 @@ def _prove(pipeline: Pipeline, problems: Iterable[str] | None) -> None:
                     f"its parameter {needed.name!r} names {made}",
                     subject=f"step {step.name} in {Path(step.file).name}",
                     asked=", ".join(tables) or "a table",
-                    next_step=_did_you_mean(needed.name, tables)
+                    next_step=did_you_mean(needed.name, tables)
                     or "Name a step that makes a table, or give the parameter a default.",
                 )
         if problems is not None and step.kind in MODEL_KINDS and step.problem not in (known := list(problems)):
@@ -405,7 +405,7 @@ def _prove(pipeline: Pipeline, problems: Iterable[str] | None) -> None:
                 subject=f"step {step.name} in {Path(step.file).name}",
                 found=repr(step.problem),
                 asked=", ".join(known) or "a problem",
-                next_step=_did_you_mean(str(step.problem), known) or f"Add a section [problem.{step.problem}].",
+                next_step=did_you_mean(str(step.problem), known) or f"Add a section [problem.{step.problem}].",
             )
     for table, checks in pipeline.checks.items():
         if table not in tables:
@@ -413,7 +413,7 @@ def _prove(pipeline: Pipeline, problems: Iterable[str] | None) -> None:
                 f"it checks {table!r}, which is no table of the project",
                 subject=f"check {checks[0].name}",
                 asked=", ".join(tables) or "a table",
-                next_step=_did_you_mean(table, tables) or "Name a step that makes a table.",
+                next_step=did_you_mean(table, tables) or "Name a step that makes a table.",
             )
     _refuse_rings(pipeline)
 
@@ -457,6 +457,6 @@ def _declared(files: Sequence[str], variables: Sequence[str]) -> dict[str, tuple
     return {"files": _names(files) or (), "variables": _names(variables) or ()}
 
 
-def _did_you_mean(word: str, known: Iterable[str]) -> str:
+def did_you_mean(word: str, known: Iterable[str]) -> str:
     close = difflib.get_close_matches(word, list(known), n=1)
     return f"Did you mean {close[0]!r}?" if close else ""

@@ -308,7 +308,9 @@ def _read(wanted: Any, value: Any, path: str) -> Any:
         _expect(isinstance(value, list), path, value, f"a list of {_spoken(arguments[0])}")
         return tuple(_read(arguments[0], inner, f"{path}[{index}]") for index, inner in enumerate(value))
     if origin is Literal:
-        _expect(value in arguments, path, value, " or ".join(f'"{one}"' for one in arguments), _nearest(value, arguments))
+        _expect(
+            value in arguments, path, value, " or ".join(f'"{one}"' for one in arguments), _nearest(value, arguments)
+        )
         return value
     if origin in (types.UnionType, typing.Union):  # the one union: "all" or a list of columns
         chosen = next(one for one in arguments if isinstance(value, list) == (typing.get_origin(one) is tuple))
@@ -378,14 +380,22 @@ def _prove(contract: Contract) -> None:
             _expect(getattr(problem.split, key) > timedelta(0), f"{path}.split.{key}", "0", "more than 0")
         _expect(problem.split.min_rows >= 1, f"{path}.split.min_rows", problem.split.min_rows, "1 or more")
         _expect(problem.monitor.window > timedelta(0), f"{path}.monitor.window", "0", "more than 0")
-        _expect(problem.monitor.consecutive >= 1, f"{path}.monitor.consecutive", problem.monitor.consecutive, "1 or more")
+        _expect(
+            problem.monitor.consecutive >= 1, f"{path}.monitor.consecutive", problem.monitor.consecutive, "1 or more"
+        )
         steps = problem.rollout.steps
         growing = all(low < high for low, high in zip((0.0, *steps), steps, strict=False))
         _expect(bool(steps) and growing and steps[-1] == 100, f"{path}.rollout.steps", list(steps), _GROWING)
         _expect(problem.rollout.shadow >= 0, f"{path}.rollout.shadow", problem.rollout.shadow, "0 or more")
         for index, reason in enumerate(problem.retrain.when):
             reasons = ["drift", "cost", *(f"schedule:{one}" for one in SCHEDULES)]
-            _expect(reason in reasons, f"{path}.retrain.when[{index}]", reason, ", ".join(reasons), _nearest(reason, reasons))
+            _expect(
+                reason in reasons,
+                f"{path}.retrain.when[{index}]",
+                reason,
+                ", ".join(reasons),
+                _nearest(reason, reasons),
+            )
 
 
 _A_NAME = "a small letter, then small letters, digits, _ or -"

@@ -1,0 +1,178 @@
+"""Why a step runs, or would: names what changed since its last good execution, down to the helper or the constant."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from instar.core.store import Store
+from instar.plan import executions
+from instar.plan.executions import Execution
+from instar.plan.keys import Keys
+from instar.plan.kinds import StepKind
+from instar.plan.pipeline import Pipeline
+from instar.plan.project import Project
+
+NEVER, NO_OUTPUT, UPSTREAM, FORCED = "never ran", "output", "upstream", "forced"
+# Section of the ingredients, and how a change in it is spoken of.
+_SECTIONS = {
+    "parts": "code",
+    "checks": "check",
+    "distributions": "library",
+    "inputs": "input",
+    "parameters": "parameter",
+    "options": "option",
+    "files": "file",
+    "variables": "variable",
+}
+
+
+@dataclass(frozen=True)
+class Reason:
+    """One thing that changed.
+
+    Attributes:
+        what: `"code"`, `"check"`, `"library"`, `"python"`, `"input"`, `"parameter"`, `"option"`, `"file"`, `"variable"`,
+            or `"never ran"`, `"output"` (it is gone, or another one is current), `"upstream"` (an input will run first).
+        name: Which one, e.g. `"pipeline.LIMIT"`.
+        before: Its digest or value then; None when it is new.
+        after: Its digest or value now; None when it is gone.
+    """
+
+    what: str
+    name: str = ""
+    before: Any = None
+    after: Any = None
+
+    @property
+    def text(self) -> str:
+        """One clause for people."""
+        if self.what == NEVER:
+            return "it never ran to its end"
+        if self.what == NO_OUTPUT:
+            return "its output is gone, or another one is current"
+        if self.what == FORCED:
+            return "it was asked for by force"
+        if self.what == UPSTREAM:
+            return f"its input {self.name} will run first"
+        if self.before is None:
+            return f"{self.what} {self.name} is new"
+        if self.after is None:
+            return f"{self.what} {self.name} is gone"
+        if isinstance(self.before, str) and self.before.startswith("b3:"):
+            return f"{self.what} {self.name} changed"
+        return f"{self.what} {self.name} changed from {self.before} to {self.after}"
+
+
+@dataclass(frozen=True)
+class StepStatus:
+    """How a step stands.
+
+    Attributes:
+        step: Its name.
+        kind: Its kind.
+        state: `"current"`, `"stale"` (it would run), `"never"`, `"failed"`, `"running"`; a source that is fed from outside
+            is `"landed"` or `"empty"`.
+        reasons: Why it would run; for a current step, why it ran the last time.
+        last: Its newest execution.
+        digest: Content digest of the current output.
+        unresolved: What of its code cannot be followed, and should be declared.
+    """
+
+    step: str
+    kind: str
+    state: str
+    reasons: tuple[Reason, ...] = ()
+    last: Execution | None = None
+    digest: str | None = None
+    unresolved: tuple[str, ...] = ()
+
+    @property
+    def would_run(self) -> bool:
+        return self.state in ("stale", "never", "failed", "running")
+
+
+def why(
+    store: Store,
+    project: Project,
+    pipeline: Pipeline,
+    kinds: Mapping[str, StepKind],
+    step: str,
+    parameters: Mapping[str, object] | None = None,
+) -> StepStatus:
+    """How one step stands, and why.
+
+    Raises:
+        UnknownTable: The pipeline has no such step.
+    """
+    pipeline.step(step)
+    found = _survey(store, project, pipeline, kinds, pipeline.order([step]), parameters)
+    return found[step]
+
+
+def status(
+    store: Store,
+    project: Project,
+    pipeline: Pipeline,
+    kinds: Mapping[str, StepKind],
+    parameters: Mapping[str, object] | None = None,
+) -> list[StepStatus]:
+    """How all steps stand, in the order of the pipeline."""
+    return list(_survey(store, project, pipeline, kinds, pipeline.order(), parameters).values())
+
+
+def differences(before: Mapping[str, Any] | None, after: Mapping[str, Any]) -> list[Reason]:
+    """What changed between the ingredients of two executions; `before` is None when there was none."""
+    if before is None:
+        return [Reason(NEVER)]
+    found = []
+    if before.get("python") != after["python"]:
+        found.append(Reason("python", "version", before.get("python"), after["python"]))
+    for section, what in _SECTIONS.items():
+        old, new = before.get(section, {}), after[section]
+        for name in sorted({*old, *new}):
+            if old.get(name) != new.get(name):
+                found.append(Reason(what, name, old.get(name), new.get(name)))
+    return found
+
+
+def reasons_of(execution: Execution) -> tuple[Reason, ...]:
+    """The reasons that were recorded with an execution."""
+    return tuple(Reason(**one) for one in execution.reasons)
+
+
+def _survey(
+    store: Store,
+    project: Project,
+    pipeline: Pipeline,
+    kinds: Mapping[str, StepKind],
+    names: list[str],
+    parameters: Mapping[str, object] | None,
+) -> dict[str, StepStatus]:
+    keys = Keys(project, pipeline, parameters)
+    found: dict[str, StepStatus] = {}
+    for name in names:
+        step = pipeline.steps[name]
+        current = kinds[step.kind].digest(project, name)
+        if step.kind == "source" and not step.options.get("path"):
+            found[name] = StepStatus(name, step.kind, "landed" if current else "empty", digest=current)
+            continue
+        with store.database.read() as tx:
+            last = executions.last(tx, project.name, name)
+            good = executions.last(tx, project.name, name, executions.DONE)
+        inputs = {item.name: found[item.name].digest or "" for item in step.inputs}
+        now = keys.ingredients(step, inputs)
+        with store.database.read() as tx:
+            same = executions.done_with_key(tx, project.name, name, now.key())
+        reasons = [Reason(UPSTREAM, item.name) for item in step.inputs if found[item.name].would_run]
+        if not any(one.digest == current for one in same):
+            reasons += differences(good.ingredients if good else None, now.plain()) or [Reason(NO_OUTPUT)]
+        state = "stale" if good else "never"
+        if last is not None and last.state in (executions.FAILED, executions.RUNNING) and reasons:
+            state = last.state
+        if not reasons:
+            state = "current"
+            reasons = list(reasons_of(same[0]))
+        found[name] = StepStatus(name, step.kind, state, tuple(reasons), last, current, now.unresolved)
+    return found
