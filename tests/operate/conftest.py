@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from datetime import datetime, timedelta
+from collections.abc import Callable
+from datetime import datetime
 from typing import Any
 
 import polars as pl
 import pytest
 
+from instar.core import ids
 from instar.core.ids import call_id
+from instar.core.store import Store
+from instar.release import approval, registry
+from instar.release.registry import ModelVersion
+from instar.train.bundle import OUTPUTS, Column, Manifest, pack
 
 ANSWER = pl.Struct(
     {"version": pl.Int64, "role": pl.String, "score": pl.Float64, "decision": pl.Int8, "threshold": pl.Float64}
@@ -79,6 +84,30 @@ def log() -> MemoryLog:
 
 
 @pytest.fixture
-def spread() -> Callable[[datetime, timedelta, int], Sequence[datetime]]:
-    """Moments spread evenly over a span that begins at a time."""
-    return lambda start, span, count: [start + span * place / count for place in range(count)]
+def make_version(store: Store) -> Callable[..., ModelVersion]:
+    """Registers and approves version after version of the model `delay`."""
+
+    def make(name: str, *, approved: bool = True, origin: str = "recipe") -> ModelVersion:
+        manifest = Manifest(
+            model="delay", step="delay_trees", kind="model", recipe=ids.digest(name.encode()), parameters={"name": name},
+            target="late", inputs=(Column("hour", "FP64"),), outputs=OUTPUTS, threshold=0.5,
+            native=store.blobs.put(b"native " + name.encode()), form="polars", environment=store.blobs.put(b"lock"),
+            run=f"run_{name}", fitted_on="tver_1", fitted_rows=10, fitted_until="2025-12-01T00:00:00+00:00",
+        )  # fmt: skip
+        digest = pack(store.blobs, manifest)
+        version = registry.register(store, "flights", "delay", bundle=digest, origin=origin)  # type: ignore[arg-type]
+        if approved:
+            allow(store, version)
+        return version
+
+    return make
+
+
+def allow(store: Store, version: ModelVersion) -> None:
+    """An approval on the record, as if its gates had passed."""
+    now = store.clock.event()
+    given = approval.Approval(
+        ids.new_id("appr"), version.project, version.id, version.bundle, "eval_1", "b3:report", "b3:contract", "automatic",
+        "approved", "ada", "policy automatic", "all gates passed", None, now, now,
+    )  # fmt: skip
+    store.database.write(lambda tx: tx.execute(approval.approval_table.insert().values(**vars(given))))

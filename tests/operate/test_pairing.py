@@ -23,7 +23,7 @@ TERMS = Terms(
 )  # fmt: skip
 ROLLOUT = Rollout(
     "roll_1", "flights", "delay", 3, "b3:3", 2, "canary", 0, START + timedelta(hours=1), TERMS, (), None, "test", START,
-    None, "", None, True, START,
+    None, "", None, None, True, START,
 )  # fmt: skip
 
 

@@ -38,7 +38,7 @@ alert = sa.Table(
     sa.Column("since", Instant, nullable=False),
     sa.Column("opened_at", Instant, nullable=False),
     sa.Column("closed_at", Instant),
-    sa.Column("measurement", sa.String(60), nullable=False),
+    sa.Column("measurement", sa.String(400), nullable=False),
     sa.Column("text", sa.Text, nullable=False),
 )
 sa.Index(

@@ -27,7 +27,7 @@ NO_LIMIT = "no limit"  # kept as a figure, never an alert
 measurement = sa.Table(
     "measurement",
     metadata,
-    sa.Column("id", sa.String(60), primary_key=True),
+    sa.Column("id", sa.String(400), primary_key=True),
     sa.Column("project", sa.String(200), nullable=False),
     sa.Column("endpoint", sa.String(200), nullable=False),
     sa.Column("monitor", sa.String(60), nullable=False),
@@ -53,7 +53,7 @@ class Measurement:
     """One look of one monitor.
 
     Attributes:
-        id: `meas_…`.
+        id: `meas_…/monitor/subject`: one look's measurements share their beginning.
         monitor: What is measured: `"drift"`, `"drift_share"`, `"cost"`, `"auc"`, `"errors"`, `"latency_p99"`,
             `"outcomes"`, `"staleness"`.
         subject: Of what: a column, a version as `"delay@3"`, or the endpoint.

@@ -37,7 +37,7 @@ from instar.operate import alerts
 from instar.operate.alerts import Changed
 from instar.operate.measurement import BREACH, NO_LIMIT, NO_REFERENCE, OK, TOO_FEW, Measurement, keep
 from instar.operate.outcomes import join, settle_parked
-from instar.operate.pairing import SERVER_FAULT, PredictionLog, answers_of
+from instar.operate.pairing import SERVER_FAULT, PredictionLog
 from instar.plan.cost import per_row
 from instar.plan.project import Problem
 
@@ -86,7 +86,7 @@ def watch(
     now, span, due = store.clock.event(), problem.monitor.window, problem.outcome.due
     frame = log.read(endpoint, now - due - span, now)
     parked = settle_parked(store, project, log.seen, due)
-    look = _Look(store, project, endpoint, problem, reference, now)
+    look = _Look(new_id("meas"), store, project, endpoint, problem, reference, now)
     traffic = frame.filter(pl.col("at") >= now - span)
     due_rows = frame.filter(pl.col("at") < now - due, pl.col("at") >= now - due - span)
     found = [
@@ -108,8 +108,9 @@ def watch(
 
 @dataclass(frozen=True)
 class _Look:
-    """One look at one endpoint: turns rows of the log into measurements."""
+    """One look at one endpoint: turns rows of the log into measurements, whose ids begin with its name."""
 
+    name: str
     store: Store
     project: str
     endpoint: str
@@ -181,15 +182,10 @@ class _Look:
             ),
             self.cost(known, arrived),
         ]  # fmt: skip
-        for version in _versions(known):
-            said = (
-                answers_of(known, version)
-                .drop_nulls("score")
-                .join(known.select("prediction", "truth"), on="prediction")
-            )
+        for version, said in _answers_by_version(known):
             truth = said["truth"].to_numpy()
             figures = {
-                "cost": per_row(self.problem.cost, truth, said["decision"].to_numpy()).mean() if said.height else None,
+                "cost": float(per_row(self.problem.cost, truth, said["decision"].to_numpy()).mean()),
                 "auc": auc(truth, said["score"].to_numpy()),
             }
             for monitor, value in figures.items():
@@ -245,18 +241,20 @@ class _Look:
                 state = BREACH if limit is not None and value > limit else OK
         end = self.now - delay
         return Measurement(
-            new_id("meas"), self.project, self.endpoint, monitor, subject or self.endpoint,
+            f"{self.name}/{monitor}/{subject or self.endpoint}", self.project, self.endpoint, monitor, subject or self.endpoint,
             end - self.problem.monitor.window, end, value, limit, state, n, self.store.clock.wall(), share, reference,
             cursor, detail or {},
         )  # fmt: skip
 
 
-def _versions(known: pl.DataFrame) -> list[int]:
+def _answers_by_version(known: pl.DataFrame) -> list[tuple[int, pl.DataFrame]]:
     if not known.height:
         return []
-    return sorted(
-        known["answers"].explode(empty_as_null=False, keep_nulls=False).struct.field("version").unique().to_list()
-    )
+    said = known.select("truth", "answers").explode("answers", empty_as_null=False, keep_nulls=False)
+    answer = pl.col("answers").struct
+    flat = said.select("truth", *(answer.field(name) for name in ("version", "score", "decision"))).drop_nulls("score")
+    parts = flat.partition_by("version", as_dict=True)
+    return [(int(key[0]), parts[key]) for key in sorted(parts)]
 
 
 def _last(rows: pl.DataFrame) -> str | None:

@@ -16,7 +16,7 @@ from instar.core.store import Store
 from instar.operate import rollout
 from instar.operate import rollout_walk as walk
 from instar.operate.rollout_rule import SUPERSEDED
-from instar.release import registry
+from instar.release import approval, registry
 from instar.release.registry import ModelVersion
 from instar.serve import routing, snapshot
 from instar.serve.policy import Shadow
@@ -39,8 +39,12 @@ def promote(
     Args:
         reason: Why, for the record.
         standing: Shadows which the endpoint keeps for versions that have no other place.
-        evidence: Ids of the records that led to it, e.g. `appr_…`, `actn_…`.
+        evidence: Ids of the records that led to it, e.g. `actn_…`.
+
+    Raises:
+        Blocked: No approval allows the version to be routed to.
     """
+    allowed = approval.require_approved(store, version)
     walk.resume(store, project, publish=publish)
     before = routing.current(store, endpoint)
     end_rollout(store, project, endpoint, f"{store.actor.name} promoted {endpoint}@{version.number}: {reason}")
@@ -48,7 +52,7 @@ def promote(
     bundles = {**(before.bundles if before else {}), version.number: version.bundle}
     for one in standing:
         if one.version not in bundles:
-            bundles[one.version] = registry.get(store, project, f"{endpoint}@{one.version}").bundle
+            bundles[one.version] = registry.find(store, project, f"{endpoint}@{one.version}").bundle
     revision = routing.set_policy(
         store,
         project,
@@ -57,7 +61,7 @@ def promote(
         shadows=walk.without_double_places(beside, standing, version.number, None),
         bundles=bundles,
         cause=reason,
-        evidence=[version.id, *evidence],
+        evidence=[version.id, allowed.id, *evidence],
         expected=before.policy.number if before else 0,
     )
     publish(store)

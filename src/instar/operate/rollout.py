@@ -39,6 +39,7 @@ rollout = sa.Table(
     sa.Column("ended_at", Instant),
     sa.Column("reason", sa.Text, nullable=False),
     sa.Column("superseded_by", sa.String(60)),
+    sa.Column("barred_until", Instant),
     sa.Column("applied", sa.Boolean, nullable=False),
     sa.Column("recorded_at", Instant, nullable=False),
 )
@@ -79,7 +80,8 @@ class Rollout:
         contract: Revision that set the terms.
         cause: Id of the action, or who asked.
         reason: Why it stands where it stands.
-        applied: The endpoint's policy follows already.
+        barred_until: Event time before which the candidate may not come back; set when it was put out for cause.
+        applied: The endpoint's policy, and the bar, follow already.
     """
 
     id: str
@@ -99,6 +101,7 @@ class Rollout:
     ended_at: datetime | None
     reason: str
     superseded_by: str | None
+    barred_until: datetime | None
     applied: bool
     recorded_at: datetime
 

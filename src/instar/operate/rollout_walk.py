@@ -27,7 +27,7 @@ from instar.operate import rollout as record
 from instar.operate.rollout import Rollout, body_of, from_row, keep_look, row_of, running_in, supersede
 from instar.operate.rollout_rule import CANARY, CHAMPION, SHADOW, Decision, Evidence, Move, Terms, advance
 from instar.plan.project import Problem
-from instar.release import registry
+from instar.release import approval, bars, registry
 from instar.release.registry import ModelVersion
 from instar.serve import routing, snapshot
 from instar.serve.policy import Canary, Shadow
@@ -81,7 +81,7 @@ def start(
         publish: Tells the gateways.
 
     Raises:
-        Blocked: The endpoint has no champion yet, or the candidate's digest is barred.
+        Blocked: The endpoint has no champion yet, or the candidate is barred or not approved.
         Conflict: The candidate is the champion.
     """
     resume(store, project, publish=publish)
@@ -95,7 +95,14 @@ def start(
     incumbent = revision.policy.champion
     if incumbent == version.number:
         raise Conflict("that version is the champion already", subject=f"{endpoint}@{version.number}")
-    _refuse_barred(store, project, endpoint, version)
+    approval.require_approved(store, version)
+    held = bars.barred(store, version)
+    if held is not None:
+        raise Blocked(
+            f"it is barred until {held.until:%Y-%m-%d %H:%M}Z: {held.reason}",
+            subject=version.name,
+            next_step="Wait for the end of the cool-down, or bring another candidate.",
+        )
     name = new_id("roll")
 
     def work(tx: Transaction) -> Rollout:
@@ -105,10 +112,27 @@ def start(
             return running_now
         supersede(tx, endpoint, now, f"superseded by {name}, candidate {endpoint}@{version.number}", name)
         new = Rollout(
-            name, project, endpoint, version.number, version.bundle, incumbent, SHADOW, -1, now, terms,
-            tuple(standing), contract, cause, now, None, f"in shadow of {endpoint}@{incumbent}", None, False,
-            store.clock.wall(),
-        )  # fmt: skip
+            id=name,
+            project=project,
+            endpoint=endpoint,
+            candidate=version.number,
+            bundle=version.bundle,
+            incumbent=incumbent,
+            stage=SHADOW,
+            step=-1,
+            since=now,
+            terms=terms,
+            standing=tuple(standing),
+            contract=contract,
+            cause=cause,
+            started_at=now,
+            ended_at=None,
+            reason=f"in shadow of {endpoint}@{incumbent}",
+            superseded_by=None,
+            barred_until=None,
+            applied=False,
+            recorded_at=store.clock.wall(),
+        )
         tx.execute(record.rollout.insert().values(**row_of(new)))
         lineage.link(tx, project, version.id, "is rolled out by", name)
         body = body_of(new) | {
@@ -121,17 +145,6 @@ def start(
     return settle(store, store.database.write(work, durable=True), publish=publish)
 
 
-def _refuse_barred(store: Store, project: str, endpoint: str, version: ModelVersion) -> None:
-    until = registry.barred_until(store, project, version.bundle)
-    if until is not None and store.clock.event() < until:
-        raise Blocked(
-            "it was put out of a rollout and is barred for a while",
-            subject=f"{endpoint}@{version.number}",
-            found=f"barred until {until:%Y-%m-%d %H:%M}Z",
-            next_step="Wait, or bring another candidate.",
-        )
-
-
 def look(
     store: Store, current: Rollout, evidence: Evidence, *, publish: Publish = snapshot.publish
 ) -> tuple[Rollout, Decision]:
@@ -141,9 +154,11 @@ def look(
         The rollout as it stands now, and the decision.
 
     Raises:
-        Conflict: It has moved since `current` was read.
+        Conflict: It has ended, or moved during the look.
     """
     current = settle(store, current, publish=publish)
+    if current.ended_at is not None:
+        raise Conflict("the rollout has ended", subject=f"rollout {current.id}", found=current.stage)
     decision = advance(current.place, current.terms, evidence, store.clock.event())
     moved = store.database.write(
         lambda tx: _decide(tx, store, current, decision), durable=decision.move is not Move.WAIT
@@ -169,13 +184,11 @@ def _decide(tx: Transaction, store: Store, current: Rollout, decision: Decision)
         "since": now,
         "reason": decision.reason,
         "ended_at": None if running_on else now,
+        "barred_until": now + current.terms.cool_down if decision.for_cause else None,
         "applied": False,
     }
     tx.execute(record.rollout.update().where(record.rollout.c.id == current.id).values(**values))
     moved = from_row({**found._mapping, **values})
-    if decision.for_cause:
-        until = now + current.terms.cool_down
-        registry.bar(tx, store, current.project, current.bundle, until, f"rollout {current.id}: {decision.reason}")
     body = body_of(moved) | {"move": decision.move.value, "rule": decision.rule, "reason": decision.reason}
     body["evidence"] = decision.facts
     journal.append(tx, store.clock, store.actor, current.project, f"rollout {_done(decision.move)}", current.id, body)
@@ -193,6 +206,7 @@ def _done(move: Move) -> str:
 
 def settle(store: Store, current: Rollout, *, publish: Publish = snapshot.publish) -> Rollout:
     """Make the endpoint's policy follow a rollout, if it does not yet; safe to repeat."""
+    current = record.get(store, current.id)  # somebody may have settled or superseded it since it was read
     if current.applied:
         return current
     revision = routing.current(store, current.endpoint)
@@ -217,6 +231,9 @@ def settle(store: Store, current: Rollout, *, publish: Publish = snapshot.publis
         evidence=[current.id],
     )
     publish(store)
+    if current.barred_until is not None:
+        version = registry.find(store, current.project, f"{current.endpoint}@{current.candidate}")
+        bars.bar(store, version, current.barred_until, current.reason, current.id)
     done = record.rollout.update().where(record.rollout.c.id == current.id).values(applied=True)
     store.database.write(lambda tx: tx.execute(done))
     return from_row({**row_of(current), "applied": True})
@@ -239,7 +256,7 @@ def _bundles(store: Store, current: Rollout, known: dict[int, str]) -> dict[int,
     named = {current.candidate: current.bundle, **known}
     for one in (*current.standing, Shadow(current.incumbent)):
         if one.version not in named:
-            named[one.version] = registry.get(store, current.project, f"{current.endpoint}@{one.version}").bundle
+            named[one.version] = registry.find(store, current.project, f"{current.endpoint}@{one.version}").bundle
     return named
 
 
