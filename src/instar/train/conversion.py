@@ -130,11 +130,15 @@ def _layout(front: Any | None, rows: pl.DataFrame, form: str) -> tuple[list[Fiel
         return [_number(name, at, rows) for at, name in enumerate(rows.columns)], rows.width
     fields: list[Field] = []
     inputs = front._transformer_to_input_indices
+    # The function may have fitted on more columns than it needs, even on the target: names count, not places.
+    seen = list(getattr(front, "feature_names_in_", rows.columns))
     for name, transformer, _ in front.transformers_:
-        outputs = front.output_indices_[name]
-        columns = [rows.columns[index] for index in inputs[name]]
         if isinstance(transformer, str) and transformer == "drop":
             continue
+        outputs = front.output_indices_[name]
+        columns = [seen[index] for index in inputs[name]]
+        if not set(columns) <= set(rows.columns):
+            raise NotConvertible(f"{name} reads columns that are no features: {', '.join(columns)}")
         if _is_identity(transformer):
             fields += [_number(column, outputs.start + at, rows) for at, column in enumerate(columns)]
             continue
