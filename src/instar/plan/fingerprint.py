@@ -180,10 +180,9 @@ class _Walk:
         self._distribution(module)
         # Wrappers of libraries (contextmanager, singledispatch) may hold functions of the project.
         if isinstance(value, types.FunctionType):
-            for cell in value.__closure__ or ():
-                for inner in sourcecode.held_in(cell):
-                    if self._is_ours(inner):
-                        self.callable_(inner)
+            for inner in sourcecode.held_by(value):
+                if self._is_ours(inner):
+                    self.callable_(inner)
         if hasattr(value, "__wrapped__") and self._is_ours(value.__wrapped__):
             return f"wrapped {self.callable_(value.__wrapped__)}"
         return f"{module}.{getattr(value, '__qualname__', type(value).__qualname__)}"
@@ -267,12 +266,13 @@ class _Walk:
             return self._attribute(value, rest)
         if getattr(value, "__module__", None) == "instar.plan.pipeline":
             return f"import instar.{name}"  # its arguments stand in the decorated source; declaring is all it does
-        if self._is_ours(value):
+        if self._is_ours(value) or (callable(value) and hasattr(value, "__wrapped__")):
             return self.callable_(value)
         place = (str(namespace.get("__name__", "?")), name)
         if place not in self._globals:
-            label = f"{place[0]}.{name}"
+            label = self._free_name(".".join(place))
             self._globals[place] = label
+            self.parts[label] = ""
             try:
                 self.parts[label] = digest_of(self.value(value))
                 self._distribution(type(value).__module__)
@@ -282,12 +282,11 @@ class _Walk:
 
     def _by_statement(self, label: str, namespace: Mapping[str, Any], name: str, value: object) -> None:
         """A global whose value has no canonical text counts by the statements that made it, and what those read."""
-        if callable(value) and hasattr(value, "__wrapped__"):
-            self.callable_(value)
         self._distribution(str(getattr(value, "__module__", None) or type(value).__module__))
         tree = self.sources.tree(str(namespace.get("__file__", "")))
         imported = sourcecode.import_of(tree, name)
         if imported is not None and name not in sourcecode.assigned_names(tree):
+            del self.parts[label]  # it has no part of its own: what it is called elsewhere says it all
             self._globals[(str(namespace.get("__name__", "?")), name)] = self._imported(imported, (), namespace)
             return
         statements = sourcecode.statements_about(tree, name)
@@ -319,11 +318,15 @@ class _Walk:
         except values.Opaque:
             return "as written"  # the source says how it is made, and the names in it are followed
 
-    def _new_name(self, value: object, wanted: str) -> str:
+    def _free_name(self, wanted: str) -> str:
         name, number = wanted, 1
         while name in self.parts:
             number += 1
             name = f"{wanted}#{number}"
+        return name
+
+    def _new_name(self, value: object, wanted: str) -> str:
+        name = self._free_name(wanted)
         self._labels[id(value)] = name
         self.parts[name] = ""  # taken; filled when its parts are known
         return name

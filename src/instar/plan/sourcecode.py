@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import functools
 import importlib.metadata
 import sys
@@ -132,17 +133,18 @@ def statements_about(tree: ast.Module | None, name: str) -> list[ast.stmt]:
     return found
 
 
-def held_in(cell: types.CellType) -> Iterator[object]:
-    """What a closure's cell holds, and what a dictionary or list in it holds."""
-    try:
-        value = cell.cell_contents
-    except ValueError:
-        return
-    yield value
-    if isinstance(value, dict):
-        yield from value.values()
-    elif isinstance(value, list | tuple):
-        yield from value
+def held_by(function: types.FunctionType) -> Iterator[object]:
+    """What a function's closure and attributes hold, and what dictionaries and lists among them hold."""
+    held = list(vars(function).values())
+    for cell in function.__closure__ or ():
+        with contextlib.suppress(ValueError):  # not bound yet
+            held.append(cell.cell_contents)
+    for value in held:
+        yield value
+        if isinstance(value, Mapping):
+            yield from value.values()
+        elif isinstance(value, list | tuple):
+            yield from value
 
 
 def distributions_of(module: str) -> dict[str, str]:
