@@ -120,6 +120,19 @@ def entries(
     return [Entry(**row._mapping) for row in tx.execute(query.order_by(journal_entry.c.number))]
 
 
+def latest(
+    tx: Transaction, project: str, limit: int, *, before: int | None = None, kind: str | None = None
+) -> list[Entry]:
+    """The newest entries of a project, newest first; of one kind, or older than a number, if asked."""
+    query = sa.select(journal_entry).where(journal_entry.c.project == project)
+    if before is not None:
+        query = query.where(journal_entry.c.number < before)
+    if kind is not None:
+        query = query.where(journal_entry.c.kind == kind)
+    rows = tx.execute(query.order_by(journal_entry.c.number.desc()).limit(limit))
+    return [Entry(**row._mapping) for row in rows]
+
+
 def projects(tx: Transaction) -> list[str]:
     """Projects that have a chain."""
     return list(tx.execute(sa.select(journal_head.c.project).order_by(journal_head.c.project)).scalars())

@@ -1,0 +1,124 @@
+"""Pages that look back: alerts and what was done, the journal, one prediction's trace, and the way from any id to its page."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from instar.core import journal as journals
+from instar.core.errors import NotFound
+from instar.core.store import Store
+from instar.data import versions
+from instar.interfaces.api.routes import Reply, Request
+from instar.interfaces.console.render import redirect, url
+from instar.operate import actions, rollout
+from instar.operate import alerts as records
+from instar.release import registry
+from instar.release.approval import approvals
+from instar.serve import routing
+
+A_PAGE = 100  # journal entries
+
+
+def alerts(request: Request) -> dict[str, Any]:
+    """Alerts, newest first, and what was done about them."""
+    store, project = request.app.store, request.path["project"]
+    return {
+        "project": project,
+        "alerts": records.alerts(store, project),
+        "actions": actions.actions(store, project),
+    }
+
+
+def journal(request: Request) -> dict[str, Any]:
+    """The journal, newest entries first."""
+    project = request.path["project"]
+    before = request.query.get("before", "")
+    with request.app.store.database.read() as tx:
+        found = journals.latest(tx, project, A_PAGE, before=int(before) if before.isdecimal() else None)
+    older = found[-1].number if len(found) == A_PAGE and found[-1].number > 1 else None
+    return {"project": project, "entries": found, "older": older}
+
+
+def find(request: Request) -> Reply:
+    """Console: from what somebody typed to the page of that record."""
+    return _see(request.app.store, request.path["project"], request.query.get("id", "").strip())
+
+
+def record(request: Request) -> Reply:
+    """Console: from the id of any record to its page."""
+    return _see(request.app.store, request.path["project"], request.path["id"])
+
+
+def _see(store: Store, project: str, name: str) -> Reply:
+    kind, mark, _ = name.partition("_" if "_" in name[:6] else ":")
+    way = WAYS.get(kind) if mark else None
+    if way is not None:
+        return redirect(url(project, *way(store, project, name)))
+    # Not an id: a table or a model by its name, as people write it.
+    bare, _, number = name.partition("@")
+    if any(one.table == bare for one in versions.tables(store, project)):
+        return redirect(url(project, "tables", bare, *(("versions", number) if number else ())))
+    if bare and registry.versions(store, project, bare):
+        found = registry.find(store, project, name)
+        return redirect(url(project, "models", found.model, found.number))
+    raise NotFound(
+        "nothing on the record has that name", subject=repr(name), asked="an id such as call_…/0, or table@3, or model@2"
+    )
+
+
+def _table_version(store: Store, project: str, name: str) -> tuple[object, ...]:
+    found = versions.get(store, project, name)
+    return "tables", found.table, "versions", found.number
+
+
+def _model_version(store: Store, project: str, name: str) -> tuple[object, ...]:
+    found = registry.find(store, project, name)
+    return "models", found.model, found.number
+
+
+def _bundle(store: Store, project: str, name: str) -> tuple[object, ...]:
+    for one in registry.versions(store, project):
+        if one.bundle == name:
+            return "models", one.model, one.number
+    raise NotFound("no model version has this digest", subject=name)
+
+
+def _approval(store: Store, project: str, name: str) -> tuple[object, ...]:
+    for one in approvals(store, project):
+        if one.id == name:
+            return _model_version(store, project, one.version)
+    raise NotFound("there is no such approval", subject=name)
+
+
+def _revision(store: Store, project: str, name: str) -> tuple[object, ...]:
+    for endpoint in routing.endpoints(store, project):
+        if any(one.id == name for one in routing.history(store, endpoint.policy.endpoint)):
+            return "endpoints", endpoint.policy.endpoint
+    raise NotFound("there is no such policy revision", subject=name)
+
+
+def _rollout(store: Store, project: str, name: str) -> tuple[object, ...]:
+    return "endpoints", rollout.get(store, name).endpoint
+
+
+def _prediction(store: Store, project: str, name: str) -> tuple[object, ...]:
+    call, _, row = name.partition("/")
+    return "predictions", call, row or "0"
+
+
+# From the prefix of an id to the page that shows the record.
+WAYS: dict[str, Callable[[Store, str, str], tuple[object, ...]]] = {
+    "tver": _table_version,
+    "run": lambda store, project, name: ("runs", name),
+    "exec": lambda store, project, name: ("executions", name),
+    "mver": _model_version,
+    "b3": _bundle,
+    "eval": lambda store, project, name: ("evaluations", name, "report"),
+    "appr": _approval,
+    "prev": _revision,
+    "roll": _rollout,
+    "alrt": lambda store, project, name: ("alerts",),
+    "actn": lambda store, project, name: ("alerts",),
+    "call": _prediction,
+}

@@ -1,0 +1,53 @@
+"""The console's table of routes: every page with its JSON twin, in the order of the life cycle, and the files they load."""
+
+from __future__ import annotations
+
+from instar.core.errors import NotFound
+from instar.core.identity import Permission
+from instar.interfaces.api.routes import Reply, Request, Route
+from instar.interfaces.console import data, operate, overview, plan, release, serve, train
+from instar.interfaces.console.render import HERE, ROOT, page, redirect, url
+
+ASSETS = {
+    "console.css": "text/css; charset=utf-8",
+    "console.js": "text/javascript; charset=utf-8",
+    "chart.js": "text/javascript; charset=utf-8",
+    "current.js": "text/javascript; charset=utf-8",
+    "instar.svg": "image/svg+xml",
+}
+
+
+def _home(request: Request) -> Reply:
+    """Console: to the project of this server."""
+    return redirect(url(request.app.project.name))
+
+
+def _asset(request: Request) -> Reply:
+    """Console: a style sheet, script or picture that its pages load."""
+    name = request.path["file"]
+    if name not in ASSETS:
+        raise NotFound("the console has no such file", subject=name)
+    headers = {"x-content-type-options": "nosniff", "cache-control": "no-cache"}
+    return Reply((HERE / "assets" / name).read_bytes(), 200, ASSETS[name], headers)
+
+
+routes: list[Route] = [
+    Route("GET", "/", Permission.READ, _home),
+    Route("GET", ROOT, Permission.READ, _home),
+    Route("GET", f"{ROOT}/assets/{{file}}", Permission.READ, _asset),
+    *page("/{project}", "overview.html", overview.overview),
+    *page("/{project}/tables", "tables.html", data.tables),
+    *page("/{project}/tables/{table}", "table.html", data.table),
+    *page("/{project}/tables/{table}/versions/{number}", "table.html", data.table),
+    *page("/{project}/executions/{execution}", "execution.html", plan.execution),
+    *page("/{project}/runs", "runs.html", train.runs),
+    *page("/{project}/runs/{run}", "run.html", train.run),
+    *page("/{project}/models", "models.html", release.models),
+    *page("/{project}/models/{model}/{number}", "version.html", release.version),
+    Route("GET", f"{ROOT}/{{project}}/evaluations/{{evaluation}}/report", Permission.READ, release.report),
+    *page("/{project}/endpoints/{endpoint}", "endpoint.html", serve.endpoint),
+    *page("/{project}/alerts", "alerts.html", operate.alerts),
+    *page("/{project}/journal", "journal.html", operate.journal),
+    Route("GET", f"{ROOT}/{{project}}/find", Permission.READ, operate.find),
+    Route("GET", f"{ROOT}/{{project}}/records/{{id}}", Permission.READ, operate.record),
+]

@@ -1,0 +1,100 @@
+"""Pages about models: their versions, and one version with its card, the gates' verdict and the report of its evaluation."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from instar.core import lineage
+from instar.core.errors import NotFound
+from instar.core.store import Store
+from instar.evaluate.evaluation import Evaluation, evaluations, get_evaluation
+from instar.interfaces.api.routes import Reply, Request
+from instar.interfaces.console import plan
+from instar.interfaces.console.render import PAGE_HEADERS
+from instar.release import registry
+from instar.release.card import card
+from instar.serve import routing
+
+# A report is a page of its own with its style inside; it may run nothing and reach nothing.
+REPORT_HEADERS = {
+    **PAGE_HEADERS,
+    "content-security-policy": "sandbox; default-src 'none'; style-src 'unsafe-inline'; img-src data:; frame-ancestors 'none'",
+}
+
+
+def models(request: Request) -> dict[str, Any]:
+    """The registered models of a project and all their versions."""
+    store, project = request.app.store, request.path["project"]
+    names = sorted({one.model for one in registry.versions(store, project)})
+    return {"project": project, "models": [_model(store, project, name) for name in names]}
+
+
+def _model(store: Store, project: str, name: str) -> dict[str, Any]:
+    found = registry.versions(store, project, name)
+    return {
+        "name": name,
+        "aliases": registry.aliases(store, project, name),
+        "places": _places(store, name),
+        "versions": found[::-1],
+    }
+
+
+def latest_versions(store: Store, project: str) -> list[dict[str, Any]]:
+    """Each model with its newest version and the number of all."""
+    found: dict[str, dict[str, Any]] = {}
+    for one in registry.versions(store, project):
+        before = found.get(one.model, {"versions": 0})
+        found[one.model] = {"name": one.model, "latest": one, "versions": before["versions"] + 1}
+    for name, model in found.items():
+        model["places"] = _places(store, name)
+    return list(found.values())
+
+
+def _places(store: Store, model: str) -> dict[int, str]:
+    """The place of each version in the policy of the model's endpoint: champion, canary or a shadow's role."""
+    revision = routing.current(store, model)
+    if revision is None:
+        return {}
+    policy = revision.policy
+    places = {one.version: one.role for one in policy.shadows}
+    if policy.canary:
+        places[policy.canary.version] = "canary"
+    if policy.champion is not None:
+        places[policy.champion] = "champion"
+    return places
+
+
+def version(request: Request) -> dict[str, Any]:
+    """One model version: its card, what the gates said, and what the evaluation reports."""
+    store, project = request.app.store, request.path["project"]
+    found = registry.find(store, project, f"{request.path['model']}@{request.path['number']}")
+    evaluation = get_evaluation(store, found.evaluation) if found.evaluation else None
+    contract = plan.contract(store, project)
+    with store.database.read() as tx:
+        effects = lineage.down(tx, found.id, 1)
+    return {
+        "project": project,
+        "version": found,
+        "place": _places(store, found.model).get(found.number),
+        "objective": contract.objective if contract else None,
+        "terms": contract.contract["problem"].get(found.model) if contract else None,
+        "card": card(store, found),
+        "evaluation": evaluation,
+        "report": _report(store, evaluation) if evaluation else None,
+        "others": [one for one in evaluations(store, project, bundle=found.bundle) if one.id != found.evaluation],
+        "effects": effects,
+    }
+
+
+def _report(store: Store, evaluation: Evaluation) -> Any:
+    return msgspec.json.decode(store.blobs.get(evaluation.report_json))
+
+
+def report(request: Request) -> Reply:
+    """Console: the report of one evaluation as it was kept."""
+    found = get_evaluation(request.app.store, request.path["evaluation"])
+    if found.project != request.path["project"]:
+        raise NotFound("there is no such evaluation in this project", subject=found.id)
+    return Reply(request.app.store.blobs.get(found.report_html), 200, "text/html; charset=utf-8", REPORT_HEADERS)

@@ -1,0 +1,208 @@
+"""How a page leaves the console: one view, as HTML by a template or as its JSON twin, under a strict content policy.
+
+A view is a plain dictionary made from the stages' public functions. The twin of `/console/flights` is
+`/console/flights.json`, or the same path asked for with `Accept: application/json`. All text is escaped by the
+templates, which know no other way to print.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from datetime import UTC, date, datetime, timedelta
+from functools import cache
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import jinja2
+import msgspec
+from markupsafe import Markup, escape
+
+from instar.core.errors import InstarError
+from instar.core.identity import Permission
+from instar.interfaces.api.routes import Reply, Request, Route
+from instar.interfaces.api.status import body_of, status_of
+
+ROOT = "/console"
+HERE = Path(__file__).parent
+
+# Nothing from elsewhere, nothing inline: what a record holds can never become script or style.
+PAGE_HEADERS = {
+    "content-security-policy": "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self'; "
+    "connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
+    "x-content-type-options": "nosniff",
+    "referrer-policy": "no-referrer",
+    "cache-control": "no-store",
+    "vary": "accept",
+}
+
+# Facts of journal entries, the more telling first.
+HEADLINES = (
+    "version", "table", "number", "rows", "endpoint", "candidate", "metric", "verdict", "state", "stage", "reason", "value",
+    "policy", "problem", "objective", "origin", "cause", "kind", "step", "text",
+)  # fmt: skip
+
+View = Callable[[Request], dict[str, Any]]
+
+
+def page(path: str, template: str, view: View) -> list[Route]:
+    """The routes of a page and of its JSON twin; the twin first, since `{name}` would match `name.json` too."""
+
+    def show(request: Request) -> Reply:
+        if wants_json(request):
+            return Reply(view(request), headers={"vary": "accept"})
+        try:
+            return html(template, view(request))
+        except InstarError as error:
+            return html("error.html", {"error": body_of(error), "project": None}, status_of(error))
+
+    def twin(request: Request) -> Reply:
+        return Reply(view(request))
+
+    show.__doc__ = f"Console: {(view.__doc__ or template).strip().splitlines()[0]}"
+    twin.__doc__ = f"{show.__doc__} As JSON."
+    return [
+        Route("GET", f"{ROOT}{path}.json", Permission.READ, twin),
+        Route("GET", f"{ROOT}{path}", Permission.READ, show),
+    ]
+
+
+def wants_json(request: Request) -> bool:
+    """Whether the caller prefers the twin: it names JSON, and does not name HTML before it."""
+    accept = request.headers.get("accept", "")
+    json_at, html_at = accept.find("application/json"), accept.find("text/html")
+    return json_at >= 0 and (html_at < 0 or json_at < html_at)
+
+
+def html(template: str, view: Mapping[str, Any], status: int = 200) -> Reply:
+    """A page, rendered."""
+    text = _environment().get_template(template).render(view)
+    return Reply(text.encode(), status, "text/html; charset=utf-8", PAGE_HEADERS)
+
+
+def redirect(location: str) -> Reply:
+    """See another page."""
+    return Reply(b"", 303, "text/plain", {"location": location, "cache-control": "no-store"})
+
+
+def url(*parts: object) -> str:
+    """The path of a page of the console, each part quoted: `url("flights", "models", "delay", 3)`."""
+    return "/".join([ROOT, *(quote(str(part), safe="@") for part in parts)])
+
+
+@cache
+def _environment() -> jinja2.Environment:
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(HERE / "templates"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.globals["url"] = url
+    environment.filters.update(when=when, day=day, figure=figure, percent=percent, short=short, span=span, plain=plain)
+    environment.filters.update(bytes=size, headline=headline, pretty=pretty)
+    return environment
+
+
+def when(moment: datetime | None) -> Markup | str:
+    """A time for people, in UTC to the minute, and exactly for machines."""
+    if moment is None:
+        return "–"
+    utc = moment.astimezone(UTC)
+    return Markup('<time datetime="{}">{}</time>').format(utc.isoformat(), utc.strftime("%Y-%m-%d %H:%M"))
+
+
+def day(moment: datetime | None) -> Markup | str:
+    """The day of a time, in UTC."""
+    if moment is None:
+        return "–"
+    utc = moment.astimezone(UTC)
+    return Markup('<time datetime="{}">{}</time>').format(utc.isoformat(), utc.strftime("%Y-%m-%d"))
+
+
+def figure(value: float | None, digits: int = 4) -> str:
+    """A number for people: whole ones with thousands apart, others to `digits` significant places."""
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return "–"
+    if isinstance(value, float) and math.isinf(value):
+        return "∞" if value > 0 else "−∞"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if value == int(value) and abs(value) < 1e15:
+        return f"{int(value):,}".replace("-", "−")
+    if 1e-4 <= abs(value) < 1e6:
+        return f"{value:,.{max(digits - 1 - math.floor(math.log10(abs(value))), 0)}f}".replace("-", "−")
+    return f"{value:.{digits - 1}g}".replace("-", "−")
+
+
+def percent(value: float | None, digits: int = 1) -> str:
+    """A share of 1 in per cent."""
+    return "–" if value is None or math.isnan(value) else f"{100 * value:.{digits}f} %".replace("-", "−")
+
+
+def short(name: str | None, keep: int = 10) -> Markup | str:
+    """A long id or digest, cut for the eye; whole in the title, so that it can be copied."""
+    if not name:
+        return "–"
+    prefix, mark, rest = name.partition("_") if "_" in name[:6] else name.partition(":")
+    if not mark or len(rest) <= keep:
+        return Markup("<code>{}</code>").format(name)
+    # Ids begin with the time and so look alike: their end tells them apart. Digests differ anywhere.
+    cut = f"{prefix}_…{rest[-keep:]}" if mark == "_" else f"{prefix}:{rest[:keep]}…"
+    return Markup('<code title="{}">{}</code>').format(name, cut)
+
+
+def span(value: timedelta | float | None) -> str:
+    """A length of time for people, from seconds or a timedelta."""
+    if value is None:
+        return "–"
+    seconds = value.total_seconds() if isinstance(value, timedelta) else float(value)
+    if seconds < 1:
+        return f"{seconds * 1000:.0f} ms"
+    for size, unit in ((86_400, "d"), (3_600, "h"), (60, "min")):
+        if seconds >= size:
+            return f"{seconds / size:.3g} {unit}"
+    return f"{seconds:.3g} s"
+
+
+def plain(value: Any) -> Markup | str:
+    """Any value of a record as text: numbers, times and lists each in their own way."""
+    if value is None or value == "":
+        return "–"
+    if isinstance(value, bool | int | float):
+        return figure(value)
+    if isinstance(value, datetime):
+        return when(value)
+    if isinstance(value, date):
+        return value.isoformat()
+    if isinstance(value, timedelta):
+        return span(value)
+    if isinstance(value, Mapping):
+        return Markup(", ").join(Markup("{} {}").format(key, plain(item)) for key, item in value.items())
+    if isinstance(value, list | tuple):
+        return Markup(", ").join(escape(plain(item)) for item in value)
+    text = str(value)
+    return short(text) if text.startswith("b3:") else text
+
+
+def size(count: int) -> str:
+    """A number of bytes for people, in powers of 1000."""
+    value = float(count)
+    for unit in ("B", "kB", "MB", "GB"):
+        if value < 1000:
+            return f"{value:.3g} {unit}"
+        value /= 1000
+    return f"{value:.3g} TB"
+
+
+def headline(body: Mapping[str, Any]) -> str:
+    """The few facts of a journal entry that say most, on one line."""
+    facts = [f"{name.replace('_', ' ')} {body[name]}" for name in HEADLINES if body.get(name) not in (None, "", [], {})]
+    return ", ".join(facts[:4]) or ", ".join(sorted(body))
+
+
+def pretty(value: Any) -> str:
+    """A JSON value over several lines."""
+    return msgspec.json.format(msgspec.json.encode(value), indent=2).decode()

@@ -1,0 +1,124 @@
+"""Pages about endpoints: what answers and with which share, how that came about, and what it costs over time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+from instar.core.errors import NotFound
+from instar.core.store import Store
+from instar.interfaces.api.routes import Request
+from instar.interfaces.console import chart
+from instar.interfaces.console.chart import Chart, Line, Mark
+from instar.operate import alerts, rollout
+from instar.operate.measurement import Measurement, measurements
+from instar.serve import routing
+from instar.serve.routing import Revision
+
+SMOOTHED = 7  # windows: costs of single days jump
+
+
+def endpoints(store: Store, project: str) -> list[dict[str, Any]]:
+    """What answers at each endpoint of a project."""
+    return [_described(one) for one in routing.endpoints(store, project)]
+
+
+def endpoint(request: Request) -> dict[str, Any]:
+    """One endpoint: what answers, its policy revisions, rollouts, alerts, and cost by version over time."""
+    store, project, name = request.app.store, request.path["project"], request.path["endpoint"]
+    history = routing.history(store, name)
+    if not history or history[-1].policy.project != project:
+        raise NotFound("there is no such endpoint", subject=f"endpoint {name}", next_step="See instar live.")
+    now = _described(history[-1])
+    found = measurements(store, project, endpoint=name, monitor="cost")
+    return {
+        "project": project,
+        "endpoint": name,
+        "now": now,
+        "cost": cost(found, name, history),
+        "measured": _latest(measurements(store, project, endpoint=name, limit=400)),
+        "rollouts": rollout.rollouts(store, project, name),
+        "alerts": alerts.alerts(store, project, endpoint=name)[:20],
+        "revisions": [_described(one) for one in reversed(history)],
+    }
+
+
+def _described(revision: Revision) -> dict[str, Any]:
+    policy = revision.policy
+    canary = policy.canary
+    share = canary.share / 100 if canary else 0.0
+    answers = [] if policy.champion is None else [(policy.champion, "champion", 1.0 - share)]
+    answers += [(canary.version, "canary", share)] if canary else []
+    answers += [(one.version, one.role, 0.0) for one in policy.shadows]
+    return {
+        "id": revision.id,
+        "endpoint": policy.endpoint,
+        "number": policy.number,
+        "cause": revision.cause,
+        "actor": revision.actor,
+        "event_at": revision.event_at,
+        "answers": [
+            {"version": version, "role": role, "share": part, "bundle": revision.bundles[version]}
+            for version, role, part in answers
+        ],
+    }
+
+
+def cost(found: Sequence[Measurement], endpoint: str, history: Sequence[Revision]) -> Chart:
+    """Cost per prediction over time, a mean over the last windows weighted by rows: of the answers returned and of each version.
+
+    Versions that have no place in today's policy are drawn faintly.
+    """
+    by_subject: dict[str, list[Measurement]] = {}
+    for one in sorted(found, key=lambda one: one.window_end):
+        by_subject.setdefault(one.subject, []).append(one)
+    policy = history[-1].policy
+    roles = {one.version: one.role for one in policy.shadows}
+    if policy.canary:
+        roles[policy.canary.version] = "canary"
+    if policy.champion is not None:
+        roles[policy.champion] = "champion"
+    lines = []
+    for subject, looks in sorted(by_subject.items(), key=lambda item: _order(item[0])):
+        version = _order(subject)
+        role = "answers returned" if version < 0 else roles.get(version)
+        name = f"{subject}, {role}" if role else subject
+        lines.append(Line(name, smoothed(looks), faint=role is None))
+    return chart.lines(lines, promotions(history), "cost per prediction, mean over 7 windows; dotted: another champion")
+
+
+def smoothed(looks: Sequence[Measurement]) -> list[tuple[datetime, float | None]]:
+    """Each window's end with the mean of the last windows' values, weighted by their rows."""
+    points: list[tuple[datetime, float | None]] = []
+    for place, look in enumerate(looks):
+        some = [one for one in looks[max(place + 1 - SMOOTHED, 0) : place + 1] if one.value is not None and one.n]
+        rows = sum(one.n for one in some)
+        points.append((look.window_end, sum((one.value or 0.0) * one.n for one in some) / rows if rows else None))
+    return points
+
+
+def promotions(history: Sequence[Revision]) -> list[Mark]:
+    """The moments at which another version became champion."""
+    marks, before = [], None
+    for revision in history:
+        champion = revision.policy.champion
+        if champion is not None and champion != before:
+            marks.append(Mark(revision.event_at, f"{revision.policy.endpoint}@{champion} champion: {revision.cause}"))
+        before = champion
+    return marks
+
+
+def _order(subject: str) -> int:
+    """Version number of `delay@3`; -1 for the endpoint itself, so that it comes first."""
+    _, mark, number = subject.rpartition("@")
+    return int(number) if mark and number.isdecimal() else -1
+
+
+def _latest(found: Sequence[Measurement]) -> list[Measurement]:
+    """The newest measurement of each thing, those of single columns left out."""
+    seen: dict[tuple[str, str], Measurement] = {}
+    for one in found:
+        if one.monitor != "drift":
+            seen.setdefault((one.monitor, one.subject), one)
+    return sorted(seen.values(), key=lambda one: (one.monitor, _order(one.subject)))

@@ -1,0 +1,42 @@
+"""Pages about runs: the list, and one run with its parameters, metrics, code, environment and what it made."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from instar.core import lineage
+from instar.core.errors import NotFound
+from instar.interfaces.api.routes import Request
+from instar.interfaces.console import chart
+from instar.train.runs import get_run, list_runs, metric_history
+
+MOST = 200  # runs on the page
+
+
+def runs(request: Request) -> dict[str, Any]:
+    """The runs of a project, newest first."""
+    project = request.path["project"]
+    return {"project": project, "runs": list_runs(request.app.store, project, limit=MOST)}
+
+
+def run(request: Request) -> dict[str, Any]:
+    """One run: what went in, what was measured, what came out."""
+    store, project, name = request.app.store, request.path["project"], request.path["run"]
+    found = get_run(store, name)
+    if found.project != project:
+        raise NotFound("there is no such run in this project", subject=name, next_step="See instar runs ls.")
+    with store.database.read() as tx:
+        causes, effects = lineage.up(tx, found.id, 1), lineage.down(tx, found.id, 1)
+    histories = {name: metric_history(store, found.id, name) for name in found.metrics}
+    return {
+        "project": project,
+        "run": found,
+        "seconds": found.seconds,
+        "causes": causes,
+        "effects": effects,
+        "charts": {
+            name: chart.steps(name, [(one.step, one.value) for one in values])
+            for name, values in histories.items()
+            if len(values) > 2
+        },
+    }
