@@ -65,6 +65,9 @@ class Split(Section, frozen=True, kw_only=True):
         judge: Length of the newest part, on which gates judge; nothing was fitted or tuned on it.
         refit: Fit a recipe that passed again on all landed rows; the refit is judged live.
         min_rows: Fewest rows that `decide` and `judge` may have before a verdict is *undecided*.
+        threshold: From which score on the decision is yes: `"decide"` is the cheapest on those rows; `"neutral"` is where
+            a probability makes both mistakes equally dear, and needs scores that are probabilities. The latter is steadier
+            where the share of positives moves from one fortnight to the next.
     """
 
     by: Literal["event_time"] = "event_time"
@@ -72,6 +75,7 @@ class Split(Section, frozen=True, kw_only=True):
     judge: timedelta
     refit: bool = True
     min_rows: int = 200
+    threshold: Literal["decide", "neutral"] = "decide"
 
 
 class OutcomeTerms(Section, frozen=True, kw_only=True):
@@ -140,11 +144,13 @@ class Retrain(Section, frozen=True, kw_only=True):
         when: `"drift"`, `"cost"`, `"schedule:monthly"` (or hourly, daily, weekly).
         approval: `"automatic"` when the gates passed, or `"four-eyes"`.
         min_interval: Least time between two retrainings.
+        fresh: Tables which must have grown since the last training before another is worth it.
     """
 
     when: tuple[str, ...] = ()
     approval: Literal["automatic", "four-eyes"] = "automatic"
     min_interval: timedelta = timedelta(0)
+    fresh: tuple[str, ...] = ()
 
 
 class Monitor(Section, frozen=True, kw_only=True):

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from instar.core.errors import ContractError, PipelineError, StepFailed
 from instar.plan.cost import Cost, best_threshold, mean_cost, neutral_threshold
 from instar.plan.pipeline import Input, Step
-from instar.plan.project import Problem
+from instar.plan.project import Problem, Split
 from instar.train.native import as_form
 from instar.train.signature import normalise
 
@@ -126,9 +126,11 @@ def call(
     return model
 
 
-def decide(cost: Cost, truth: NDArray[np.bool_], scores: NDArray[np.float64], min_rows: int) -> float:
-    """The threshold with the least cost on these rows; on too few of them the one that needs no rows."""
-    return best_threshold(cost, truth, scores) if len(scores) >= min_rows else neutral_threshold(cost)
+def decide(cost: Cost, truth: NDArray[np.bool_], scores: NDArray[np.float64], split: Split) -> float:
+    """The threshold with the least cost on these rows; the neutral one on too few of them, or where the contract says so."""
+    if split.threshold == "neutral" or len(scores) < split.min_rows:
+        return neutral_threshold(cost)
+    return best_threshold(cost, truth, scores)
 
 
 def quality(cost: Cost, truth: NDArray[np.bool_], scores: NDArray[np.float64], threshold: float) -> dict[str, float]:

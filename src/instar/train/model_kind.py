@@ -178,7 +178,7 @@ class ModelKind:
             live = NativeModel(model, inputs, material.form, f"step {step.name}")
             scores = live.score_frame(material.given(parts.decide).select(material.features))
             truth = material.truth(parts.decide)
-            threshold = fitting.decide(problem.cost, truth, scores, problem.split.min_rows)
+            threshold = fitting.decide(problem.cost, truth, scores, problem.split)
             found = fitting.quality(problem.cost, truth, scores, threshold)
             found |= {"fit_rows": float(given.height), "fit_seconds": seconds}
             runs.log_metrics(self._store, run.id, found)
