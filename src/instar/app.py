@@ -20,6 +20,7 @@ from instar.core.store import Store
 
 if TYPE_CHECKING:
     from instar.core.database import Database
+    from instar.operate.proposal import Loop
     from instar.plan.pipeline import Pipeline
     from instar.plan.project import Project
     from instar.plan.runner import StepKind
@@ -64,6 +65,13 @@ class App:
         tables = TableKind(self.store, self.project, self.pipeline)
         models = ModelKind(self.store, self.project, self.pipeline, cut=cut)
         return {"source": tables, "silver": tables, "gold": tables, "model": models, "baseline": models}
+
+    def loop(self) -> Loop:
+        """What the life cycle turns with: the project's steps, their kinds, and the prediction log."""
+        from instar.operate.proposal import Loop
+        from instar.serve.calls import CallLog
+
+        return Loop(self.store, self.project, self.pipeline, self.kinds(), CallLog(self.store))
 
 
 @contextmanager

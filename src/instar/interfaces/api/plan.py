@@ -1,0 +1,44 @@
+"""The API of planning: the contract in force, and the state of the pipeline's steps."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+import msgspec
+
+from instar.core.errors import NotFound
+from instar.core.identity import Permission
+from instar.interfaces.api.routes import Reply, Request, Route
+from instar.plan import runner
+
+
+def contract(request: Request) -> Reply:
+    """The project's contract: objective, problems, costs, gates and policies, with its revision."""
+    project = request.app.project
+    _own(request)
+    return Reply(
+        {"project": project.name, "revision": project.revision, "contract": msgspec.to_builtins(project.contract)}
+    )
+
+
+def steps(request: Request) -> Reply:
+    """The steps of the pipeline, and which of them are current."""
+    _own(request)
+    app = request.app
+    found = runner.status(app.store, app.project, app.pipeline, app.kinds())
+    return Reply([asdict(one) for one in found])
+
+
+def _own(request: Request) -> None:
+    if request.path["project"] != request.app.project.name:
+        raise NotFound(
+            "this server works for another project",
+            subject=f"project {request.path['project']}",
+            found=request.app.project.name,
+        )
+
+
+routes = [
+    Route("GET", "/api/projects/{project}/contract", Permission.READ, contract),
+    Route("GET", "/api/projects/{project}/steps", Permission.READ, steps),
+]

@@ -1,0 +1,251 @@
+"""From a fit to a candidate on its way: evaluated, registered, approved and routed, or stopped with the reason.
+
+    fit ─▶ evaluation ─▶ version ─▶ gates ─▶ approval ─▶ refit on all landed rows ─▶ first champion, or a rollout
+                                      └▶ rejected, undecided   └▶ blocked: it waits for another person
+
+Every stop is an outcome on the record, not an error: a loop that runs by itself must go on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+
+import polars as pl
+
+from instar.core.errors import Blocked, GateFailed
+from instar.core.store import Store
+from instar.data import tables, versions
+from instar.evaluate.evaluation import Evaluation
+from instar.evaluate.judging import Opponent, evaluate, evaluate_refit
+from instar.evaluate.split import Cut, cut
+from instar.operate import promotion, rollout_walk
+from instar.operate.pairing import PredictionLog
+from instar.plan.kinds import StepKind
+from instar.plan.pipeline import Pipeline
+from instar.plan.project import Problem, Project
+from instar.release import approval, registry, scan
+from instar.release.registry import ModelVersion, Origin
+from instar.serve import routing, snapshot
+from instar.serve.policy import Shadow
+from instar.train import refitting
+from instar.train.bundle import Manifest, load_manifest
+
+PROMOTED, ROLLING_OUT = "promoted", "rolling out"
+REJECTED, UNDECIDED, BLOCKED, KNOWN = "rejected", "undecided", "blocked", "known"
+
+
+@dataclass(frozen=True)
+class Loop:
+    """What one project's life cycle turns with.
+
+    Attributes:
+        kinds: Behaviour of each kind of step.
+        log: The prediction log.
+        standing: Shadows which each endpoint keeps for versions that have no other place.
+        publish: Tells the gateways of a new policy.
+    """
+
+    store: Store
+    project: Project
+    pipeline: Pipeline
+    kinds: Mapping[str, StepKind]
+    log: PredictionLog
+    standing: tuple[Shadow, ...] = field(default=())
+    publish: Callable[[Store], object] = snapshot.publish
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """What became of a candidate.
+
+    Attributes:
+        outcome: `"promoted"`, `"rolling out"`, `"rejected"`, `"undecided"`, `"blocked"`, or `"known"` when it had been
+            proposed before and nothing changed.
+        judged: The version that the gates judged.
+        candidate: The version that goes live: the refit, or the judged one itself.
+        reason: Why, in a sentence.
+    """
+
+    problem: str
+    outcome: str
+    judged: ModelVersion
+    candidate: ModelVersion
+    evaluation: Evaluation | None
+    reason: str
+
+
+def propose(
+    loop: Loop,
+    problem_name: str,
+    bundle: str,
+    *,
+    cause: str = "user",
+    contract: str = "",
+    origin: Origin | None = None,
+    table_version: str | None = None,
+) -> Proposal:
+    """Judge a bundle against what answers today, and send it on its way if it is good enough.
+
+    Args:
+        bundle: Digest of a fit that was not made on the judge rows.
+        cause: `"user"`, or the id of the action that asked.
+        contract: Contract revision in force.
+        origin: Where the bundle comes from; by default what its step is.
+        table_version: Version of the gold table to judge on; by default the one that it was fitted on.
+    """
+    store, name = loop.store, loop.project.name
+    problem = loop.project.contract.problem[problem_name]
+    manifest = load_manifest(store.blobs, bundle)
+    known = registry.of_bundle(store, name, problem_name, bundle)
+    if known is not None and known.evaluation is not None:
+        return Proposal(problem_name, KNOWN, known, known, None, f"it is {known.name}, {known.state}")
+    source = versions.get(store, name, table_version or manifest.fitted_on)
+    rows, event_time = known_rows(loop, problem, manifest, source)
+    parts = cut(rows, problem.split, event_time)
+    champion = champion_of(loop, problem_name)
+    judged = evaluate(
+        store,
+        name,
+        problem_name,
+        problem,
+        bundle=bundle,
+        table_version=source.id,
+        cut=parts,
+        event_time=event_time,
+        champion=Opponent(champion.bundle, champion.name) if champion else None,
+        inspect=scan.admit,
+        contract=contract,
+        cause=cause,
+    )
+    version = registry.register(
+        store,
+        name,
+        problem_name,
+        bundle=bundle,
+        origin=origin or ("baseline" if manifest.kind == "baseline" else "recipe"),
+        evaluation=judged.id,
+        cause=cause,
+    )
+    stopped = _stopped(loop, problem, version, judged, cause)
+    if stopped is not None:
+        outcome, reason = stopped
+        return Proposal(problem_name, outcome, version, version, judged, reason)
+    candidate, evidence = version, judged
+    if problem.split.refit and manifest.kind == "model" and version.origin != "ad hoc":
+        candidate, evidence = _refit(loop, problem, version, judged, rows, source.id, parts, cause)
+        stopped = _stopped(loop, problem, candidate, evidence, cause)
+        if stopped is not None:
+            return Proposal(problem_name, stopped[0], version, candidate, evidence, stopped[1])
+    outcome, reason = _route(loop, problem_name, problem, candidate, evidence, cause, contract)
+    return Proposal(problem_name, outcome, version, candidate, evidence, reason)
+
+
+def champion_of(loop: Loop, endpoint: str) -> ModelVersion | None:
+    """The version that answers at an endpoint; None before there is one."""
+    revision = routing.current(loop.store, endpoint)
+    if revision is None or revision.policy.champion is None:
+        return None
+    return registry.find(loop.store, loop.project.name, f"{endpoint}@{revision.policy.champion}")
+
+
+def known_rows(
+    loop: Loop, problem: Problem, manifest: Manifest, source: versions.TableVersion
+) -> tuple[pl.DataFrame, str]:
+    """Rows of a gold version whose truth is known, and the column of their event time."""
+    gold = next(item.name for item in loop.pipeline.step(manifest.step).inputs if item.name == source.table)
+    event_time: str = loop.pipeline.step(gold).options["event_time"]
+    rows = tables.scan(loop.store, source).filter(pl.col(problem.target).is_not_null()).collect()
+    return rows, event_time
+
+
+def _stopped(
+    loop: Loop, problem: Problem, version: ModelVersion, evidence: Evaluation, cause: str
+) -> tuple[str, str] | None:
+    """Ask for the approval; None when it was given, else the outcome and its reason."""
+    try:
+        approval.decide(loop.store, version, evidence, policy=problem.retrain.approval, cause=cause)
+    except GateFailed as error:
+        if evidence.verdict.state == "failed":
+            registry.set_state(loop.store, version, "rejected", str(error), cause)
+            return REJECTED, evidence.verdict.reason
+        return UNDECIDED, evidence.verdict.reason
+    except Blocked as error:
+        return BLOCKED, error.what
+    return None
+
+
+def _refit(
+    loop: Loop,
+    problem: Problem,
+    judged_version: ModelVersion,
+    judged: Evaluation,
+    rows: pl.DataFrame,
+    table_version: str,
+    parts: Cut,
+    cause: str,
+) -> tuple[ModelVersion, Evaluation]:
+    store, name = loop.store, loop.project.name
+    bundle = refitting.refit(
+        store, loop.project, loop.pipeline, judged_version.bundle, rows, table_version, cause=cause
+    )
+    evidence = evaluate_refit(
+        store,
+        judged,
+        problem,
+        bundle=bundle,
+        table_version=table_version,
+        rows=parts.judge,
+        inspect=scan.admit,
+        cause=cause,
+    )
+    version = registry.register(
+        store,
+        name,
+        judged_version.model,
+        bundle=bundle,
+        origin="refit",
+        evaluation=evidence.id,
+        refit_of=judged_version.id,
+        cause=cause,
+    )
+    return version, evidence
+
+
+def _route(
+    loop: Loop,
+    endpoint: str,
+    problem: Problem,
+    version: ModelVersion,
+    evidence: Evaluation,
+    cause: str,
+    contract: str,
+) -> tuple[str, str]:
+    store, name = loop.store, loop.project.name
+    if champion_of(loop, endpoint) is None:
+        reason = "the first version that passed its gates"
+        promotion.promote(
+            store, name, endpoint, version, reason, standing=loop.standing, evidence=[evidence.id], publish=loop.publish
+        )
+        return PROMOTED, reason
+    try:
+        started = rollout_walk.start(
+            store,
+            name,
+            endpoint,
+            version,
+            rollout_walk.terms_of(problem, refit=evidence.relation == "refit"),
+            cause,
+            contract=contract or None,
+            standing=loop.standing,
+            publish=loop.publish,
+        )
+    except Blocked as error:
+        return BLOCKED, error.what
+    return ROLLING_OUT, started.reason
+
+
+def fitted_until(manifest: Manifest) -> datetime | None:
+    """Event time of the last row that a bundle was fitted on."""
+    return datetime.fromisoformat(manifest.fitted_until) if manifest.fitted_until else None
