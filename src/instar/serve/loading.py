@@ -26,11 +26,11 @@ def load(folder: Path) -> Model:
     if manifest.portable is not None:
         return PortableModel.load(manifest, folder / bundle.portable_file(manifest))
     # Imported here, since it brings the data frames which the worker of the portable forms does without.
-    from instar.release.scan import inspect
+    from instar.release.scan import admit
     from instar.train.native import load_native_folder
 
     def allowed(data: bytes, modules: Sequence[str]) -> object:
-        return inspect(data, allowed_modules=modules)
+        return admit(data, modules)
 
     return load_native_folder(folder, manifest, inspect=allowed)
 

@@ -328,7 +328,9 @@ def _values(tensor: Tensor, position: int, column: InputColumn) -> list[Any]:
         )
     data = tensor.data
     kinds = set(map(type, data))
-    if kinds <= _ELEMENTS[asked] or (type(None) in kinds and column.nullable and kinds - {type(None)} <= _ELEMENTS[asked]):
+    if kinds <= _ELEMENTS[asked] or (
+        type(None) in kinds and column.nullable and kinds - {type(None)} <= _ELEMENTS[asked]
+    ):
         pass
     else:
         raise _wrong_value(data, position, column)

@@ -13,7 +13,7 @@ from instar.core.errors import Unavailable
 from instar.serve import protocol
 
 if TYPE_CHECKING:
-    import httpx
+    import httpx2
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -41,22 +41,22 @@ class Relay:
 
     def __init__(self, socket: Path) -> None:
         self._socket = socket
-        self._client: httpx.AsyncClient | None = None
+        self._client: httpx2.AsyncClient | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Relay one request."""
-        import httpx
+        import httpx2
 
         if self._client is None:
-            transport = httpx.AsyncHTTPTransport(uds=str(self._socket), limits=httpx.Limits(max_connections=64))
-            self._client = httpx.AsyncClient(transport=transport, timeout=httpx.Timeout(ANSWER_SECONDS, connect=2.0))
+            transport = httpx2.AsyncHTTPTransport(uds=str(self._socket), limits=httpx2.Limits(max_connections=64))
+            self._client = httpx2.AsyncClient(transport=transport, timeout=httpx2.Timeout(ANSWER_SECONDS, connect=2.0))
         target = scope.get("raw_path") or scope["path"].encode()
         if scope["query_string"]:
             target += b"?" + scope["query_string"]
         headers = [(name, value) for name, value in scope["headers"] if name not in HOP_BY_HOP and name != b"expect"]
         has_body = any(name in (b"content-length", b"transfer-encoding") for name, _ in scope["headers"])
         # A URL made of raw parts: the path reaches the control process as it was sent.
-        url = httpx.URL(scheme="http", host="control", raw_path=target)
+        url = httpx2.URL(scheme="http", host="control", raw_path=target)
         request = self._client.build_request(
             scope["method"], url, headers=headers, content=_body(receive) if has_body else None
         )
@@ -72,7 +72,7 @@ class Relay:
                 await send({"type": "http.response.body", "body": b"", "more_body": False})
             finally:
                 await response.aclose()
-        except httpx.HTTPError as problem:
+        except httpx2.HTTPError as problem:
             if started:
                 raise  # the answer is half sent: the caller must see the connection break
             await answer_error(send, _away(problem))

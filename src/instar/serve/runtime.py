@@ -38,7 +38,7 @@ def mask_nothing_through(column: str, values: Sequence[Any]) -> list[Any]:
     return [None] * len(values)
 
 
-class _Job:
+class Job:
     """A call in the batch: what it asked and what each version said."""
 
     __slots__ = ("bound", "decode_us", "job")
@@ -71,14 +71,14 @@ class Runtime:
             return describe(problem)
         return None
 
-    def answer(self, plan: wire.Plan, calls: Sequence[tuple[int, bytes]]) -> tuple[list[bytes], list[_Job]]:
+    def answer(self, plan: wire.Plan, calls: Sequence[tuple[int, bytes]]) -> tuple[list[bytes], list[Job]]:
         """Score the first group of a plan for calls of that plan.
 
         Returns:
             The answers as messages, and the jobs left over for `later`. Jobs whose call was refused are not among them.
         """
         messages: list[bytes] = []
-        jobs: list[_Job] = []
+        jobs: list[Job] = []
         for job, body in calls:
             started = time.perf_counter_ns()
             try:
@@ -89,7 +89,7 @@ class Runtime:
                 if plan.later:
                     messages.append(wire.encode(wire.LATER, job, record.NO_ANSWERS))
                 continue
-            jobs.append(_Job(job, bound, (time.perf_counter_ns() - started) // 1000))
+            jobs.append(Job(job, bound, (time.perf_counter_ns() - started) // 1000))
         if plan.first and jobs:
             started = time.perf_counter_ns()
             answers = self._score(plan.first, jobs)
@@ -98,7 +98,7 @@ class Runtime:
                 messages.append(wire.encode_answer(taken.job, self._reply(plan, taken, said, infer_us)))
         return messages, jobs if plan.later else []
 
-    def later(self, plan: wire.Plan, jobs: Sequence[_Job]) -> list[bytes]:
+    def later(self, plan: wire.Plan, jobs: Sequence[Job]) -> list[bytes]:
         """Score the versions of a plan that only the record hears."""
         return [
             wire.encode(wire.LATER, job.job, record.encode_entry(said))
@@ -115,7 +115,7 @@ class Runtime:
             self._models.move_to_end(bundle)
         return model
 
-    def _score(self, versions: Sequence[wire.PlanVersion], jobs: Sequence[_Job]) -> list[list[record.Answer]]:
+    def _score(self, versions: Sequence[wire.PlanVersion], jobs: Sequence[Job]) -> list[list[record.Answer]]:
         """Answers by job and version."""
         said: list[list[record.Answer]] = [[] for _ in jobs]
         laid = _Laid(jobs)
@@ -138,7 +138,7 @@ class Runtime:
                 start = stop
         return said
 
-    def _alone(self, version: wire.PlanVersion, job: _Job, answers: list[record.Answer]) -> None:
+    def _alone(self, version: wire.PlanVersion, job: Job, answers: list[record.Answer]) -> None:
         try:
             scores = self._one(version, _Laid([job]).columns(version.columns), job.bound.rows)
         except Exception as problem:  # a model's own failure is part of its record
@@ -156,7 +156,7 @@ class Runtime:
             raise ValueError("the model gave a score that is not a number")
         return scores
 
-    def _reply(self, plan: wire.Plan, job: _Job, said: list[record.Answer], infer_us: int) -> wire.Reply:
+    def _reply(self, plan: wire.Plan, job: Job, said: list[record.Answer], infer_us: int) -> wire.Reply:
         bound = job.bound
         chosen, fallback = said[0], None
         if chosen.error is not None:
@@ -197,7 +197,7 @@ class Runtime:
 class _Laid:
     """Rows of several calls laid end to end, column by column as versions ask for them."""
 
-    def __init__(self, jobs: Sequence[_Job]) -> None:
+    def __init__(self, jobs: Sequence[Job]) -> None:
         self._jobs = jobs
         self._columns: dict[str, list[Any]] = {}
         self.rows = sum(job.bound.rows for job in jobs)

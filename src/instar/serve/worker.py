@@ -16,16 +16,18 @@ import signal
 import sys
 from collections import OrderedDict, deque
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import msgspec
 
 from instar.core.errors import Unavailable
 from instar.serve import wire
-from instar.serve.runtime import Loader, Mask, Runtime, mask_nothing_through, refusal
+from instar.serve.runtime import Job, Loader, Mask, Runtime, mask_nothing_through, refusal
 
 BATCH_CALLS = 256  # in one batch; bounds how long the first of them waits for the last
 BATCH_BYTES = 4 * 1024 * 1024
+LATER_CALLS = 64  # in one batch for the record alone; bounds how long an answer can wait for it
+LATER_SECONDS = 0.01
 LATER_LIMIT = 2048  # calls whose shadows wait; beyond it shadows go before new answers, so that memory is bounded
 PLANS_LIMIT = 4096
 
@@ -36,15 +38,20 @@ _load = msgspec.msgpack.Decoder(wire.Load)
 
 
 class Host:
-    """What is queued in this process, and the order in which it is done."""
+    """What is queued in this process, and the order in which it is done.
+
+    Calls that somebody waits for are worked as soon as what has arrived is read. What only the record hears may wait a few
+    milliseconds, so that it is scored in larger batches and beside no answer.
+    """
 
     def __init__(self, loop: asyncio.AbstractEventLoop, runtime: Runtime) -> None:
         self._loop = loop
         self._runtime = runtime
         self._queue: deque[tuple[Connection, int, int, bytes]] = deque()
-        self._later: deque[tuple[Connection, wire.Plan, list[Any]]] = deque()
+        self._later: deque[tuple[Connection, wire.Plan, list[Job]]] = deque()
         self._later_calls = 0
         self._scheduled = False
+        self._later_timer: asyncio.TimerHandle | None = None
 
     def connect(self) -> Connection:
         """A protocol for one gateway's connection."""
@@ -61,12 +68,22 @@ class Host:
     def _work(self) -> None:
         if self._queue and self._later_calls < LATER_LIMIT:
             self._answer()
-        elif self._later:
+        elif self._later_calls >= LATER_LIMIT:
             self._answer_later()
-        if self._queue or self._later:
+        if self._queue:
             self._loop.call_soon(self._work)
-        else:
-            self._scheduled = False
+            return
+        self._scheduled = False
+        if self._later and self._later_timer is None:
+            self._later_timer = self._loop.call_later(LATER_SECONDS, self._later_due)
+
+    def _later_due(self) -> None:
+        self._later_timer = None
+        if self._later:
+            self._answer_later()
+        if self._later:
+            # Answers that came meanwhile go first: what was read is worked before this is called again.
+            self._later_timer = self._loop.call_later(0, self._later_due)
 
     def _answer(self) -> None:
         batches: dict[tuple[int, int], tuple[Connection, wire.Plan, list[tuple[int, bytes]]]] = {}
@@ -104,12 +121,10 @@ class Host:
 
     def _answer_later(self) -> None:
         connection, plan, jobs = self._later.popleft()
-        self._later_calls -= len(jobs)
         # Batches of one route that piled up are scored as one.
-        while self._later and len(jobs) < BATCH_CALLS and self._later[0][0] is connection and self._later[0][1] is plan:
-            more = self._later.popleft()[2]
-            self._later_calls -= len(more)
-            jobs = jobs + more
+        while self._later and len(jobs) < LATER_CALLS and self._later[0][0] is connection and self._later[0][1] is plan:
+            jobs = jobs + self._later.popleft()[2]
+        self._later_calls -= len(jobs)
         if not connection.lost:
             connection.write(b"".join(self._runtime.later(plan, jobs)))
 
