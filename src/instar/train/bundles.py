@@ -75,3 +75,15 @@ def of_fit(tx: Transaction, project: str, fit_key: str) -> str | None:
     """Digest of the newest bundle made by a fit with that key (same recipe, rows and threshold); None without one."""
     query = sa.select(bundle_table.c.digest).where(bundle_table.c.project == project, bundle_table.c.fit_key == fit_key)
     return tx.execute(query.order_by(bundle_table.c.created_at.desc(), bundle_table.c.digest)).scalars().first()
+
+
+def of_run(tx: Transaction, run: str) -> list[str]:
+    """Digests of the bundles that a run made."""
+    query = sa.select(bundle_table.c.digest).where(bundle_table.c.run == run)
+    return list(tx.execute(query.order_by(bundle_table.c.created_at, bundle_table.c.digest)).scalars())
+
+
+def has(tx: Transaction, project: str, digest: str) -> bool:
+    """Is the bundle on the project's record?"""
+    row = (bundle_table.c.project == project) & (bundle_table.c.digest == digest)
+    return tx.execute(sa.select(bundle_table.c.digest).where(row)).first() is not None

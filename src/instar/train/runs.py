@@ -302,6 +302,32 @@ def metric_history(store: Store, run: str, name: str) -> list[Metric]:
         return [Metric(row.name, _number(row.value), row.step, row.at) for row in rows]
 
 
+def document(run: Run) -> dict[str, Any]:
+    """A run as JSON: times in ISO 8601, metrics that are no number as null."""
+    return {
+        "id": run.id,
+        "project": run.project,
+        "experiment": run.experiment,
+        "step": run.step,
+        "execution": run.execution,
+        "state": run.state,
+        "error": run.error,
+        "parameters": dict(run.parameters),
+        "metrics": {name: value if value == value else None for name, value in run.metrics.items()},
+        "tags": dict(run.tags),
+        "inputs": list(run.inputs),
+        "code": dict(run.code) if run.code else None,
+        "environment": run.environment,
+        "artifacts": dict(run.artifacts),
+        "cause": run.cause,
+        "actor": run.actor,
+        "event_at": run.event_at.isoformat(),
+        "started": run.started.isoformat(),
+        "ended": run.ended.isoformat() if run.ended else None,
+        "seconds": run.seconds,
+    }
+
+
 def _end(store: Store, run: str, state: str, error: str | None) -> Run:
     def work(tx: Transaction) -> Run:
         known = _require(tx, run)

@@ -1,0 +1,161 @@
+"""`instar runs`: list, show and compare what was trained."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from instar.train.runs import Run
+
+# More columns of metrics than this do not fit a terminal.
+MOST_METRICS = 5
+
+
+@click.group("runs")
+def runs_group() -> None:
+    """List and show runs: parameters, metrics, inputs, code, environment."""
+
+
+@runs_group.command("ls")
+@click.option("--experiment", help="Only runs of this experiment (a problem's name, or your own).")
+@click.option("--step", help="Only runs of this step.")
+@click.option("--state", type=click.Choice(["running", "finished", "failed", "abandoned"]), help="Only in this state.")
+@click.option("--limit", type=click.IntRange(1, 10_000), default=50, show_default=True, help="At most so many.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+@click.pass_obj
+def list_command(
+    project: str | None, experiment: str | None, step: str | None, state: str | None, limit: int, as_json: bool
+) -> None:
+    """List runs, the newest first."""
+    from instar.app import open_app
+    from instar.train import runs
+
+    with open_app(project) as app:
+        found = runs.list_runs(app.store, app.project.name, experiment=experiment, step=step, state=state, limit=limit)
+    if as_json:
+        click.echo(json.dumps([runs.document(run) for run in found], indent=2))
+    else:
+        _print_list(found)
+
+
+@runs_group.command("show")
+@click.argument("run")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+@click.pass_obj
+def show_command(project: str | None, run: str, as_json: bool) -> None:
+    """Show one run; the beginning of its id is enough."""
+    from instar.app import open_app
+    from instar.train import bundles, runs
+
+    with open_app(project) as app:
+        found = runs.get_run(app.store, run)
+        with app.store.database.read() as tx:
+            made = bundles.of_run(tx, found.id)
+    if as_json:
+        click.echo(json.dumps({**runs.document(found), "bundles": made}, indent=2))
+    else:
+        _print_run(found, made)
+
+
+@runs_group.command("compare")
+@click.argument("run", nargs=-1, required=True)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+@click.pass_obj
+def compare_command(project: str | None, run: tuple[str, ...], as_json: bool) -> None:
+    """Show what differs between runs: parameters and metrics, one column a run."""
+    from instar.app import open_app
+    from instar.train import runs
+
+    with open_app(project) as app:
+        found = [runs.get_run(app.store, one) for one in run]
+    rows = differences(found)
+    if as_json:
+        click.echo(json.dumps({"runs": [one.id for one in found], "differences": rows}, indent=2))
+        return
+    _table(["", *(one.id for one in found)], [[name, *map(_cell, values)] for name, values in rows.items()])
+
+
+def differences(runs: list[Run]) -> dict[str, list[Any]]:
+    """Parameters and metrics in which the runs differ, by name, one value a run; None where a run has none."""
+    rows: dict[str, list[Any]] = {}
+    for what in ("parameters", "metrics"):
+        names = sorted({name for run in runs for name in getattr(run, what)})
+        for name in names:
+            logged = [getattr(run, what).get(name) for run in runs]
+            values = [None if value != value else value for value in logged]  # NaN differs from itself
+            if len(runs) == 1 or any(value != values[0] for value in values):
+                rows[f"{what.removesuffix('s')} {name}"] = values
+    return rows
+
+
+def _print_list(found: list[Run]) -> None:
+    if not found:
+        click.echo("no runs yet; a run is made by a model step: instar run")
+        return
+    # The business metric first: it decides.
+    names = sorted({name for run in found for name in run.metrics}, key=lambda name: (name != "cost", name))[
+        :MOST_METRICS
+    ]
+    rows = [
+        [
+            run.id, run.experiment, run.step or "", run.state, f"{run.started:%Y-%m-%d %H:%M}",
+            *(_cell(run.metrics.get(name)) for name in names),
+            ", ".join(f"{name}={_cell(value)}" for name, value in run.parameters.items()),
+        ]
+        for run in found
+    ]  # fmt: skip
+    _table(["run", "experiment", "step", "state", "started", *names, "parameters"], rows)
+
+
+def _print_run(run: Run, made: list[str]) -> None:
+    code = run.code or {}
+    commit = f"{code.get('commit') or 'no commit'}{' with changes' if code.get('diff') else ''}"
+    facts = [
+        ("run", run.id),
+        ("experiment", run.experiment),
+        ("step", run.step or "none: ad hoc"),
+        ("state", run.state),
+        ("error", run.error or ""),
+        ("started", f"{run.started:%Y-%m-%d %H:%M:%S} UTC by {run.actor}, cause {run.cause}"),
+        ("took", f"{run.seconds:.2f} s" if run.seconds is not None else ""),
+        ("inputs", ", ".join(run.inputs)),
+        ("code", f"{commit}, files {code.get('content', '')}" if run.code else ""),
+        ("environment", run.environment or ""),
+        ("bundles", ", ".join(made)),
+        ("tags", ", ".join(f"{name}={value}" for name, value in run.tags.items())),
+    ]
+    for name, value in facts:
+        if value:
+            click.echo(f"{name:<12} {value}")
+    for title, values in (("parameters", run.parameters), ("metrics", run.metrics), ("artifacts", run.artifacts)):
+        if values:
+            click.echo(f"\n{title}")
+            for key in values:
+                click.echo(f"  {key:<24} {_cell(values[key])}")
+
+
+def _table(header: list[str], rows: list[list[str]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in header:
+        table.add_column(name, overflow="fold")
+    for row in rows:
+        table.add_row(*row)
+    console = Console(highlight=False, markup=False)
+    # Lines of a pipe are read by programs: they are never folded.
+    console = console if console.is_terminal else Console(highlight=False, markup=False, width=400)
+    console.print(table)
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return "-"
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+commands: dict[str, click.Command] = {"runs": runs_group}
