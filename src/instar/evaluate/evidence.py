@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import numpy as np
 import polars as pl
 
@@ -125,7 +126,7 @@ def facts_of(manifest: Manifest, endpoint_inputs: Sequence[Column], latency: Lat
     return BundleFacts(
         uncovered(endpoint_inputs, manifest.inputs),
         latency,
-        ParityEvidence(parity.rows, parity.max_difference, parity.tolerance, parity.passed) if parity else None,
+        ParityEvidence(**msgspec.structs.asdict(parity)) if parity else None,
     )
 
 

@@ -55,12 +55,16 @@ class Latency:
 
 @dataclass(frozen=True)
 class ParityEvidence:
-    """Largest difference between the scores of the portable and the native form on the same rows."""
+    """Largest difference between the scores of the portable and the native form on the same rows.
+
+    `error` says why they could not be compared, if so.
+    """
 
     rows: int
     max_difference: float
     tolerance: float
     passed: bool
+    error: str = ""
 
 
 @dataclass(frozen=True)
@@ -264,6 +268,8 @@ def _parity(parity: ParityEvidence | None) -> GateCheck:
     found = f"largest difference {parity.max_difference:.3g} on {parity.rows} rows"
     if parity.rows == 0:
         return GateCheck("parity", "undecided", found, asked, "no row was compared")
+    if parity.error:
+        return GateCheck("parity", "failed", parity.error, asked, "the two forms could not be compared")
     ok = parity.passed and parity.max_difference <= parity.tolerance
     why = "the portable form answers as the native one" if ok else "the portable form answers differently"
     return GateCheck("parity", "passed" if ok else "failed", found, asked, why)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import jinja2
 
     from instar.evaluate.evidence import Judged
-    from instar.evaluate.gates import Evidence
+    from instar.evaluate.gates import Evidence, ParityEvidence
     from instar.plan.project import Problem
     from instar.train.bundle import Manifest
 
@@ -61,7 +61,7 @@ def content(
             for part in evidence.slices
         ],
         "latency": asdict(evidence.facts.latency) if evidence.facts.latency else None,
-        "parity": asdict(evidence.facts.parity) if evidence.facts.parity else None,
+        "parity": _parity(evidence.facts.parity),
         "calibration": curves,
         **verdict_content(verdict),
     }
@@ -113,6 +113,10 @@ def number(value: float) -> float | None:
 def _metrics(problem: Problem, y_true: Any, scores: Any, threshold: float) -> dict[str, dict[str, Any]]:
     found = summary(problem.cost, y_true, scores, threshold)
     return {name: interval(value) for name, value in found.items()}
+
+
+def _parity(found: ParityEvidence | None) -> dict[str, Any] | None:
+    return {**asdict(found), "max_difference": number(found.max_difference)} if found else None
 
 
 def _curves(curves: dict[str, list[Any]]) -> dict[str, str]:
