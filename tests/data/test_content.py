@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from datetime import UTC, date, datetime, time
 from decimal import Decimal
 
@@ -11,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from instar.core import ids
 from instar.core.errors import WrongType
 from instar.data import content
 
@@ -32,7 +34,14 @@ EVERYTHING = pl.DataFrame(
         "nothing": [None, None, None],
     }
 )
-GOLDEN = "b3:TO-BE-FILLED"
+GOLDEN = "b3:d4b07c2fb9e1ae515d0121683beee73cbf22dc311d347d917f7092e46d28b505"
+
+
+def test_the_layout_by_hand() -> None:
+    frame = pl.DataFrame({"n": [1, None], "t": ["ab", "c"]})
+    plain = b"rows 2" + b"\x00column n\x00int64\x00" + bytes([0b01000000]) + struct.pack("<qq", 1, 0)
+    plain += b"\x00column t\x00text\x00" + struct.pack("<qq", 2, 1) + b"abc"
+    assert content.of_rows(frame) == ids.digest(plain)
 
 
 def test_the_digest_of_every_type_is_what_it_always_was() -> None:

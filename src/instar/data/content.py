@@ -16,7 +16,6 @@ import numpy as np
 import polars as pl
 from blake3 import blake3
 
-from instar.core.errors import WrongType
 from instar.core.ids import digest_of
 from instar.data import types
 
@@ -30,7 +29,7 @@ def of_rows(frame: pl.DataFrame) -> str:
     hasher = blake3()
     hasher.update(f"rows {frame.height}".encode())
     for name in frame.columns:
-        hasher.update(f"\x00column {name}\x00{types.name(frame.schema[name])}\x00".encode())
+        hasher.update(f"\x00column {name}\x00{types.name(frame.schema[name], name)}\x00".encode())
         _update(hasher, frame[name])
     return "b3:" + hasher.hexdigest()
 
@@ -70,14 +69,6 @@ def _update(hasher: blake3, column: pl.Series) -> None:
         _update_numbers(hasher, numbers)
     elif kind == pl.Null:
         return
-    elif kind == pl.Object:
-        raise WrongType(
-            "Python objects have no stable form",
-            subject=f"column {column.name}",
-            found=str(kind),
-            asked="numbers, text, times, booleans, lists or structs",
-            next_step="Convert the column in the step that makes it.",
-        )
     else:  # integers, booleans, dates, times
         physical = column.to_physical()
         physical = physical.cast(pl.UInt8) if kind == pl.Boolean else physical

@@ -115,7 +115,7 @@ def write_version(
         old_files = files(store, before) if before else []
         if mode != "overwrite" and before is not None:
             rows = _fit(store, rows, before, old_files)
-        arranged = [name for name in (order or key or ()) if name in rows.columns]
+        arranged = [name for name in (key or () if order is None else order) if name in rows.columns]
         if arranged:
             rows = rows.sort(arranged, maintain_order=True, nulls_last=True)
         results = checking.run_checks(rows, checks)
@@ -264,6 +264,8 @@ def _fit(store: Store, rows: pl.DataFrame, before: TableVersion, old_files: list
         if found != kind and rows[name].null_count() == rows.height:
             dtype = scan(store, before).collect_schema()[name]
             columns.append(pl.lit(None, dtype=dtype).alias(name))
+        elif found != kind and _widens(rows[name], kind):
+            columns.append(pl.col(name).cast(_WIDER[kind]))
         elif found != kind:
             raise WrongType(
                 "the rows have another type than the table",
@@ -275,6 +277,24 @@ def _fit(store: Store, rows: pl.DataFrame, before: TableVersion, old_files: list
         else:
             columns.append(pl.col(name))
     return rows.select(*columns, *(name for name in rows.columns if name not in before.schema))
+
+
+_WIDER: dict[str, pl.DataType] = {
+    "int16": pl.Int16(),
+    "int32": pl.Int32(),
+    "int64": pl.Int64(),
+    "float64": pl.Float64(),
+}
+_EXACT_IN_FLOAT = 2**53
+
+
+def _widens(column: pl.Series, kind: str) -> bool:
+    """May the column become this larger type without changing a value?"""
+    if kind not in _WIDER or not column.dtype.is_integer():
+        return kind == "float64" and column.dtype == pl.Float32
+    if kind != "float64":
+        return _WIDER[kind].is_(pl.Int64) or column.dtype == pl.Int8
+    return bool(column.cast(pl.Int64, strict=False).abs().max() <= _EXACT_IN_FLOAT)  # type: ignore[operator]
 
 
 def _whole_profile(

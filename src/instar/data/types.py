@@ -35,7 +35,7 @@ _NAMES: dict[type[pl.DataType] | pl.DataType, str] = {
 _SIGNED = {pl.UInt8: pl.Int16, pl.UInt16: pl.Int32, pl.UInt32: pl.Int64, pl.UInt64: pl.Int64}
 
 
-def name(dtype: pl.DataType) -> str:
+def name(dtype: pl.DataType, column: str = "") -> str:
     """The stable name of a Polars type.
 
     Raises:
@@ -55,14 +55,18 @@ def name(dtype: pl.DataType) -> str:
     if isinstance(dtype, pl.Decimal):
         return f"decimal({dtype.precision}, {dtype.scale})"
     if isinstance(dtype, pl.List):
-        return f"list<{name(_resolved(dtype.inner))}>"
+        return f"list<{name(_resolved(dtype.inner), column)}>"
     if isinstance(dtype, pl.Array):
-        return f"array<{name(_resolved(dtype.inner))}, {dtype.size}>"
+        return f"array<{name(_resolved(dtype.inner), column)}, {dtype.size}>"
     if isinstance(dtype, pl.Struct):
-        return "struct<" + ", ".join(f"{field.name}: {name(_resolved(field.dtype))}" for field in dtype.fields) + ">"
+        return (
+            "struct<"
+            + ", ".join(f"{field.name}: {name(_resolved(field.dtype), column)}" for field in dtype.fields)
+            + ">"
+        )
     raise WrongType(
         "tables cannot keep this type",
-        subject="column",
+        subject=f"column {column}".rstrip(),
         found=str(dtype),
         asked="numbers, text, times, booleans, lists or structs",
         next_step="Convert the column in the step that makes it.",
@@ -71,7 +75,7 @@ def name(dtype: pl.DataType) -> str:
 
 def schema(frame: pl.DataFrame) -> dict[str, str]:
     """Names and types of a frame's columns, in order."""
-    return {column: name(dtype) for column, dtype in frame.schema.items()}
+    return {column: name(dtype, column) for column, dtype in frame.schema.items()}
 
 
 def storable(frame: pl.DataFrame, table: str) -> pl.DataFrame:

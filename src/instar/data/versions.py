@@ -129,7 +129,7 @@ class File(msgspec.Struct, frozen=True, omit_defaults=True):
     profile: str | None = None
 
 
-class Manifest(msgspec.Struct, frozen=True, omit_defaults=True):
+class Manifest(msgspec.Struct, frozen=True):
     """What a version consists of.
 
     Attributes:
