@@ -9,6 +9,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 from statistics import median
 
 WIDTH, HEIGHT = 880, 280  # units of the view box; the page scales it
@@ -66,7 +67,10 @@ class Chart:
 
 def lines(series: Sequence[Line], marks: Sequence[Mark] = (), unit: str = "") -> Chart:
     """Place series of moments on one time axis and one axis of values."""
-    points = [[(_seconds(at), value, _day(at)) for at, value in one.points if _known(value)] for one in series]
+    points = [
+        [(_seconds(at), value, _day(at)) for at, value in one.points if value is not None and math.isfinite(value)]
+        for one in series
+    ]
     moments = [x for some in points for x, _, _ in some]
     if not moments:
         return Chart(unit)
@@ -81,7 +85,7 @@ def lines(series: Sequence[Line], marks: Sequence[Mark] = (), unit: str = "") ->
 
 def steps(name: str, values: Sequence[tuple[int, float]]) -> Chart:
     """Place the history of one metric of a run on an axis of its steps."""
-    points = [(float(step), value, f"step {step}") for step, value in values if _known(value)]
+    points = [(float(step), value, f"step {step}") for step, value in values if math.isfinite(value)]
     if not points:
         return Chart(name)
     axis = [(x, f"{x:g}") for x in ticks(points[0][0], points[-1][0]) if points[0][0] <= x <= points[-1][0]]
@@ -140,7 +144,7 @@ def _scale(low: float, high: float, begin: float, end: float) -> Callable[[float
 
 
 def _path(points: Points, across: Callable[[float], float], down: Callable[[float], float]) -> str:
-    distances = [b[0] - a[0] for a, b in zip(points, points[1:], strict=False)]
+    distances = [b[0] - a[0] for a, b in pairwise(points)]
     silence = SILENCE * median(distances) if distances else 0.0
     parts = []
     for place, (x, y, _) in enumerate(points):
@@ -164,10 +168,6 @@ def _calendar(begin: datetime, end: datetime) -> list[tuple[datetime, str]]:
     return [(begin + whole * place / count, _day(begin + whole * place / count)) for place in range(count)] or [
         (begin, _day(begin))
     ]
-
-
-def _known(value: float | None) -> bool:
-    return value is not None and math.isfinite(value)
 
 
 def _seconds(at: datetime) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from itertools import pairwise
 from typing import Any
 
 from instar.core import lineage
@@ -79,10 +80,8 @@ def bars(column: ColumnProfile) -> list[float]:
         edges = [low + (high - low) * place / BARS for place in range(BARS + 1)]
         below = column_profile.shares_up_to(column, edges)
         # The first bin is closed on both sides, or its own lower edge would be lost.
-        shares = [below[1], *(b - a for a, b in zip(below[1:-1], below[2:], strict=True))]
+        shares = [below[1], *(b - a for a, b in pairwise(below[1:]))]
     else:
         shares = [count / column.rows for _, count in column_profile.heavy_hitters(column, BARS)]
     top = max(shares, default=0.0)
     return [round(share / top, 4) for share in shares] if top > 0 else []
-
-

@@ -63,7 +63,9 @@ def _see(store: Store, project: str, name: str) -> Reply:
         found = registry.find(store, project, name)
         return redirect(url(project, "models", found.model, found.number))
     raise NotFound(
-        "nothing on the record has that name", subject=repr(name), asked="an id such as call_…/0, or table@3, or model@2"
+        "nothing on the record has that name",
+        subject=repr(name),
+        asked="an id such as call_…/0, or table@3, or model@2",
     )
 
 
@@ -77,11 +79,14 @@ def _model_version(store: Store, project: str, name: str) -> tuple[object, ...]:
     return "models", found.model, found.number
 
 
-def _bundle(store: Store, project: str, name: str) -> tuple[object, ...]:
+def _digest(store: Store, project: str, name: str) -> tuple[object, ...]:
     for one in registry.versions(store, project):
         if one.bundle == name:
             return "models", one.model, one.number
-    raise NotFound("no model version has this digest", subject=name)
+    with store.database.read() as tx:
+        if journals.entries(tx, project, kind="contract revision", subject=name):
+            return ()  # the overview tells what the contract says
+    raise NotFound("no bundle and no contract revision has this digest", subject=name)
 
 
 def _approval(store: Store, project: str, name: str) -> tuple[object, ...]:
@@ -113,7 +118,7 @@ WAYS: dict[str, Callable[[Store, str, str], tuple[object, ...]]] = {
     "run": lambda store, project, name: ("runs", name),
     "exec": lambda store, project, name: ("executions", name),
     "mver": _model_version,
-    "b3": _bundle,
+    "b3": _digest,
     "eval": lambda store, project, name: ("evaluations", name, "report"),
     "appr": _approval,
     "prev": _revision,

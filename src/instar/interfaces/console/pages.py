@@ -6,7 +6,7 @@ from instar.core.errors import NotFound
 from instar.core.identity import Permission
 from instar.interfaces.api.routes import Reply, Request, Route
 from instar.interfaces.console import data, operate, overview, plan, release, serve, train
-from instar.interfaces.console.render import HERE, ROOT, page, redirect, url
+from instar.interfaces.console.render import HERE, ROOT, page, redirect, shown, url
 
 ASSETS = {
     "console.css": "text/css; charset=utf-8",
@@ -44,10 +44,10 @@ routes: list[Route] = [
     *page("/{project}/runs/{run}", "run.html", train.run),
     *page("/{project}/models", "models.html", release.models),
     *page("/{project}/models/{model}/{number}", "version.html", release.version),
-    Route("GET", f"{ROOT}/{{project}}/evaluations/{{evaluation}}/report", Permission.READ, release.report),
+    *shown("/{project}/evaluations/{evaluation}/report", release.report),
     *page("/{project}/endpoints/{endpoint}", "endpoint.html", serve.endpoint),
     *page("/{project}/alerts", "alerts.html", operate.alerts),
     *page("/{project}/journal", "journal.html", operate.journal),
-    Route("GET", f"{ROOT}/{{project}}/find", Permission.READ, operate.find),
-    Route("GET", f"{ROOT}/{{project}}/records/{{id}}", Permission.READ, operate.record),
+    *shown("/{project}/find", operate.find),
+    *shown("/{project}/records/{id}", operate.record),
 ]

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from datetime import UTC, date, datetime, timedelta
-from functools import cache
+from functools import cache, wraps
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -21,7 +21,7 @@ from markupsafe import Markup, escape
 
 from instar.core.errors import InstarError
 from instar.core.identity import Permission
-from instar.interfaces.api.routes import Reply, Request, Route
+from instar.interfaces.api.routes import Handler, Reply, Request, Route
 from instar.interfaces.api.status import body_of, status_of
 
 ROOT = "/console"
@@ -52,20 +52,29 @@ def page(path: str, template: str, view: View) -> list[Route]:
     def show(request: Request) -> Reply:
         if wants_json(request):
             return Reply(view(request), headers={"vary": "accept"})
-        try:
-            return html(template, view(request))
-        except InstarError as error:
-            return html("error.html", {"error": body_of(error), "project": None}, status_of(error))
+        return html(template, view(request))
 
     def twin(request: Request) -> Reply:
         return Reply(view(request))
 
     show.__doc__ = f"Console: {(view.__doc__ or template).strip().splitlines()[0]}"
     twin.__doc__ = f"{show.__doc__} As JSON."
-    return [
-        Route("GET", f"{ROOT}{path}.json", Permission.READ, twin),
-        Route("GET", f"{ROOT}{path}", Permission.READ, show),
-    ]
+    return [Route("GET", f"{ROOT}{path}.json", Permission.READ, twin), *shown(path, show)]
+
+
+def shown(path: str, handler: Handler) -> list[Route]:
+    """The route of something that people look at: its errors are pages, unless the caller prefers JSON."""
+
+    @wraps(handler)
+    def careful(request: Request) -> Reply:
+        try:
+            return handler(request)
+        except InstarError as error:
+            if wants_json(request):
+                raise
+            return html("error.html", {"error": body_of(error), "project": None}, status_of(error))
+
+    return [Route("GET", f"{ROOT}{path}", Permission.READ, careful)]
 
 
 def wants_json(request: Request) -> bool:
@@ -171,6 +180,8 @@ def plain(value: Any) -> Markup | str:
     """Any value of a record as text: numbers, times and lists each in their own way."""
     if value is None or value == "":
         return "–"
+    if isinstance(value, float) and not value.is_integer():
+        return f"{value:.6g}".replace("-", "−")
     if isinstance(value, bool | int | float):
         return figure(value)
     if isinstance(value, datetime):
