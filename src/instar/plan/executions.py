@@ -46,7 +46,7 @@ pipeline_run = sa.Table(
     sa.Column("cause", sa.String(200), nullable=False),
     sa.Column("actor", sa.String(200), nullable=False),
     sa.Column("contract", sa.String(80), nullable=False),
-    sa.Column("targets", Json, nullable=False),
+    sa.Column("targets", Json),
     sa.Column("steps", Json, nullable=False),
     sa.Column("event_at", Instant, nullable=False),
     sa.Column("started", Instant, nullable=False),

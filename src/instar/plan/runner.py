@@ -22,12 +22,12 @@ from instar.core.database import Transaction
 from instar.core.errors import Conflict, InstarError, NotFound, StepFailed
 from instar.core.ids import new_id
 from instar.core.store import Store
-from instar.plan import executions, leases
+from instar.plan import executions, leases, revisions
 from instar.plan.executions import ABANDONED, DONE, FAILED, RUNNING, Execution, execution, pipeline_run
 from instar.plan.keys import Ingredients, Keys
 from instar.plan.kinds import Recalls, StepKind, Stored
 from instar.plan.pipeline import Pipeline, Step
-from instar.plan.project import Project, record_contract
+from instar.plan.project import Project
 from instar.plan.why import FORCED, NO_OUTPUT, Reason, StepStatus, differences, status, why
 
 INPUT_RACES = 5  # how often an input may change under our hands before we give up
@@ -132,7 +132,7 @@ def execute(
     wanted = None if targets is None else list(targets)
     order = pipeline.order(wanted)
     tell = on_event or (lambda event: None)
-    contract = record_contract(store, project)
+    contract = revisions.record(store, project)
 
     def on_wait(holder: leases.Holder) -> None:
         tell(Event("waiting", detail=f"{holder.actor} runs this pipeline in process {holder.pid}; waiting for its end"))
