@@ -235,3 +235,10 @@ def test_a_contract_that_does_not_fit_the_table_is_refused_before_the_function_r
         bench.fit("breaking")
     assert not (bench.project.root / "called").exists()
     assert "running" not in {run.state for run in runs.list_runs(bench.store, "trains")}
+
+
+def test_the_threshold_is_the_neutral_one_where_the_contract_says_so_or_rows_are_too_few(
+    make: Callable[..., Any],
+) -> None:
+    few = make(contract={"min_rows = 20": "min_rows = 1000"})
+    assert few.fit("trees")[1].threshold == 0.25
