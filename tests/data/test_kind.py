@@ -12,7 +12,7 @@ import polars as pl
 import pytest
 
 from instar.core import lineage
-from instar.core.errors import CheckFailed, EmptySource, MissingColumn, NotFound, PipelineError, StepFailed
+from instar.core.errors import BadInput, CheckFailed, MissingColumn, NotFound, PipelineError, StepFailed
 from instar.core.store import Store
 from instar.data import ingest, kind, tables
 from instar.data.ingest import Delivery
@@ -206,7 +206,7 @@ def test_a_double_key_is_an_error_in_silver(store: Store, tmp_path: Path) -> Non
 def test_the_files_of_a_source_are_the_whole_table(store: Store, tmp_path: Path) -> None:
     shop = Shop(store, tmp_path / "shop", CODE.replace("key=[", 'path="in/*.csv", key=[', 1))
     (shop.root / "in").mkdir()
-    with pytest.raises(EmptySource, match=r"in/\*\.csv"):
+    with pytest.raises(BadInput, match=r"in/\*\.csv"):
         shop.run()
     first = shop.root / "in" / "a.csv"
     first.write_text("id,price\n1,7\n")
