@@ -6,10 +6,18 @@ from dataclasses import asdict
 
 import msgspec
 
+from instar.core import journal
 from instar.core.errors import NotFound
 from instar.core.identity import Permission
 from instar.interfaces.api.routes import Reply, Request, Route
 from instar.plan import runner
+
+
+def projects(request: Request) -> Reply:
+    """The projects that the store holds records of, and the one that this server works for."""
+    with request.app.store.database.read() as tx:
+        known = journal.projects(tx)
+    return Reply({"projects": known, "own": request.app.project.name})
 
 
 def contract(request: Request) -> Reply:
@@ -39,6 +47,7 @@ def _own(request: Request) -> None:
 
 
 routes = [
+    Route("GET", "/api/projects", Permission.READ, projects),
     Route("GET", "/api/projects/{project}/contract", Permission.READ, contract),
     Route("GET", "/api/projects/{project}/steps", Permission.READ, steps),
 ]

@@ -1,0 +1,251 @@
+"""The client of a running server, for applications and notebooks: predictions, their outcomes, what answers, traces, listings.
+
+    with instar.connect() as server:                          # INSTAR_URL, or the server of the project here
+        answers = server.predict("delay", [{"distance": 1400.0, "carrier": "UA"}])
+        server.post_outcomes([{"prediction": answers[0].id, "value": True}])
+
+Errors of the server are raised as the same classes as inside (`instar.core.errors`). No call is repeated by itself: a
+repeated prediction would be a new call on the record.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+import msgspec
+
+from instar.core.errors import BadInput, Unavailable
+from instar.core.settings import read_settings
+from instar.interfaces.wire import Rows, columns_of, datatype_of, error_of, moment, plain
+
+if TYPE_CHECKING:
+    import httpx2
+    import polars as pl
+
+TIMEOUT_SECONDS = 60.0
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """One row's answer.
+
+    Attributes:
+        id: `call_…/row`, by which outcomes and traces name it.
+        score: P(target is true).
+        decision: The score is at or above the version's threshold.
+        version: Version that answered.
+    """
+
+    id: str
+    score: float
+    decision: bool
+    version: int
+
+
+def connect(
+    url: str | None = None, *, project: str | None = None, transport: httpx2.BaseTransport | None = None
+) -> Client:
+    """A client of the server at `url`.
+
+    Args:
+        url: `http://host:port`; default `INSTAR_URL`, then the server that runs on the store of the project here.
+        project: Whose tables, runs and models are listed; default the server's own.
+        transport: Another way to the server, for tests.
+
+    Raises:
+        Unavailable: No address is given and no server runs here.
+    """
+    return Client(url or _address_here(), project=project, transport=transport)
+
+
+class Client:
+    """A connection to one server; use it as a context manager, or close it."""
+
+    def __init__(self, url: str, *, project: str | None = None, transport: httpx2.BaseTransport | None = None) -> None:
+        import httpx2
+
+        if not url.startswith(("http://", "https://")):
+            raise BadInput("that is no address of a server", found=repr(url), asked="http://host:port")
+        self.url = url.rstrip("/")
+        self._project = project
+        self._http = httpx2.Client(base_url=self.url, transport=transport, timeout=TIMEOUT_SECONDS)
+        self._datatypes: dict[str, dict[str, str]] = {}
+
+    def predict(
+        self,
+        endpoint: str,
+        rows: Rows | pl.DataFrame,
+        *,
+        key: str | None = None,
+        event_time: datetime | None = None,
+        entities: Sequence[str] | None = None,
+        table_version: str | None = None,
+        request_id: str | None = None,
+    ) -> list[Prediction]:
+        """Ask an endpoint for predictions, in one call.
+
+        Args:
+            rows: Rows as mappings, columns as sequences, or a DataFrame; NaN counts as missing.
+            key: Routing key; calls with the same key fall on the same side of a canary.
+            event_time: When it happens in the world, aware; default now.
+            entities: What each row is about, and `table_version` where the rows were taken from, for the record.
+            request_id: Your own id, echoed and kept.
+
+        Raises:
+            RequestError: The rows do not fit the endpoint's signature; says which and why.
+            NotFound: There is no such endpoint.
+            Unavailable: The server cannot be reached or has no version to answer with.
+        """
+        columns = columns_of(rows)
+        known = self._inputs(endpoint)
+        named = {"entity": list(entities) if entities is not None else None, "table_version": table_version}
+        body: dict[str, Any] = {
+            "inputs": [
+                {
+                    "name": name,
+                    "shape": [len(data)],
+                    "datatype": known.get(name) or datatype_of(name, data),
+                    "data": data,
+                }
+                for name, data in columns.items()
+            ],
+            "parameters": {name: value for name, value in named.items() if value is not None},
+        }
+        if request_id is not None:
+            body["id"] = request_id
+        headers = {"instar-key": key} if key is not None else {}
+        if event_time is not None:
+            headers["instar-event-time"] = moment(event_time)
+        answer, reply = self._send("POST", f"/v2/models/{quote(endpoint)}/infer", body, headers=headers)
+        call, version = reply["instar-call"], int(answer["model_version"])
+        outputs = {output["name"]: output["data"] for output in answer["outputs"]}
+        return [
+            Prediction(f"{call}/{row}", score, bool(decision), version)
+            for row, (score, decision) in enumerate(zip(outputs["score"], outputs["decision"], strict=True))
+        ]
+
+    def post_outcomes(self, outcomes: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        """Report what became of predictions, all or none of them.
+
+        Args:
+            outcomes: Each with `prediction` and `value`; if wanted `kind`, `observed_at` and `corrects`.
+
+        Raises:
+            MalformedRequest: An id or a value is wrong.
+            Conflict: Another value is on the record, and the item does not name what it corrects.
+        """
+        posted: dict[str, Any] = self._json(
+            "POST", "/api/outcomes", {"outcomes": [plain(dict(item)) for item in outcomes]}
+        )
+        return posted
+
+    def live(self, endpoint: str | None = None, at: datetime | None = None) -> list[dict[str, Any]]:
+        """What answers now, or answered at a time, at each endpoint or the one named."""
+        query = {"endpoint": endpoint, "at": moment(at) if at is not None else None}
+        return self._listing("live", query)
+
+    def trace(self, name: str, *, forward: bool = False) -> dict[str, Any]:
+        """The way back from a prediction or record to its causes, or forward to all that it touched."""
+        found: dict[str, Any] = self._json(
+            "GET", self._path("trace"), query={"id": name, "forward": "true" if forward else None}
+        )
+        return found
+
+    def tables(self) -> list[dict[str, Any]]:
+        """The newest version of each table."""
+        return self._listing("tables")
+
+    def runs(self, *, experiment: str | None = None, limit: int | None = None) -> list[dict[str, Any]]:
+        """Runs, the newest first."""
+        return self._listing("runs", {"experiment": experiment, "limit": limit})
+
+    def models(self) -> list[dict[str, Any]]:
+        """Registered models and their versions."""
+        return self._listing("models")
+
+    @property
+    def project(self) -> str:
+        """The project whose records are listed; the server's own unless another was named."""
+        if self._project is None:
+            self._project = str(self._json("GET", "/api/projects")["own"])
+        return self._project
+
+    def close(self) -> None:
+        """Hang up."""
+        self._http.close()
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _inputs(self, endpoint: str) -> dict[str, str]:
+        # A signature changes with the champion; a datatype that is out of date is refused by name, never misread.
+        if endpoint not in self._datatypes:
+            about = self._json("GET", f"/v2/models/{quote(endpoint)}")
+            self._datatypes[endpoint] = {column["name"]: column["datatype"] for column in about["inputs"]}
+        return self._datatypes[endpoint]
+
+    def _path(self, what: str) -> str:
+        return f"/api/projects/{quote(self.project)}/{what}"
+
+    def _listing(self, what: str, query: Mapping[str, Any] | None = None) -> list[dict[str, Any]]:
+        found = self._json("GET", self._path(what), query=query)
+        return list(found[what]) if isinstance(found, dict) else list(found)
+
+    def _json(self, method: str, path: str, body: Any = None, query: Mapping[str, Any] | None = None) -> Any:
+        return self._send(method, path, body, query)[0]
+
+    def _send(
+        self,
+        method: str,
+        path: str,
+        body: Any = None,
+        query: Mapping[str, Any] | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> tuple[Any, Mapping[str, str]]:
+        import httpx2
+
+        asked = {name: value for name, value in (query or {}).items() if value is not None}
+        sent = {"accept": "application/json", **(headers or {})}
+        if body is not None:
+            sent["content-type"] = "application/json"
+        try:
+            reply = self._http.request(
+                method, path, params=asked, headers=sent, content=None if body is None else msgspec.json.encode(body)
+            )
+        except httpx2.HTTPError as error:
+            raise Unavailable(
+                "the server cannot be reached",
+                subject=self.url,
+                found=str(error) or type(error).__name__,
+                next_step="Start it: `instar up`.",
+            ) from error
+        if reply.status_code >= 400:
+            raise error_of(reply.status_code, reply.content)
+        try:
+            return msgspec.json.decode(reply.content), reply.headers
+        except msgspec.DecodeError as error:
+            raise Unavailable("that server does not speak as Instar does", subject=self.url) from error
+
+
+def _address_here() -> str:
+    from instar.plan.project import find_root
+    from instar.serve.process import running
+
+    settings = read_settings()
+    if settings.url:
+        return settings.url
+    server = running(settings.store_folder(find_root(Path.cwd())))
+    if server is None:
+        raise Unavailable("no server runs here", next_step="Start one with `instar up`, or set INSTAR_URL.")
+    return server.url
