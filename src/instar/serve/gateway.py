@@ -113,7 +113,8 @@ class Pending:
         segment = self._segment
         if segment is None:
             # Before the call's own entry, which readers want first.
-            self._early = [*(self._early or ()), answers]
+            if answers != record.NO_ANSWERS:
+                self._early = [*(self._early or ()), answers]
             return
         self._write_later(segment, answers)
         if self._laters == 0:
@@ -150,6 +151,7 @@ class Pending:
                 self.call, self.at, self.recorded, gateway.caller, endpoint.policy.number,
                 way.reason if way else "", way.version if way else None, key, self.status,
                 (now - self.started) // 1000, (now - self.sent) // 1000, error, None,
+                0 if self._dead else self._laters + len(self._early or ()),
             ),
             work,
         )  # fmt: skip

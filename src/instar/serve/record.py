@@ -114,6 +114,7 @@ class Call(msgspec.Struct, frozen=True, array_like=True, tag=CALL):
         worker_us: Of these, waiting for the worker.
         error: Why it failed: kind and text.
         work: Null for a failed call.
+        laters: `Later` entries still to come when this was written.
     """
 
     call: str
@@ -129,6 +130,7 @@ class Call(msgspec.Struct, frozen=True, array_like=True, tag=CALL):
     worker_us: int
     error: str | None
     work: Work | None
+    laters: int = 0
 
 
 class Later(msgspec.Struct, frozen=True, array_like=True, tag=LATER):
@@ -185,9 +187,10 @@ NO_ANSWERS = encode_entry([])
 
 def encode_call(call: Call, work: bytes | None) -> bytes:
     """A call's entry around the worker's part as it came, which is not decoded again."""
+    raw = msgspec.Raw(work) if work else None
     fields = (
         CALL, call.call, call.at, call.recorded, call.caller, call.policy, call.reason, call.version, call.key,
-        call.status, call.total_us, call.worker_us, call.error, msgspec.Raw(work) if work else None,
+        call.status, call.total_us, call.worker_us, call.error, raw, call.laters,
     )  # fmt: skip
     return _encode(fields)
 
