@@ -13,10 +13,12 @@ import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
 import polars as pl
+import pyarrow as pa
 import sqlalchemy as sa
 from blake3 import blake3
 
@@ -202,19 +204,24 @@ def _sync(path: Path) -> None:
 def _with_frames(rows: pl.DataFrame, frames: Sequence[record.Frame], entries: Sequence[record.Entry]) -> pl.DataFrame:
     """Rows with the frames that they came from: those of a call on its row 0, all others on the segment's first row."""
     place = {call: at for at, (call, row) in enumerate(rows.select("call", "row").iter_rows()) if row == 0}
-    beside: list[list[dict[str, Any]]] = [[] for _ in range(rows.height)]
-    for frame, entry in zip(frames, entries, strict=True):
+    beside: list[list[int]] = [[] for _ in range(rows.height)]
+    for at, entry in enumerate(entries):
         call = entry.call if isinstance(entry, record.Call | record.Later) else None
-        beside[place.get(call, 0) if call is not None else 0].append(
-            {
-                "sequence": frame.sequence,
-                "metadata": frame.metadata,
-                "salt": frame.salt,
-                "personal": frame.personal,
-                "personal_digest": record.hash_personal(frame),
-            }
-        )
-    return rows.with_columns(pl.Series("frames", beside, dtype=pl.List(_FRAME)))
+        beside[place.get(call, 0) if call is not None else 0].append(at)
+    order = [at for one in beside for at in one]
+    offsets = [0, *accumulate(map(len, beside))]
+    columns: dict[str, tuple[Any, list[Any]]] = {
+        "sequence": (pa.int64(), [frames[at].sequence for at in order]),
+        "metadata": (pa.large_binary(), [frames[at].metadata for at in order]),
+        "salt": (pa.large_binary(), [frames[at].salt for at in order]),
+        "personal": (pa.large_binary(), [frames[at].personal for at in order]),
+        "personal_digest": (pa.large_binary(), [record.hash_personal(frames[at]) for at in order]),
+    }
+    arrays = [pa.array(values, type=kind) for kind, values in columns.values()]
+    nested = pa.LargeListArray.from_arrays(
+        pa.array(offsets, pa.int64()), pa.StructArray.from_arrays(arrays, list(columns))
+    )
+    return rows.with_columns(pl.Series("frames", nested, dtype=pl.List(_FRAME)))
 
 
 def _fault(store: Store, one: calls.Sealed, journalled: dict[str, Any] | None, chain: str) -> str:
