@@ -264,7 +264,7 @@ class _Walk:
         value = namespace[name]
         if isinstance(value, types.ModuleType):
             return self._attribute(value, rest)
-        if getattr(value, "__module__", None) == "instar.plan.pipeline":
+        if getattr(value, "__module__", None) == "instar.plan.steps":
             return f"import instar.{name}"  # its arguments stand in the decorated source; declaring is all it does
         if self._is_ours(value) or (callable(value) and hasattr(value, "__wrapped__")):
             return self.callable_(value)
