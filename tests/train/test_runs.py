@@ -9,7 +9,7 @@ import pytest
 from instar.core import journal, lineage
 from instar.core.errors import BadInput, Conflict, NotFound
 from instar.core.store import Store
-from instar.train import code, environment, runs
+from instar.train import code, environment, run_records, runs
 
 
 def test_a_run_is_on_the_record_before_it_does_anything(store: Store, tmp_path: Path) -> None:
@@ -76,8 +76,19 @@ def test_lists_the_newest_first_and_by_what_is_asked(store: Store) -> None:
     assert [run.id for run in runs.list_runs(store, "p")] == [second.id, first.id]
     assert [run.id for run in runs.list_runs(store, "p", experiment="a")] == [first.id]
     assert [run.error for run in runs.list_runs(store, "p", state="failed")] == ["ValueError: no"]
+
+
+def test_only_runs_of_dead_processes_are_abandoned(store: Store) -> None:
+    run = runs.start(store, "p", experiment="a", step="s")
+    assert runs.abandon(store, "p", "s") == 0
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    change = run_records.run_table.update().where(run_records.run_table.c.id == run.id).values(process=gone.pid)
+    store.database.write(lambda tx: tx.execute(change))
     assert runs.abandon(store, "p", "s") == 1
-    assert runs.get_run(store, first.id).state == "abandoned"
+    assert runs.get_run(store, run.id).state == "abandoned"
+    with pytest.raises(Conflict):
+        runs.finish(store, run.id)
 
 
 def test_a_run_is_found_by_the_beginning_of_its_id(store: Store) -> None:
