@@ -90,7 +90,9 @@ def test_a_changed_type_keeps_counts_only() -> None:
     assert (merged.columns["a"].type, merged.columns["a"].rows) == ("other", 2)
 
 
-values = st.one_of(st.none(), st.floats(-1e100, 1e100, allow_nan=False), st.just(float("nan")), st.integers(-5, 5).map(float))
+values = st.one_of(
+    st.none(), st.floats(-1e100, 1e100, allow_nan=False), st.just(float("nan")), st.integers(-5, 5).map(float)
+)
 frames = st.lists(st.tuples(values, st.sampled_from(["a", "b", "c", None])), max_size=40).map(
     lambda rows: pl.DataFrame(rows, schema={"x": pl.Float64, "t": pl.String}, orient="row")
 )

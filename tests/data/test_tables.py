@@ -339,13 +339,13 @@ def test_two_processes_take_turns(tmp_path: Path) -> None:
         assert process.exitcode == 0
     store = replace(testing.memory_store(tmp_path), blobs=FolderBlobs(tmp_path / "blobs"))
     version = tables.get(store, "shop", "orders")
-    assert (version.number, version.rows) == (20, 20)
-    assert delta_rows(store).height == 20
+    assert (version.number, version.rows) == (10, 10)
+    assert delta_rows(store).height == 10
 
 
 def _append_shared(folder: str, who: int) -> None:
     store = replace(testing.memory_store(Path(folder)), blobs=FolderBlobs(Path(folder) / "blobs"))
-    for number in range(10):
+    for number in range(5):
         write(store, pl.DataFrame({"k": [who * 100 + number], "v": ["x"]}), mode="append")
 
 
