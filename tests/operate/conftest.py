@@ -10,6 +10,7 @@ import polars as pl
 import pytest
 
 from instar.core import ids
+from instar.core.errors import NotFound
 from instar.core.ids import call_id
 from instar.core.store import Store
 from instar.release import approval, registry
@@ -36,6 +37,8 @@ class MemoryLog:
         status: int = 200,
         inputs: dict[str, Any] | None = None,
         latency_us: int = 2000,
+        entity: str | None = None,
+        table_version: str | None = None,
     ) -> str:
         """Log one call of one row; `answers` are scores by version, decided at 0.5. Returns the prediction's id."""
         call = call_id(1_700_000_000_000 + len(self.rows), boot=1, sequence=len(self.rows))
@@ -56,7 +59,7 @@ class MemoryLog:
                 "prediction": f"{call}/0", "call": call, "row": 0, "at": at, "recorded_at": at, "caller": "airline",
                 "endpoint": "delay", "policy": 1, "reason": "champion", "version": version, "score": score,
                 "decision": None if score is None else int(score >= 0.5), "threshold": 0.5, "status": status,
-                "latency_us": latency_us, "entity": None, "table_version": None, "request_id": None,
+                "latency_us": latency_us, "entity": entity, "table_version": table_version, "request_id": None,
                 "inputs": inputs or {"hour": 1.0}, "answers": said,
             }
         )  # fmt: skip
@@ -69,10 +72,17 @@ class MemoryLog:
         fixed = {
             "prediction": pl.String, "at": pl.Datetime("us", "UTC"), "decision": pl.Int8, "score": pl.Float64,
             "answers": pl.List(ANSWER), "status": pl.Int64, "latency_us": pl.Int64, "version": pl.Int64,
+            "table_version": pl.String,
         }  # fmt: skip
         if not kept:
             return pl.DataFrame(schema={**fixed, "call": pl.String, "inputs": pl.Struct({"hour": pl.Float64})})
         return pl.DataFrame(kept, schema_overrides=fixed)
+
+    def find(self, prediction_id: str) -> dict[str, Any]:
+        for row in self.rows:
+            if row["prediction"] == prediction_id:
+                return row
+        raise NotFound("the log has no such prediction", subject=prediction_id)
 
     def seen(self, call_id: str) -> bool:
         return any(row["call"] == call_id for row in self.rows)
@@ -87,12 +97,14 @@ def log() -> MemoryLog:
 def make_version(store: Store) -> Callable[..., ModelVersion]:
     """Registers and approves version after version of the model `delay`."""
 
-    def make(name: str, *, approved: bool = True, origin: str = "recipe") -> ModelVersion:
+    def make(
+        name: str, *, approved: bool = True, origin: str = "recipe", run: str = "run_0", fitted_on: str = "tver_0"
+    ) -> ModelVersion:
         manifest = Manifest(
             model="delay", step="delay_trees", kind="model", recipe=ids.digest(name.encode()), parameters={"name": name},
             target="late", inputs=(Column("hour", "FP64"),), outputs=OUTPUTS, threshold=0.5,
             native=store.blobs.put(b"native " + name.encode()), form="polars", environment=store.blobs.put(b"lock"),
-            run=f"run_{name}", fitted_on="tver_1", fitted_rows=10, fitted_until="2025-12-01T00:00:00+00:00",
+            run=run, fitted_on=fitted_on, fitted_rows=10, fitted_until="2025-12-01T00:00:00+00:00",
         )  # fmt: skip
         digest = pack(store.blobs, manifest)
         version = registry.register(store, "flights", "delay", bundle=digest, origin=origin)  # type: ignore[arg-type]

@@ -1,0 +1,187 @@
+"""Operating over HTTP: outcomes come in; alerts, measurements, rollouts, actions, traces and audits go out."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import datetime
+from functools import lru_cache
+from typing import Any
+
+import msgspec
+
+from instar.core.errors import BadInput, NotFound
+from instar.core.identity import Permission
+from instar.core.store import Store
+from instar.interfaces.api.routes import Reply, Request, Route
+from instar.interfaces.cli.operate import audit_document, live_document, moment_of
+from instar.operate import actions, alerts, audit, promotion, rollout, trace
+from instar.operate.live import champion_of, live
+from instar.operate.measurement import measurements
+from instar.operate.outcomes import Item, post
+from instar.release import registry
+from instar.serve.calls import CallLog
+
+MOST_OUTCOMES = 100_000  # of one posting: it is one transaction
+MOST_LISTED = 1000
+TRUTHS = frozenset({0.0, 1.0})  # every task is binary as yet
+
+
+class NewOutcomes(msgspec.Struct, forbid_unknown_fields=True):
+    """Body of `POST /api/outcomes`."""
+
+    outcomes: list[Item]
+
+
+class Reason(msgspec.Struct, forbid_unknown_fields=True):
+    """Body of a promotion (with `version`, as `model@3`) or a rollback."""
+
+    reason: str
+    version: str | None = None
+
+
+def post_outcomes(request: Request) -> Reply:
+    """Record outcomes, all or none: 200; 202 when some wait for their call; 409 for another value; 400 when malformed."""
+    items = request.json(NewOutcomes).outcomes
+    if len(items) > MOST_OUTCOMES:
+        raise BadInput("the posting has too many outcomes", found=len(items), asked=f"{MOST_OUTCOMES} or fewer")
+    store = _acting(request)
+    posted = post(store, request.app.project.name, items, log_of(request.app.store).seen, TRUTHS)
+    counts = {state: posted.count(state) for state in ("recorded", "parked", "corrected", "unchanged")}
+    body = {**counts, "outcomes": [vars(receipt) for receipt in posted.receipts]}
+    return Reply(body, 202 if counts["parked"] else 200)
+
+
+def list_alerts(request: Request) -> Reply:
+    """Alerts of a project, latest first; `?endpoint=`, `?state=open`."""
+    query = request.query
+    found = alerts.alerts(
+        request.app.store, request.path["project"], endpoint=query.get("endpoint"), state=query.get("state")
+    )
+    return Reply([vars(one) for one in found])
+
+
+def list_measurements(request: Request) -> Reply:
+    """Measurements of a project, latest window first; `?endpoint=`, `?monitor=`, `?subject=`, `?since=`, `?limit=`."""
+    query = request.query
+    found = measurements(
+        request.app.store,
+        request.path["project"],
+        endpoint=query.get("endpoint"),
+        monitor=query.get("monitor"),
+        subject=query.get("subject"),
+        since=_moment(query.get("since")),
+        limit=_limit(query.get("limit")),
+    )
+    return Reply([vars(one) for one in found])
+
+
+def list_rollouts(request: Request) -> Reply:
+    """Rollouts of a project, latest first; `?endpoint=`."""
+    found = rollout.rollouts(request.app.store, request.path["project"], request.query.get("endpoint"))
+    return Reply([_rollout(one) for one in found])
+
+
+def show_rollout(request: Request) -> Reply:
+    """One rollout with every look at it and the evidence of each."""
+    found = rollout.get(request.app.store, request.path["rollout"])
+    if found.project != request.path["project"]:
+        raise NotFound("there is no such rollout", subject=found.id)
+    looks = [vars(look) for look in rollout.looks(request.app.store, found.id)]
+    return Reply({**_rollout(found), "looks": looks})
+
+
+def list_actions(request: Request) -> Reply:
+    """Actions of a project, latest first; `?endpoint=`, `?kind=`, `?state=`."""
+    query = request.query
+    found = actions.actions(
+        request.app.store,
+        request.path["project"],
+        endpoint=query.get("endpoint"),
+        kind=query.get("kind"),
+        state=query.get("state"),
+    )
+    return Reply([vars(one) for one in found])
+
+
+def show_live(request: Request) -> Reply:
+    """What answers at each endpoint of a project, now or `?at=` an event time; `?endpoint=`."""
+    query = request.query
+    found = live(request.app.store, request.path["project"], _moment(query.get("at")), query.get("endpoint"))
+    return Reply([live_document(one) for one in found])
+
+
+def show_trace(request: Request) -> Reply:
+    """The trace of `?id=`: a prediction, table@3, model@2 or any id; `?forward=1` for what it touched."""
+    name = request.query.get("id", "")
+    walk = trace.forward if request.query.get("forward", "") not in ("", "0", "false") else trace.backward
+    return Reply(walk(request.app.store, log_of(request.app.store), request.path["project"], name).as_json())
+
+
+def verify(request: Request) -> Reply:
+    """An audit of a project: does all that is on the record still hold together?"""
+    found = audit.verify(request.app.store, request.path["project"])
+    return Reply(audit_document(found))
+
+
+def promote(request: Request) -> Reply:
+    """Make a version the champion at once; a running rollout ends as superseded."""
+    project, endpoint, body = request.path["project"], request.path["endpoint"], request.json(Reason)
+    if body.version is None:
+        raise BadInput("the version to promote is missing", asked=f'"version": "{endpoint}@3"')
+    store = _acting(request)
+    version = registry.find(store, project, body.version, lambda model, alias: champion_of(store, model, alias))
+    if version.model != endpoint:
+        raise BadInput("it is a version of another model", found=version.name, asked=f"a version of {endpoint}")
+    revision = promotion.promote(store, project, endpoint, version, body.reason)
+    return Reply({"endpoint": endpoint, "policy": revision.policy.number, "champion": version.name})
+
+
+def roll_back(request: Request) -> Reply:
+    """End the endpoint's rollout, or without one return to the champion before."""
+    project, endpoint, body = request.path["project"], request.path["endpoint"], request.json(Reason)
+    revision = promotion.rollback(_acting(request), project, endpoint, body.reason)
+    champion = f"{endpoint}@{revision.policy.champion}"
+    return Reply({"endpoint": endpoint, "policy": revision.policy.number, "champion": champion})
+
+
+@lru_cache(maxsize=1)
+def log_of(store: Store) -> CallLog:
+    """The prediction log of the server's store, kept with its decoded segments from one request to the next."""
+    return CallLog(store)
+
+
+def _acting(request: Request) -> Store:
+    return replace(request.app.store, actor=request.actor)
+
+
+def _rollout(one: rollout.Rollout) -> dict[str, Any]:
+    terms = msgspec.to_builtins(one.terms)
+    return {**vars(one), "terms": terms, "standing": msgspec.to_builtins(one.standing), "share": one.share}
+
+
+def _moment(text: str | None) -> datetime | None:
+    return moment_of(text) if text else None
+
+
+def _limit(text: str | None) -> int:
+    if text is None:
+        return MOST_LISTED
+    if not text.isdecimal() or not 1 <= int(text) <= MOST_LISTED:
+        raise BadInput("the limit is no such number", found=repr(text), asked=f"1 to {MOST_LISTED}")
+    return int(text)
+
+
+_P = "/api/projects/{project}"
+routes = [
+    Route("POST", "/api/outcomes", Permission.PREDICT, post_outcomes),
+    Route("GET", f"{_P}/alerts", Permission.READ, list_alerts),
+    Route("GET", f"{_P}/measurements", Permission.READ, list_measurements),
+    Route("GET", f"{_P}/rollouts", Permission.READ, list_rollouts),
+    Route("GET", f"{_P}/rollouts/{{rollout}}", Permission.READ, show_rollout),
+    Route("GET", f"{_P}/actions", Permission.READ, list_actions),
+    Route("GET", f"{_P}/live", Permission.READ, show_live),
+    Route("GET", f"{_P}/trace", Permission.READ, show_trace),
+    Route("GET", f"{_P}/audit", Permission.READ, verify),
+    Route("POST", f"{_P}/endpoints/{{endpoint}}/promote", Permission.OPERATE, promote),
+    Route("POST", f"{_P}/endpoints/{{endpoint}}/rollback", Permission.OPERATE, roll_back),
+]

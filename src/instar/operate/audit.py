@@ -1,0 +1,134 @@
+"""Audits: prove that nothing on the record was edited, whenever an auditor asks.
+
+`verify` walks what must hold together: the journal's chain; the records of decisions against the entries that announced
+them; the blobs that those records name; and the sealed segments of the prediction log against the roots that the journal
+holds. It reads everything and changes nothing. Without a head kept elsewhere a chain that was rewritten from its first
+entry would hold, too: hence "consistent, not anchored".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+
+from instar.core import journal
+from instar.core.database import Transaction
+from instar.core.errors import Damaged, NotFound
+from instar.core.journal import Entry
+from instar.core.store import Store
+from instar.data.versions import table_version
+from instar.evaluate.evaluation import evaluation_table
+from instar.release.approval import approval_table
+from instar.release.registry import version_table
+from instar.serve import calls, routing, sealing
+from instar.serve.routing import policy_revision
+
+SHOWN_FAULTS = 20
+
+# Kind of entry -> the table of its subject, and which of its columns the body repeats under which name.
+ANNOUNCED: dict[str, tuple[sa.Table, Mapping[str, str]]] = {
+    "policy revision": (policy_revision, {"policy": "policy", "bundles": "bundles"}),
+    "table version": (table_version, {"content": "content", "state": "state", "rows": "rows", "table": "table"}),
+    "model version": (version_table, {"bundle": "bundle", "origin": "origin", "refit_of": "refit_of"}),
+    "approval asked": (approval_table, {"bundle": "bundle", "evidence": "evidence"}),
+    "approval": (approval_table, {"bundle": "bundle", "evidence": "evidence", "approved_by": "approved_by"}),
+    "evaluation": (evaluation_table, {"bundle": "bundle", "report": "report_json", "verdict": "state"}),
+}
+# Bodies whose values under these names are digests of blobs.
+BLOBS = ("state", "bundle", "report", "evidence")
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing that must hold: how many were looked at, and the first faults found."""
+
+    name: str
+    looked_at: int
+    faults: tuple[str, ...] = ()
+
+    @property
+    def holds(self) -> bool:
+        return not self.faults
+
+
+@dataclass(frozen=True)
+class Audit:
+    """What an audit of one project found; `head` is the digest that an anchor would keep elsewhere."""
+
+    project: str
+    head: str
+    entries: int
+    checks: tuple[Check, ...]
+
+    @property
+    def consistent(self) -> bool:
+        return all(check.holds for check in self.checks)
+
+    @property
+    def words(self) -> str:
+        return "consistent, not anchored" if self.consistent else "NOT consistent"
+
+
+def verify(store: Store, project: str) -> Audit:
+    """Audit one project."""
+    with store.database.read() as tx:
+        chain = journal.verify(tx, project)
+        entries = journal.entries(tx, project)
+        broken = () if chain.consistent else (f"entry {chain.broken_at}: {chain.reason}",)
+        checks = [Check("journal chain", chain.entries, broken), _records(tx, project, entries)]
+    checks += [_blobs(store, entries), _segments(store, project)]
+    return Audit(project, chain.head, chain.entries, tuple(checks))
+
+
+def _records(tx: Transaction, project: str, entries: Sequence[Entry]) -> Check:
+    announced = {entry.subject: entry for entry in entries if entry.kind in ANNOUNCED}
+    faults: list[str] = []
+    rows: dict[str, sa.Row[Any]] = {}
+    for table in dict.fromkeys(table for table, _ in ANNOUNCED.values()):
+        found = tx.execute(sa.select(table).where(table.c.project == project))
+        rows |= {row.id: row for row in found}
+    for name, entry in announced.items():
+        faults += _differences(entry, rows.get(name), ANNOUNCED[entry.kind][1])
+    faults += [f"{name}: no entry of the journal announced it" for name in rows if name not in announced]
+    return Check("records against the journal", len(announced), tuple(faults[:SHOWN_FAULTS]))
+
+
+def _differences(entry: Entry, row: sa.Row[Any] | None, columns: Mapping[str, str]) -> Iterator[str]:
+    name = f"{entry.kind} {entry.subject}"
+    if row is None:
+        yield f"{name}: the record is gone"
+        return
+    for said, column in columns.items():
+        if said in entry.body and entry.body[said] != row._mapping[column]:
+            yield f"{name}: {column} is {row._mapping[column]!r}, the journal says {entry.body[said]!r}"
+
+
+def _blobs(store: Store, entries: Sequence[Entry]) -> Check:
+    named = {
+        entry.body[name]: f"{entry.kind} {entry.subject}"
+        for entry in entries
+        if entry.kind in ANNOUNCED
+        for name in BLOBS
+        if str(entry.body.get(name, "")).startswith("b3:")
+    }
+    faults = []
+    for digest, owner in named.items():
+        try:
+            store.blobs.get(digest)
+        except (NotFound, Damaged) as error:
+            faults.append(f"blob {digest[:15]}… of {owner}: {error.what}")
+    return Check("blobs that the journal names", len(named), tuple(faults[:SHOWN_FAULTS]))
+
+
+def _segments(store: Store, project: str) -> Check:
+    sealed = [one for one in calls.catalogue(store).values() if one.project == project]
+    endpoints = {one.endpoint for one in sealed} | {one.policy.endpoint for one in routing.endpoints(store, project)}
+    faults = [
+        f"segment {fault.segment}: {fault.reason}"
+        for endpoint in sorted(endpoints)
+        for fault in sealing.verify(store, endpoint)
+    ]
+    return Check("sealed segments of the prediction log", len(sealed), tuple(faults[:SHOWN_FAULTS]))

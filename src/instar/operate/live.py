@@ -1,0 +1,114 @@
+"""What answers, now or at any time: read from the policy revisions, the only truth about it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from instar.core.errors import NotFound
+from instar.core.store import Store
+from instar.operate.rollout import Rollout, rollouts
+from instar.release import registry
+from instar.serve import routing
+from instar.serve.routing import Revision
+
+
+@dataclass(frozen=True)
+class Answering:
+    """One version's part in what answers: `share` of the calls in per cent, 0 for a shadow."""
+
+    version: str
+    id: str
+    bundle: str
+    role: str
+    share: float
+
+
+@dataclass(frozen=True)
+class Live:
+    """What answered at an endpoint at one moment of event time.
+
+    Attributes:
+        policy: Number of the policy revision; `revision` is its id.
+        since: When it took effect, by whom (`actor`) and why (`cause`).
+        rollout: Id of the rollout that ran, and `stage` where it stands.
+    """
+
+    endpoint: str
+    at: datetime
+    policy: int
+    revision: str
+    since: datetime
+    actor: str
+    cause: str
+    answering: tuple[Answering, ...]
+    rollout: str | None = None
+    stage: str | None = None
+
+
+def live(store: Store, project: str, at: datetime | None = None, endpoint: str | None = None) -> list[Live]:
+    """What answered at `at` (event time; now by default), for each endpoint of the project or the one named.
+
+    Endpoints that did not exist yet are left out.
+
+    Raises:
+        NotFound: The project has no endpoint of that name.
+    """
+    moment = at or store.clock.event()
+    names = [one.policy.endpoint for one in routing.endpoints(store, project)]
+    if endpoint is not None and endpoint not in names:
+        raise NotFound("the project has no such endpoint", subject=endpoint, found=", ".join(names) or "none")
+    found = []
+    for name in names if endpoint is None else [endpoint]:
+        revision = routing.as_of(store, name, moment)
+        if revision is not None:
+            found.append(_live(store, project, revision, moment))
+    return found
+
+
+def champion_of(store: Store, endpoint: str, alias: str) -> int | None:
+    """The version that `champion` or `challenger` names now, from the endpoint's policy; for `registry.find`."""
+    revision = routing.current(store, endpoint)
+    if revision is None:
+        return None
+    if alias == "champion":
+        return revision.policy.champion
+    canary = revision.policy.canary
+    candidates = [one.version for one in revision.policy.shadows if one.role == "candidate"]
+    return canary.version if canary is not None else next(iter(candidates), None)
+
+
+def _live(store: Store, project: str, revision: Revision, moment: datetime) -> Live:
+    policy = revision.policy
+    share = policy.canary.share if policy.canary else 0.0
+    parts: list[tuple[int, str, float]] = []
+    if policy.champion is not None:
+        parts.append((policy.champion, "champion", 100.0 - share))
+    if policy.canary is not None:
+        parts.append((policy.canary.version, "canary", share))
+    parts += [(one.version, one.role, 0.0) for one in policy.shadows]
+    answering = []
+    for number, role, part in parts:
+        bundle = revision.bundles[number]
+        known = registry.of_bundle(store, project, policy.endpoint, bundle)
+        answering.append(Answering(f"{policy.endpoint}@{number}", known.id if known else "", bundle, role, part))
+    walked = _rollout_at(store, project, policy.endpoint, moment)
+    return Live(
+        policy.endpoint,
+        moment,
+        policy.number,
+        revision.id,
+        revision.event_at,
+        revision.actor,
+        revision.cause,
+        tuple(answering),
+        walked.id if walked else None,
+        ("canary" if policy.canary else "shadow") if walked else None,
+    )
+
+
+def _rollout_at(store: Store, project: str, endpoint: str, moment: datetime) -> Rollout | None:
+    for one in rollouts(store, project, endpoint):
+        if one.started_at <= moment and (one.ended_at is None or moment < one.ended_at):
+            return one
+    return None
