@@ -9,9 +9,10 @@ from instar.core import journal as journals
 from instar.core.errors import NotFound
 from instar.core.store import Store
 from instar.data import versions
+from instar.interfaces.api.operate import log_of
 from instar.interfaces.api.routes import Reply, Request
-from instar.interfaces.console.render import redirect, url
-from instar.operate import actions, rollout
+from instar.interfaces.console.render import redirect, report_url, url
+from instar.operate import actions, rollout, trace
 from instar.operate import alerts as records
 from instar.release import registry
 from instar.release.approval import approvals
@@ -40,6 +41,27 @@ def journal(request: Request) -> dict[str, Any]:
     return {"project": project, "entries": found, "older": older}
 
 
+def prediction(request: Request) -> dict[str, Any]:
+    """One prediction: what was asked and answered, what became of it, and the way back to the rows of bronze."""
+    store, project = request.app.store, request.path["project"]
+    name = f"{request.path['call']}/{request.path['row']}"
+    found = trace.backward(store, log_of(store), project, name)
+    policies = [hop.facts["endpoint"] for hop in found.walk() if hop.kind == "prediction"]
+    known = {one.policy.endpoint for one in routing.endpoints(store, project)}
+    if not known.issuperset(policies):
+        raise NotFound("there is no such prediction in this project", subject=name)
+    return {"project": project, "prediction": name, "trace": found.as_json()}
+
+
+def traced(request: Request) -> dict[str, Any]:
+    """The trace of any record: back to its causes, or with `?forward=1` to all that it touched."""
+    store, project, name = request.app.store, request.path["project"], request.query.get("id", "")
+    forward = request.query.get("forward", "") not in ("", "0", "false")
+    walk = trace.forward if forward else trace.backward
+    found = walk(store, log_of(store), project, name)
+    return {"project": project, "id": name, "forward": forward, "trace": found.as_json()}
+
+
 def find(request: Request) -> Reply:
     """Console: from what somebody typed to the page of that record."""
     return _see(request.app.store, request.path["project"], request.query.get("id", "").strip())
@@ -52,6 +74,8 @@ def record(request: Request) -> Reply:
 
 def _see(store: Store, project: str, name: str) -> Reply:
     kind, mark, _ = name.partition("_" if "_" in name[:6] else ":")
+    if kind == "eval" and mark:
+        return redirect(report_url(project, name))
     way = WAYS.get(kind) if mark else None
     if way is not None:
         return redirect(url(project, *way(store, project, name)))
@@ -119,7 +143,6 @@ WAYS: dict[str, Callable[[Store, str, str], tuple[object, ...]]] = {
     "exec": lambda store, project, name: ("executions", name),
     "mver": _model_version,
     "b3": _digest,
-    "eval": lambda store, project, name: ("evaluations", name, "report"),
     "appr": _approval,
     "prev": _revision,
     "roll": _rollout,

@@ -44,10 +44,11 @@ routes: list[Route] = [
     *page("/{project}/runs/{run}", "run.html", train.run),
     *page("/{project}/models", "models.html", release.models),
     *page("/{project}/models/{model}/{number}", "version.html", release.version),
-    *shown("/{project}/evaluations/{evaluation}/report", release.report),
     *page("/{project}/endpoints/{endpoint}", "endpoint.html", serve.endpoint),
     *page("/{project}/alerts", "alerts.html", operate.alerts),
     *page("/{project}/journal", "journal.html", operate.journal),
+    *page("/{project}/predictions/{call}/{row}", "prediction.html", operate.prediction),
+    *page("/{project}/trace", "trace.html", operate.traced),
     *shown("/{project}/find", operate.find),
     *shown("/{project}/records/{id}", operate.record),
 ]

@@ -7,21 +7,13 @@ from typing import Any
 import msgspec
 
 from instar.core import lineage
-from instar.core.errors import NotFound
 from instar.core.store import Store
 from instar.evaluate.evaluation import Evaluation, evaluations, get_evaluation
-from instar.interfaces.api.routes import Reply, Request
+from instar.interfaces.api.routes import Request
 from instar.interfaces.console import plan
-from instar.interfaces.console.render import PAGE_HEADERS
 from instar.release import registry
 from instar.release.card import card
 from instar.serve import routing
-
-# A report is a page of its own with its style inside; it may run nothing and reach nothing.
-REPORT_HEADERS = {
-    **PAGE_HEADERS,
-    "content-security-policy": "sandbox; default-src 'none'; style-src 'unsafe-inline'; img-src data:; frame-ancestors 'none'",
-}
 
 
 def models(request: Request) -> dict[str, Any]:
@@ -90,11 +82,3 @@ def version(request: Request) -> dict[str, Any]:
 
 def _report(store: Store, evaluation: Evaluation) -> Any:
     return msgspec.json.decode(store.blobs.get(evaluation.report_json))
-
-
-def report(request: Request) -> Reply:
-    """Console: the report of one evaluation as it was kept."""
-    found = get_evaluation(request.app.store, request.path["evaluation"])
-    if found.project != request.path["project"]:
-        raise NotFound("there is no such evaluation in this project", subject=found.id)
-    return Reply(request.app.store.blobs.get(found.report_html), 200, "text/html; charset=utf-8", REPORT_HEADERS)

@@ -100,6 +100,11 @@ def url(*parts: object) -> str:
     return "/".join([ROOT, *(quote(str(part), safe="@") for part in parts)])
 
 
+def report_url(project: str, evaluation: str) -> str:
+    """Where the API shows the kept report of an evaluation, shut in by a policy of its own."""
+    return f"/api/projects/{quote(project)}/evaluations/{quote(evaluation)}/report"
+
+
 @cache
 def _environment() -> jinja2.Environment:
     environment = jinja2.Environment(
@@ -109,9 +114,9 @@ def _environment() -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.globals["url"] = url
+    environment.globals.update(url=url, report_url=report_url)
     environment.filters.update(when=when, day=day, figure=figure, percent=percent, short=short, span=span, plain=plain)
-    environment.filters.update(bytes=size, headline=headline, pretty=pretty)
+    environment.filters.update(bytes=size, headline=headline, pretty=pretty, facts_line=facts_line)
     return environment
 
 
@@ -212,6 +217,15 @@ def headline(body: Mapping[str, Any]) -> str:
     """The few facts of a journal entry that say most, on one line."""
     facts = [f"{name.replace('_', ' ')} {body[name]}" for name in HEADLINES if body.get(name) not in (None, "", [], {})]
     return ", ".join(facts[:4]) or ", ".join(sorted(body))
+
+
+def facts_line(facts: Mapping[str, Any], length: int = 110) -> str:
+    """The first facts of a record that are short, on one line."""
+    shown = [
+        f"{name.replace('_', ' ')} {value}" for name, value in facts.items() if isinstance(value, str | int | float)
+    ]
+    line = ", ".join(text for text in shown if len(text) < 60)
+    return line if len(line) <= length else line[:length].rsplit(",", 1)[0] + ", …"
 
 
 def pretty(value: Any) -> str:
