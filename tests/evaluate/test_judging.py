@@ -153,6 +153,22 @@ def test_the_report_is_one_page_and_one_document(store: Store) -> None:
     assert [check["name"] for check in document["checks"]] == [check.name for check in found.verdict.checks]
 
 
+def test_the_reports_format_is_kept(store: Store) -> None:
+    # Programs read it by these names; a change of them is a new format number.
+    found = judged(store, make_bundle(store), make_bundle(store, noise=0.6, recipe="rule"))
+    document = msgspec.json.decode(store.blobs.get(found.report_json))
+    assert sorted(document) == [
+        "bundle", "calibration", "candidate", "cause", "checks", "contract", "difference", "evaluation", "event_at", "format",
+        "judged_as", "latency", "left_out", "metrics", "opponent", "parity", "problem", "project", "reason", "relation", "rows",
+        "slices", "split", "table_version", "unit", "verdict",
+    ]  # fmt: skip
+    assert sorted(document["checks"][0]) == ["asked", "blocking", "found", "name", "state", "why"]
+    assert sorted(document["metrics"]["champion"]) == [
+        "accuracy", "auc", "brier", "cost", "decided_positive", "f1", "log_loss", "positives", "precision", "recall",
+    ]  # fmt: skip
+    assert sorted(document["slices"][0]) == ["candidate", "difference", "opponent", "rows", "slice"]
+
+
 def test_names_from_data_are_escaped_in_the_page(store: Store) -> None:
     cut = parts()
     marked = cut.judge.with_columns(carrier=pl.lit("<script>alert(1)</script>"))

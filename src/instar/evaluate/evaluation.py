@@ -80,6 +80,13 @@ class Evaluation:
     event_at: datetime
 
 
+def document(evaluation: Evaluation) -> dict[str, Any]:
+    """An evaluation as JSON values."""
+    times = {"created_at": evaluation.created_at.isoformat(), "event_at": evaluation.event_at.isoformat()}
+    verdict = {**asdict(evaluation.verdict), "reason": evaluation.verdict.reason}
+    return {**evaluation.__dict__, "verdict": verdict, **times}
+
+
 def record(
     store: Store,
     evaluation: Evaluation,

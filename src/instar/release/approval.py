@@ -113,6 +113,13 @@ class Waiver:
     event_at: datetime
 
 
+def document(approval: Approval) -> dict[str, Any]:
+    """An approval as JSON values."""
+    ends = approval.expires_at.isoformat() if approval.expires_at else None
+    times = {"created_at": approval.created_at.isoformat(), "event_at": approval.event_at.isoformat()}
+    return {**approval.__dict__, "expires_at": ends, **times}
+
+
 def decide(
     store: Store,
     version: ModelVersion,

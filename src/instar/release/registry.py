@@ -107,6 +107,12 @@ class ModelVersion:
         return f"{self.model}@{self.number}"
 
 
+def document(version: ModelVersion) -> dict[str, Any]:
+    """A version as JSON values, for listings."""
+    times = {"created_at": version.created_at.isoformat(), "event_at": version.event_at.isoformat()}
+    return {"version": version.name, **version.__dict__, **times}
+
+
 def register(
     store: Store,
     project: str,

@@ -1,0 +1,258 @@
+"""The commands of release: `instar models ls|show|card|report|alias`, `instar evaluate`, `instar approve`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from instar.release.registry import ModelVersion
+
+AS_JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+
+
+@click.group("models")
+def models() -> None:
+    """List and show model versions, their cards and reports."""
+
+
+@models.command("ls")
+@click.argument("model", required=False)
+@AS_JSON
+@click.pass_obj
+def list_models(folder: str | None, model: str | None, as_json: bool) -> None:
+    """Every model version of the project, or those of MODEL."""
+    from instar.app import open_app
+    from instar.core.errors import NotFound
+    from instar.operate.review import names_of
+    from instar.release import registry
+
+    with open_app(folder) as app:
+        found = registry.versions(app.store, app.project.name, model)
+        if model is not None and not found:
+            raise NotFound("there is no such model", subject=f"model {model}", next_step="List them: instar models ls")
+        names = {one: names_of(app.store, app.project.name, one) for one in {v.model for v in found}}
+    listed = [{**registry.document(one), "aliases": names[one.model].get(one.number, [])} for one in found]
+    if as_json:
+        click.echo(json.dumps(listed, indent=2))
+    elif not listed:
+        click.echo("no model versions yet; `instar run` makes and registers them")
+    else:
+        header = ["version", "state", "names", "origin", "evaluation", "registered", "by", "bundle"]
+        _table(header, [_row(one, names[one.model].get(one.number, [])) for one in found])
+
+
+@models.command("show")
+@click.argument("version")
+@AS_JSON
+@click.pass_obj
+def show(folder: str | None, version: str, as_json: bool) -> None:
+    """One version (such as delay@3 or delay@champion) and what its gates found."""
+    from instar.app import open_app
+    from instar.operate.review import find_version
+    from instar.release.card import card
+
+    with open_app(folder) as app:
+        facts = card(app.store, find_version(app.store, app.project.name, version), app.project)
+    if as_json:
+        click.echo(json.dumps(facts, indent=2))
+    else:
+        _print_version(facts)
+
+
+@models.command("card")
+@click.argument("version")
+@AS_JSON
+@click.pass_obj
+def show_card(folder: str | None, version: str, as_json: bool) -> None:
+    """The model card of one version, in Markdown."""
+    from instar.app import open_app
+    from instar.operate.review import find_version
+    from instar.release.card import card, to_markdown
+
+    with open_app(folder) as app:
+        facts = card(app.store, find_version(app.store, app.project.name, version), app.project)
+    click.echo(json.dumps(facts, indent=2) if as_json else to_markdown(facts), nl=as_json)
+
+
+@models.command("report")
+@click.argument("version")
+@click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
+@click.pass_obj
+def write_report(folder: str | None, version: str, file: Path) -> None:
+    """Write the report of a version's evaluation to FILE: a page, or JSON when its name ends in .json."""
+    from instar.app import open_app
+    from instar.core.errors import NotFound
+    from instar.evaluate.evaluation import get_evaluation
+    from instar.operate.review import find_version
+
+    with open_app(folder) as app:
+        found = find_version(app.store, app.project.name, version)
+        if found.evaluation is None:
+            raise NotFound(
+                "it was never evaluated", subject=found.name, next_step=f"Judge it: instar evaluate {found.name}"
+            )
+        evaluation = get_evaluation(app.store, found.evaluation)
+        digest = evaluation.report_json if file.suffix == ".json" else evaluation.report_html
+        file.write_bytes(app.store.blobs.get(digest))
+    click.echo(f"{found.name}: {evaluation.verdict.state}, report in {file}")
+
+
+@models.command("alias")
+@click.argument("model")
+@click.argument("name")
+@click.argument("number", type=click.IntRange(1), required=False)
+@click.pass_obj
+def set_alias(folder: str | None, model: str, name: str, number: int | None) -> None:
+    """Point NAME at version NUMBER of MODEL; without a number the name is taken away."""
+    from instar.app import open_app
+    from instar.release import registry
+
+    with open_app(folder) as app:
+        registry.set_alias(app.store, app.project.name, model, name, number)
+    click.echo(f"{model}@{name} is {model}@{number}" if number else f"{model}@{name} is no more")
+
+
+@click.command("evaluate")
+@click.argument("version")
+@AS_JSON
+@click.pass_obj
+def evaluate(folder: str | None, version: str, as_json: bool) -> None:
+    """Judge VERSION by the gates of its problem, on the newest data, against what answers today."""
+    from instar.app import open_app
+    from instar.evaluate.evaluation import document
+    from instar.operate.review import find_version, judge_again
+
+    with open_app(folder) as app:
+        found = judge_again(app.loop(), find_version(app.store, app.project.name, version))
+    if as_json:
+        click.echo(json.dumps(document(found), indent=2))
+        return
+    click.echo(f"{found.verdict.state}: {found.verdict.reason} ({found.id})")
+    _print_checks(document(found)["verdict"]["checks"])
+
+
+@click.command("approve")
+@click.argument("version")
+@click.option("--note", default="", help="What you want on the record.")
+@click.option("--expires-at", default=None, metavar="TIME", help="End of the approval (RFC 3339); default none.")
+@click.option(
+    "--waive", "gate", default=None, metavar="GATE", help="Pass over this gate; needs --note and --expires-at."
+)
+@AS_JSON
+@click.pass_obj
+def approve(
+    folder: str | None, version: str, note: str, expires_at: str | None, gate: str | None, as_json: bool
+) -> None:
+    """Approve VERSION on its evidence, by the policy of its problem."""
+    from instar.app import open_app
+    from instar.core.errors import BadInput
+    from instar.evaluate.evaluation import get_evaluation
+    from instar.operate import review
+    from instar.release import approval
+
+    ends = _moment(expires_at) if expires_at else None
+    with open_app(folder) as app:
+        found = review.find_version(app.store, app.project.name, version)
+        if gate is not None:
+            if ends is None or found.evaluation is None:
+                raise BadInput(
+                    "a waiver needs an evaluated version, a reason and an end",
+                    subject=found.name,
+                    asked="--note and --expires-at",
+                )
+            approval.waive(app.store, get_evaluation(app.store, found.evaluation), gate, note, ends)
+        given = review.approve(app.store, app.project, found, note=note, expires_at=ends)
+    if as_json:
+        click.echo(json.dumps(approval.document(given), indent=2))
+    else:
+        click.echo(f"{found.name} is approved by {given.approved_by} ({given.id})")
+
+
+def _row(version: ModelVersion, names: list[str]) -> list[str]:
+    return [
+        version.name, version.state, ", ".join(names), version.origin, version.evaluation or "-",
+        f"{version.created_at:%Y-%m-%d %H:%M}", version.registered_by, version.bundle[:15],
+    ]  # fmt: skip
+
+
+def _print_version(facts: dict[str, Any]) -> None:
+    model, data = facts["model"], facts["data"]
+    lines = [
+        ("version", f"{facts['version']} ({facts['id']}), {facts['state']}"),
+        ("known as", ", ".join(facts["aliases"])),
+        ("origin", f"{facts['origin']}, registered by {facts['registered_by']} on {facts['created_at'][:16]}"),
+        ("refit of", facts["refit_of"]),
+        ("barred", f"until {facts['barred_until']}" if facts["barred_until"] else None),
+        ("bundle", model["bundle"]),
+        ("run", model["run"]),
+        (
+            "step",
+            f"{model['step']}, {', '.join(f'{k}={v}' for k, v in model['parameters'].items()) or 'no parameters'}",
+        ),
+        ("form", f"{model['form']}{', ' + model['unportable'] if model['unportable'] else ''}"),
+        ("threshold", f"{model['threshold']:.4g}"),
+        ("fitted on", f"{data['rows']} rows of {data['fitted_on']}, {data['from']} to {data['until']}"),
+        *(
+            ("approval", f"{one['state']} by {one['approved_by'] or 'nobody yet'}, {one['id']}")
+            for one in facts["approvals"]
+        ),
+    ]
+    for name, value in lines:
+        if value:
+            click.echo(f"{name:<12} {value}")
+    found = facts["evaluation"]
+    if found is None:
+        click.echo(f"{'evaluation':<12} none; judge it: instar evaluate {facts['version']}")
+        return
+    click.echo(f"{'evaluation':<12} {found['verdict']}: {found['reason']} ({found['id']})\n")
+    _print_checks(found["checks"])
+    click.echo()
+    rows = [
+        [name, *(_number(value[key]) for key in ("value", "low", "high"))] for name, value in found["metrics"].items()
+    ]
+    _table(["metric", "value", "low", "high"], rows)
+
+
+def _print_checks(checks: list[dict[str, Any]]) -> None:
+    rows = [[check["name"], check["state"], check["found"], check["asked"]] for check in checks]
+    _table(["gate", "state", "found", "asked for"], rows)
+
+
+def _table(header: list[str], rows: list[list[str]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in header:
+        table.add_column(name, overflow="fold")
+    for row in rows:
+        table.add_row(*row)
+    console = Console(highlight=False, markup=False)
+    # Lines of a pipe are read by programs: they are never folded.
+    console = console if console.is_terminal else Console(highlight=False, markup=False, width=400)
+    console.print(table)
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4f}"
+
+
+def _moment(text: str) -> datetime:
+    from datetime import UTC, datetime
+
+    from instar.core.errors import BadInput
+
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError as error:
+        raise BadInput("that is no time", found=text, asked="RFC 3339, such as 2026-01-31T00:00:00Z") from error
+    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+
+
+commands: dict[str, click.Command] = {"models": models, "evaluate": evaluate, "approve": approve}

@@ -1,0 +1,107 @@
+"""A person looks at a version outside the loop: finds it by any name, has it judged anew, approves it.
+
+The loop does this by itself for what it fits (`proposal`); here somebody asks for one version, on the newest data.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from instar.core.errors import BadInput, Conflict
+from instar.core.store import Store
+from instar.data import tables
+from instar.evaluate.evaluation import Evaluation, get_evaluation
+from instar.evaluate.judging import Opponent, evaluate
+from instar.evaluate.split import cut
+from instar.operate import live
+from instar.operate.proposal import Loop, champion_of, known_rows
+from instar.plan.project import Project
+from instar.release import approval, registry, scan
+from instar.release.registry import ModelVersion
+from instar.train.bundle import load_manifest
+
+
+def find_version(store: Store, project: str, ref: str) -> ModelVersion:
+    """The version that a reference names; `champion` and `challenger` follow from the endpoint's policy.
+
+    Raises:
+        NotFound: Nothing has that name.
+    """
+    return registry.find(store, project, ref, lambda model, name: live.champion_of(store, model, name))
+
+
+def names_of(store: Store, project: str, model: str) -> dict[int, list[str]]:
+    """All names of a model's versions by number: those that follow from the policy first, then the aliases."""
+    named: dict[int, list[str]] = {}
+    for name in registry.DERIVED:
+        number = live.champion_of(store, model, name)
+        if number is not None:
+            named.setdefault(number, []).append(name)
+    for name, number in registry.aliases(store, project, model).items():
+        named.setdefault(number, []).append(name)
+    return named
+
+
+def judge_again(loop: Loop, version: ModelVersion, cause: str = "user") -> Evaluation:
+    """Evaluate a registered version on the newest version of its gold table, against what answers today.
+
+    An approved version keeps the evidence that it was approved on; any other refers to this one from now on.
+
+    Raises:
+        BadInput: The contract has no problem of the model's name.
+    """
+    store = loop.store
+    problem = loop.project.contract.problem.get(version.model)
+    if problem is None or loop.project.name != version.project:
+        raise BadInput(
+            "the contract has no problem of that name, so there are no gates to judge it by",
+            subject=version.name,
+            asked=", ".join(loop.project.contract.problem),
+            next_step="Evaluate it in the project whose problem it solves.",
+        )
+    manifest = load_manifest(store.blobs, version.bundle)
+    source = tables.get(store, version.project, manifest.fitted_on)
+    newest = tables.latest(store, version.project, source.table) or source
+    rows, event_time = known_rows(loop, problem, manifest, newest)
+    champion = champion_of(loop, version.model)
+    beaten = champion if champion is not None and champion.id != version.id else None
+    found = evaluate(
+        store,
+        version.project,
+        version.model,
+        problem,
+        bundle=version.bundle,
+        table_version=newest.id,
+        cut=cut(rows, problem.split, event_time),
+        event_time=event_time,
+        champion=Opponent(beaten.bundle, beaten.name) if beaten else None,
+        inspect=scan.admit,
+        contract=loop.project.revision,
+        cause=cause,
+    )
+    if version.state != "approved":
+        registry.register(
+            store, version.project, version.model, bundle=version.bundle, origin=version.origin, evaluation=found.id
+        )
+    return found
+
+
+def approve(
+    store: Store, project: Project, version: ModelVersion, *, note: str = "", expires_at: datetime | None = None
+) -> approval.Approval:
+    """Approve a version on the evidence that it refers to, by the policy of its problem.
+
+    Raises:
+        Conflict: It was never evaluated.
+        GateFailed, Blocked, NotAllowed: As `approval.decide`.
+    """
+    if version.evaluation is None:
+        raise Conflict(
+            "there is no evidence to approve it on",
+            subject=version.name,
+            next_step=f"Judge it first: instar evaluate {version.name}",
+        )
+    problem = project.contract.problem.get(version.model)
+    policy = problem.retrain.approval if problem is not None else "automatic"
+    found = get_evaluation(store, version.evaluation)
+    return approval.decide(store, version, found, policy, note=note, expires_at=expires_at)
