@@ -4,12 +4,22 @@ from __future__ import annotations
 
 import html
 import re
+import subprocess
+import threading
+import time
+from pathlib import Path
 from typing import Any
 
 import pytest
+import uvicorn
 from starlette.testclient import TestClient
 
-from instar.interfaces.console import pages
+from instar.app import App
+from instar.core.errors import NotFound
+from instar.core.store import Store
+from instar.interfaces.api import server
+from instar.interfaces.console import operate, pages
+from instar.testing import NOON
 
 from .filled import NASTY, PROJECT
 
@@ -164,3 +174,82 @@ def test_every_asset_is_listed_and_served(console: TestClient) -> None:
     assert {file.name for file in (pages.HERE / "assets").iterdir()} == set(pages.ASSETS)
     for name in pages.ASSETS:
         assert console.get(f"/console/assets/{name}").status_code == 200
+
+
+CALL = "call_01J9ZZZZZZ000001000000000A"
+
+
+class OneCall:
+    """A prediction log that holds one prediction."""
+
+    def __init__(self, table_version: str) -> None:
+        self.table_version = table_version
+
+    def find(self, prediction: str) -> dict[str, Any]:
+        if prediction != f"{CALL}/0":
+            raise NotFound("the log has no such prediction", subject=prediction)
+        answers = [{"version": 2, "role": "champion", "score": 0.7, "decision": 1, "threshold": 0.25}]
+        return {
+            "prediction": prediction, "call": CALL, "row": 0, "at": NOON, "recorded_at": NOON, "caller": NASTY,
+            "endpoint": "delay", "policy": 3, "reason": "champion", "version": 2, "score": 0.7, "decision": 1,
+            "threshold": 0.25, "status": 200, "latency_us": 900, "entity": "p00003", "request_id": None,
+            "table_version": self.table_version, "inputs": {"weight": 0.2, "carrier": NASTY}, "answers": answers,
+        }  # fmt: skip
+
+
+def test_a_prediction_is_traced_to_its_rows(
+    console: TestClient, filled: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = OneCall(filled["gold"])
+    monkeypatch.setattr(operate, "log_of", lambda store: log)
+    path = f"{HERE}/predictions/{CALL}/0"
+    assert console.get(f"{HERE}/find?id={CALL}/0").headers["location"] == path
+    text = console.get(path).text
+    assert NASTY not in text
+    assert "Yes" in text
+    view = console.get(f"{path}.json").json()["trace"]
+    kinds = {hop["kind"] for hop in _walk(view)}
+    assert {"prediction", "call", "policy revision", "model version", "approval", "bundle", "run"} <= kinds
+    assert {hop["name"] for hop in _walk(view)} >= {"delay@2", "features@1", "parcels@2"}
+    assert console.get(f"{HERE}/predictions/{CALL}/1").status_code == 404
+    assert console.get(f"/console/elsewhere/predictions/{CALL}/0").status_code == 404
+
+
+def _walk(hop: dict[str, Any]) -> list[dict[str, Any]]:
+    return [hop, *(inner for one in hop["hops"] for inner in _walk(one))]
+
+
+def test_a_browser_draws_the_page_and_runs_its_scripts(
+    chromium: str, kept: Store, root: Path, filled: dict[str, Any], tmp_path: Path
+) -> None:
+    application = server.build(App(kept, root), pages.routes)
+    config = uvicorn.Config(application, host="127.0.0.1", port=0, log_level="warning", lifespan="off", ws="none")
+    running = uvicorn.Server(config)
+    thread = threading.Thread(target=running.run, daemon=True)
+    thread.start()
+    try:
+        while not running.started:
+            time.sleep(0.01)
+        port = running.servers[0].sockets[0].getsockname()[1]
+        dom = _dump(chromium, f"http://127.0.0.1:{port}{HERE}/endpoints/delay", tmp_path)
+    finally:
+        running.should_exit = True
+        thread.join(10)
+    assert "What answers" in dom
+    assert dom.count('class="line tone') == 4
+    # The module ran under the page's policy: it hangs a readout below each chart.
+    assert 'class="readout"' in dom
+    assert "Refused to" not in dom
+
+
+def _dump(chromium: str, address: str, folder: Path) -> str:
+    quiet = "--disable-gpu --disable-quic --no-first-run --disable-background-networking --disable-component-update"
+    command = [chromium, "--headless", "--no-sandbox", *quiet.split(), "--disable-sync", f"--user-data-dir={folder}"]
+    done = subprocess.run(
+        [*command, "--virtual-time-budget=3000", "--dump-dom", address],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    )
+    return done.stdout
