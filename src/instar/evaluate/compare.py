@@ -106,7 +106,10 @@ class PairedSums:
         return self.a - factor * self.b, max(squares, 0.0)
 
     def margin(self, factor: float = 1.0, level: float = LEVEL) -> Interval:
-        """Normal interval of the mean of `a - factor * b`, for one look at a sample fixed beforehand."""
+        """Normal interval of the mean of `a - factor * b`, for one look at a sample fixed beforehand.
+
+        It takes rows as independent: what many rows share (one bad day) makes it narrower than it should be.
+        """
         total, squares = self.difference(factor)
         return _normal(total, squares, self.n, level)
 

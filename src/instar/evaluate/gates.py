@@ -284,4 +284,4 @@ def _side(margin: Interval) -> State:
 
 
 def _bounds(margin: Interval) -> str:
-    return f"{margin.low:+.4f} to {margin.high:+.4f} around the limit, {margin.level:.1%} interval, {margin.n} rows"
+    return f"{margin.low:+.4f} to {margin.high:+.4f} from the limit, {margin.level:.1%} interval, {margin.n} rows"
