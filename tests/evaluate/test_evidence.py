@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 import polars as pl
 import pytest
-from tests.evaluate.bundles import INPUTS, PROBLEM, make_bundle, parts, table
 
 from instar.core.errors import ContractError, UnsafeModel
 from instar.core.store import Store
@@ -15,6 +14,7 @@ from instar.evaluate.scoring import load_scorer
 from instar.plan.cost import mean_cost
 from instar.release.scan import admit
 from instar.train.bundle import Column, Parity
+from tests.evaluate.bundles import INPUTS, PROBLEM, make_bundle, parts, table
 
 
 def test_costs_are_those_of_the_decisions_at_each_threshold(store: Store) -> None:

@@ -7,7 +7,6 @@ from dataclasses import replace
 import msgspec
 import polars as pl
 import pytest
-from tests.evaluate.bundles import INPUTS, PROBLEM, make_bundle, parts
 
 from instar.core import journal, lineage
 from instar.core.errors import NotFound
@@ -18,6 +17,7 @@ from instar.evaluate.judging import Opponent, evaluate, evaluate_refit
 from instar.evaluate.scoring import Scorer
 from instar.release.scan import admit
 from instar.train.bundle import Column, Parity
+from tests.evaluate.bundles import INPUTS, PROBLEM, make_bundle, parts
 
 
 def probe(scorer: Scorer, rows: object) -> Latency:

@@ -6,13 +6,13 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from tests.evaluate.bundles import PROBLEM, make_bundle, parts
 
 from instar.core.store import Store
 from instar.evaluate.evaluation import Evaluation
 from instar.evaluate.gates import Latency
 from instar.evaluate.judging import evaluate
 from instar.release.scan import admit
+from tests.evaluate.bundles import PROBLEM, make_bundle, parts
 
 Judge = Callable[..., Evaluation]
 

@@ -6,7 +6,6 @@ from dataclasses import replace
 from datetime import timedelta
 
 import pytest
-from tests.release.conftest import Judge
 
 from instar.core import journal, lineage
 from instar.core.clock import EventClock
@@ -15,6 +14,7 @@ from instar.core.identity import SYSTEM, Actor, Permission
 from instar.core.store import Store
 from instar.evaluate.evaluation import Evaluation
 from instar.release import approval, bars, registry
+from tests.release.conftest import Judge
 
 
 def registered(store: Store, found: Evaluation) -> registry.ModelVersion:

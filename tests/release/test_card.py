@@ -5,12 +5,12 @@ from __future__ import annotations
 from datetime import timedelta
 
 import msgspec
-from tests.evaluate.bundles import make_bundle
-from tests.release.conftest import Judge
 
 from instar.core.store import Store
 from instar.release import approval, bars, registry
 from instar.release.card import card, to_markdown
+from tests.evaluate.bundles import make_bundle
+from tests.release.conftest import Judge
 
 
 def test_the_card_of_an_approved_version(store: Store, judge: Judge) -> None:

@@ -12,14 +12,14 @@ import polars as pl
 import pytest
 from click.testing import CliRunner
 from starlette.testclient import TestClient
-from tests.evaluate.bundles import table
 
 from instar.app import App, open_app
 from instar.data.ingest import Delivery, land
-from instar.interfaces.api import server
+from instar.interfaces import control as server
 from instar.interfaces.api.release import routes
 from instar.interfaces.cli.release import commands
 from instar.operate import cycle
+from tests.evaluate.bundles import table
 
 CONTRACT = """
 [project]

@@ -6,14 +6,14 @@ import threading
 from dataclasses import replace
 
 import pytest
-from tests.evaluate.bundles import make_bundle
-from tests.release.conftest import Judge
 
 from instar.core import journal, lineage
 from instar.core.errors import BadInput, Conflict, NotAllowed, NotFound
 from instar.core.identity import Actor, Permission
 from instar.core.store import Store
 from instar.release import approval, registry
+from tests.evaluate.bundles import make_bundle
+from tests.release.conftest import Judge
 
 
 def register(store: Store, *, model: str = "delay", noise: float = 0.0, **changes: object) -> registry.ModelVersion:
