@@ -15,7 +15,6 @@ from starlette.testclient import TestClient
 
 from instar.app import App, open_app
 from instar.data.ingest import Delivery, land
-from instar.interfaces import control as server
 from instar.interfaces.api.release import routes
 from instar.interfaces.cli.release import commands
 from instar.operate import cycle
@@ -90,7 +89,7 @@ def api(root: Path) -> Iterator[TestClient]:
 
 
 def _served(app: App) -> Any:
-    return server.build(app, routes)
+    return control.build(app, routes)
 
 
 def instar(root: Path, *arguments: str) -> str:
