@@ -12,7 +12,6 @@ import time
 from pathlib import Path
 
 import pytest
-from small_kinds import FileKind, RecallingKind, kinds
 
 from instar.core import journal, lineage
 from instar.core.errors import BadInput, CheckFailed, Conflict, NotFound, PipelineError, StepFailed, UnknownTable
@@ -20,6 +19,7 @@ from instar.core.store import Store
 from instar.plan import executions, leases
 from instar.plan.runner import Event, Walk, execute, status, why
 from instar.testing import memory_store
+from tests.plan.small_kinds import FileKind, RecallingKind, kinds
 
 STEPS = """
 from instar import check, gold, model, silver, source

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from instar.core.store import Store
@@ -91,6 +91,30 @@ class StepStatus:
     @property
     def would_run(self) -> bool:
         return self.state in ("stale", "never", "failed", "running")
+
+    def record(self) -> dict[str, Any]:
+        """As JSON values, without the long list of what its key is made of."""
+        last = self.last
+        return {
+            "step": self.step,
+            "kind": self.kind,
+            "state": self.state,
+            "reasons": [{**asdict(reason), "text": reason.text} for reason in self.reasons],
+            "digest": self.digest,
+            "last": None
+            if last is None
+            else {
+                "execution": last.id,
+                "state": last.state,
+                "cause": last.cause,
+                "actor": last.actor,
+                "ref": last.ref,
+                "started": last.started.isoformat(),
+                "ended": last.ended.isoformat() if last.ended else None,
+                "error": last.error,
+            },
+            "unresolved": list(self.unresolved),
+        }
 
 
 def why(

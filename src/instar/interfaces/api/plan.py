@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
-
 import msgspec
 
 from instar.core import journal
@@ -34,7 +32,7 @@ def steps(request: Request) -> Reply:
     _own(request)
     app = request.app
     found = runner.status(app.store, app.project, app.pipeline, app.kinds())
-    return Reply([asdict(one) for one in found])
+    return Reply([one.record() for one in found])
 
 
 def _own(request: Request) -> None:
