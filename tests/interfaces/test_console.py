@@ -17,7 +17,7 @@ from starlette.testclient import TestClient
 from instar.app import App
 from instar.core.errors import NotFound
 from instar.core.store import Store
-from instar.interfaces.api import server
+from instar.interfaces import control as server
 from instar.interfaces.console import operate, pages
 from instar.testing import NOON
 

@@ -9,33 +9,30 @@ from instar.core.database import metadata
 OWNERS = (
     "instar.core.journal",
     "instar.core.lineage",
-    "instar.plan.project",
-    "instar.plan.runner",
-    "instar.data.tables",
-    "instar.data.ingest",
-    "instar.train.runs",
+    "instar.plan.executions",
+    "instar.plan.leases",
+    "instar.plan.revisions",
+    "instar.data.versions",
     "instar.train.bundles",
+    "instar.train.run_records",
     "instar.evaluate.evaluation",
-    "instar.release.registry",
     "instar.release.approval",
-    "instar.serve.routing",
+    "instar.release.bars",
+    "instar.release.registry",
     "instar.serve.calls",
-    "instar.operate.outcomes",
-    "instar.operate.monitor",
-    "instar.operate.alerts",
-    "instar.operate.rollout",
+    "instar.serve.routing",
     "instar.operate.actions",
+    "instar.operate.alerts",
+    "instar.operate.measurement",
+    "instar.operate.outcomes",
+    "instar.operate.rollout",
 )
 
 
 def load() -> None:
     """Import all owners of tables."""
     for module in OWNERS:
-        try:
-            importlib.import_module(module)
-        except ModuleNotFoundError as error:
-            if not str(error.name).startswith("instar"):
-                raise
+        importlib.import_module(module)
 
 
 __all__ = ["OWNERS", "load", "metadata"]

@@ -214,7 +214,7 @@ class Root:
         if self.control:
             place = ["--folder", str(self.folder), "--socket", str(routes.control_socket(self.folder))]
             project = ["--project", str(self.project)] if self.project is not None else []
-            self._children["control"] = Child("control", [*python, "instar.interfaces.api.server", *place, *project])
+            self._children["control"] = Child("control", [*python, "instar.interfaces.control", *place, *project])
 
     def _worker(self, name: str) -> Child:
         key = mask_key_file(routes.serve_folder(self.folder))

@@ -12,7 +12,7 @@ from instar.app import App
 from instar.core import errors, identity
 from instar.core.identity import Actor, Permission
 from instar.core.store import Store
-from instar.interfaces.api import server
+from instar.interfaces import control as server
 from instar.interfaces.api.routes import Reply, Request, Route
 from instar.interfaces.api.status import status_of
 

@@ -1,6 +1,8 @@
 """The control process: serves the API and the console over a Unix socket, to which gateways relay all but inference.
 
-python -m instar.interfaces.api.server --folder .instar --socket .instar/serve/control.sock --project .
+It also runs the project's controllers, unless `INSTAR_CONTROLLERS=off`: a replay moves event time, and turns by itself.
+
+    python -m instar.interfaces.control --folder .instar --socket .instar/serve/control.sock --project .
 """
 
 from __future__ import annotations
@@ -8,7 +10,10 @@ from __future__ import annotations
 import argparse
 import importlib
 import logging
-from collections.abc import Iterable
+import threading
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -22,10 +27,12 @@ from starlette.routing import Route as HttpRoute
 from instar.app import App, open_app
 from instar.core import identity
 from instar.core.errors import InstarError, MalformedRequest, NotAllowed, TooLarge
-from instar.core.identity import Permission
+from instar.core.identity import SYSTEM, Permission
+from instar.core.settings import read_settings
 from instar.core.telemetry import counter
 from instar.interfaces.api.routes import Reply, Request, Route
 from instar.interfaces.api.status import body_of, status_of
+from instar.operate import controllers
 
 log = logging.getLogger("instar.control")
 
@@ -109,6 +116,21 @@ def _describe(request: Request) -> Reply:
     return Reply({"openapi": "3.1.0", "info": {"title": "Instar", "version": "1"}, "paths": paths})
 
 
+@contextmanager
+def _controllers(app: App) -> Iterator[None]:
+    """Run the project's controllers beside the server."""
+    stop = threading.Event()
+    # Decisions that nobody makes by hand are the system's own, and the record says so.
+    loop = replace(app.loop(), store=replace(app.store, actor=SYSTEM))
+    thread = threading.Thread(target=controllers.run, args=(loop, stop), name="controllers", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join(timeout=30)
+
+
 def main() -> None:
     """Serve until the process is told to stop."""
     parser = argparse.ArgumentParser(description="Instar's control process")
@@ -119,7 +141,8 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s")
     with open_app(options.project or options.folder.parent, store_folder=options.folder) as app:
         options.socket.unlink(missing_ok=True)
-        uvicorn.run(build(app), uds=str(options.socket), log_level="warning", lifespan="off")
+        with _controllers(app) if read_settings().controllers else nullcontext():
+            uvicorn.run(build(app), uds=str(options.socket), log_level="warning", lifespan="off")
 
 
 if __name__ == "__main__":

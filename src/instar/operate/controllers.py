@@ -1,0 +1,45 @@
+"""The controllers: what turns the loop by itself while a server is up, one process at a time for each project.
+
+Every few seconds: seal closed segments of the prediction log, then look at rollouts, monitors, alerts and policies. All
+of it follows the record, so another process may take over after a crash, and nothing is decided twice.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+
+from instar.core.errors import InstarError
+from instar.operate import cycle
+from instar.operate.proposal import Loop
+from instar.plan import leases
+from instar.serve import sealing
+
+log = logging.getLogger("instar.controllers")
+
+EVERY_SECONDS = 10.0
+LEASE_WAIT_SECONDS = 2.0  # between two looks whether the other controller still lives
+
+
+def run(loop: Loop, stop: threading.Event, every_seconds: float = EVERY_SECONDS) -> None:
+    """Turn until `stop` is set, under the project's lease for controllers.
+
+    An error ends one look, not the loop: it is logged, and the next look sees the same record.
+    """
+    name = f"controllers/{loop.project.name}"
+    while not stop.is_set():
+        try:
+            with leases.hold(loop.store, name, timeout_seconds=LEASE_WAIT_SECONDS):
+                while not stop.wait(every_seconds):
+                    look(loop)
+        except InstarError as error:
+            log.info("controllers of %s wait: %s", loop.project.name, error.what)
+
+
+def look(loop: Loop) -> None:
+    """One look: seal, then tick."""
+    try:
+        sealing.seal(loop.store)
+        cycle.tick(loop)
+    except InstarError:
+        log.exception("a look at project %s failed; the next one tries again", loop.project.name)
