@@ -13,7 +13,15 @@ from typing import Any
 from instar.core.ids import digest
 from instar.serve.policy import Canary, Policy, Shadow
 from instar.serve.protocol import InputColumn, Signature
-from instar.serve.routes import PORTABLE, EndpointRoute, Snapshot, VersionRoute, bundle_folder, read_snapshot, write_snapshot
+from instar.serve.routes import (
+    PORTABLE,
+    EndpointRoute,
+    Snapshot,
+    VersionRoute,
+    bundle_folder,
+    read_snapshot,
+    write_snapshot,
+)
 
 COLUMNS = (
     InputColumn("distance", "FP64"),
@@ -55,7 +63,9 @@ def load(folder: Path) -> FakeModel:
     return FakeModel(spec["bias"], spec.get("quirk"))
 
 
-def version(store_folder: Path, number: int, *, bias: float = 0.0, quirk: str | None = None, native: bool = False) -> VersionRoute:
+def version(
+    store_folder: Path, number: int, *, bias: float = 0.0, quirk: str | None = None, native: bool = False
+) -> VersionRoute:
     """A version whose bundle lies where routes look for it."""
     spec = json.dumps({"bias": bias, "quirk": quirk, "native": native})
     bundle = digest(spec.encode())
@@ -90,6 +100,8 @@ def body(distance: float = 1000.0, **changes: Any) -> dict[str, Any]:
     values = {"distance": distance, "hour": 8, "carrier": "UA", "wind": None, "holiday": False, **changes}
     return {
         "inputs": [
-            {"name": c.name, "shape": [1], "datatype": c.datatype, "data": [values[c.name]]} for c in COLUMNS if c.name in values
+            {"name": c.name, "shape": [1], "datatype": c.datatype, "data": [values[c.name]]}
+            for c in COLUMNS
+            if c.name in values
         ]
     }

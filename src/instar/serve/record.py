@@ -57,7 +57,7 @@ class Schema(msgspec.Struct, frozen=True, array_like=True, tag=SCHEMA):
     columns: tuple[tuple[str, str, bool], ...]
 
 
-class Answer(msgspec.Struct, frozen=True, array_like=True):
+class Answer(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """What one version said on each row, whether or not it was returned.
 
     Attributes:
@@ -75,7 +75,7 @@ class Answer(msgspec.Struct, frozen=True, array_like=True):
     error: str | None = None
 
 
-class Work(msgspec.Struct, frozen=True, array_like=True):
+class Work(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """The part of a call's entry that the worker makes.
 
     Attributes:
@@ -99,7 +99,7 @@ class Work(msgspec.Struct, frozen=True, array_like=True):
     fallback: str | None = None
 
 
-class Call(msgspec.Struct, frozen=True, array_like=True, tag=CALL):
+class Call(msgspec.Struct, frozen=True, array_like=True, tag=CALL, gc=False):
     """One call, answered or failed.
 
     Attributes:
@@ -133,7 +133,7 @@ class Call(msgspec.Struct, frozen=True, array_like=True, tag=CALL):
     laters: int = 0
 
 
-class Later(msgspec.Struct, frozen=True, array_like=True, tag=LATER):
+class Later(msgspec.Struct, frozen=True, array_like=True, tag=LATER, gc=False):
     """Answers of shadows, and of a paired version in another process, which came after the call's own entry."""
 
     call: str
@@ -160,7 +160,7 @@ class Personal(msgspec.Struct, frozen=True, array_like=True):
     key: str | None = None
 
 
-class Frame(msgspec.Struct, frozen=True, array_like=True):
+class Frame(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """A record frame's payload."""
 
     sequence: int

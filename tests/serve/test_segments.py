@@ -1,0 +1,92 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from instar.core.errors import Damaged
+from instar.core.ids import call_id
+from instar.serve import segments
+from instar.serve.segments import MAGIC, BootLock, SegmentName
+
+payloads = st.lists(st.binary(max_size=60), max_size=8)
+
+
+def written(parts: list[bytes]) -> bytes:
+    return MAGIC + b"".join(map(segments.pack, parts))
+
+
+@settings(max_examples=60, deadline=None)
+@given(payloads, st.data())
+def test_a_torn_tail_loses_only_frames_that_were_not_whole(parts: list[bytes], data: st.DataObject) -> None:
+    whole = written(parts)
+    cut = data.draw(st.integers(len(MAGIC), len(whole)))
+    kept, end = segments.unpack(whole[:cut], len(MAGIC))
+    ends = [len(written(parts[:count])) for count in range(len(parts) + 1)]
+    count = sum(1 for at in ends[1:] if at <= cut)
+    assert [bytes(part) for part in kept] == parts[:count]
+    assert end == ends[count]
+
+
+@settings(max_examples=60, deadline=None)
+@given(payloads.filter(bool), st.data())
+def test_a_flipped_bit_ends_the_reading_before_it(parts: list[bytes], data: st.DataObject) -> None:
+    whole = bytearray(written(parts))
+    at = data.draw(st.integers(len(MAGIC), len(whole) - 1))
+    whole[at] ^= 1 << data.draw(st.integers(0, 7))
+    kept, end = segments.unpack(bytes(whole), len(MAGIC))
+    assert [bytes(part) for part in kept] == parts[: len(kept)]
+    assert end <= at
+
+
+@settings(max_examples=30, deadline=None)
+@given(parts=payloads, torn=st.binary(min_size=1, max_size=7))
+def test_recovery_cuts_the_torn_tail_and_nothing_else(
+    tmp_path_factory: pytest.TempPathFactory, parts: list[bytes], torn: bytes
+) -> None:
+    path = tmp_path_factory.mktemp("torn") / "one.seg"
+    path.write_bytes(written(parts) + torn)
+    assert segments.recover(path) == len(torn)
+    assert path.read_bytes() == written(parts)
+    assert segments.recover(path) == 0
+
+
+def test_reading_goes_on_where_it_stopped(tmp_path: Path) -> None:
+    path = tmp_path / "one.seg"
+    path.write_bytes(written([b"first"]))
+    first, end = segments.read(path)
+    with path.open("ab") as file:
+        file.write(segments.pack(b"second"))
+    second, last = segments.read(path, end)
+    assert [bytes(p) for p in (*first, *second)] == [b"first", b"second"]
+    assert last == path.stat().st_size
+
+
+def test_a_file_of_something_else_is_damage_and_an_unborn_one_is_not(tmp_path: Path) -> None:
+    path = tmp_path / "one.seg"
+    path.write_bytes(b"PAR1 and more")
+    with pytest.raises(Damaged):
+        segments.read(path)
+    path.write_bytes(MAGIC[:3])
+    assert segments.read(path) == ([], 0)
+
+
+def test_names_tell_the_place_and_match_call_ids(tmp_path: Path) -> None:
+    name = SegmentName("delay", 123_456_789, 7)
+    name.path(tmp_path).parent.mkdir()
+    name.path(tmp_path).touch()
+    (tmp_path / "delay" / "other.txt").touch()
+    assert segments.list_segments(tmp_path) == segments.list_segments(tmp_path, "delay") == [name]
+    assert segments.boot_letters(name.boot) == call_id(1, name.boot, 1)[15:21]
+
+
+def test_a_gateway_is_alive_while_it_holds_its_lock(tmp_path: Path) -> None:
+    lock = BootLock(tmp_path, 42)
+    assert segments.is_alive(tmp_path, 42)
+    assert segments.alive_boots(tmp_path) == [segments.boot_letters(42)]
+    lock.release()
+    assert not segments.is_alive(tmp_path, 42)
+    (tmp_path / "AAAAAA.lock").touch()  # left by a gateway that was killed
+    assert segments.alive_boots(tmp_path) == []
