@@ -15,6 +15,7 @@ from starlette.testclient import TestClient
 
 from instar.app import App, open_app
 from instar.data.ingest import Delivery, land
+from instar.interfaces import control
 from instar.interfaces.api.release import routes
 from instar.interfaces.cli.release import commands
 from instar.operate import cycle
