@@ -11,7 +11,8 @@ from instar.core import journal
 from instar.core.errors import ContractError, NotFound
 from instar.core.store import Store
 from instar.plan import revisions
-from instar.plan.project import find_root, load_project, parse_contract, record_contract, revision_of
+from instar.plan.project import find_root, load_project, parse_contract, revision_of
+from instar.plan.revisions import record_contract
 
 CONTRACT = """
 [project]

@@ -18,7 +18,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import msgspec
 
@@ -38,9 +38,6 @@ from instar.plan.contract import (
 )
 from instar.plan.cost import Cost
 
-if TYPE_CHECKING:
-    from instar.core.store import Store
-
 __all__ = [
     "Contract",
     "Cost",
@@ -57,7 +54,6 @@ __all__ = [
     "find_root",
     "load_project",
     "parse_contract",
-    "record_contract",
     "revision_of",
 ]
 
@@ -152,13 +148,6 @@ def parse_contract(text: str) -> Contract:
         )
     _prove(contract)
     return contract
-
-
-def record_contract(store: Store, project: Project) -> str:
-    """Put the contract into effect: journal objective, problems and costs, if they changed; returns the revision."""
-    from instar.plan import revisions  # loads the database's library, which reading a contract does not need
-
-    return revisions.record(store, project)
 
 
 def _read(wanted: Any, value: Any, path: str) -> Any:

@@ -47,7 +47,7 @@ class ContractRevision:
     recorded_at: datetime
 
 
-def record(store: Store, project: Project) -> str:
+def record_contract(store: Store, project: Project) -> str:
     """Put the project's contract into effect, unless it is already; returns its revision."""
     contract: dict[str, Any] = msgspec.to_builtins(project.contract)
 

@@ -132,7 +132,7 @@ def execute(
     wanted = None if targets is None else list(targets)
     order = pipeline.order(wanted)
     tell = on_event or (lambda event: None)
-    contract = revisions.record(store, project)
+    contract = revisions.record_contract(store, project)
 
     def on_wait(holder: leases.Holder) -> None:
         tell(Event("waiting", detail=f"{holder.actor} runs this pipeline in process {holder.pid}; waiting for its end"))

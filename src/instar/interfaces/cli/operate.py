@@ -242,7 +242,7 @@ def apply_command(project: str | None, as_json: bool) -> None:
     """Put the state of instar.toml into effect: journal it, finish what a crash left half done, publish the routes."""
     from instar.app import open_app
     from instar.operate import rollout_walk
-    from instar.plan.project import record_contract
+    from instar.plan.revisions import record_contract
     from instar.serve import snapshot
 
     with open_app(project) as app:
