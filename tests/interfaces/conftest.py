@@ -11,7 +11,8 @@ from starlette.testclient import TestClient
 
 from instar.app import App
 from instar.core.store import Store
-from instar.interfaces.api import release, server
+from instar.interfaces import control as server
+from instar.interfaces.api import release
 from instar.interfaces.console import pages
 from instar.testing import memory_store
 

@@ -38,7 +38,7 @@ def prepare(database: Database) -> None:
 def _format(tx: Transaction) -> int:
     if not sa.inspect(tx).has_table("store_format"):
         return 0
-    return tx.execute(sa.select(store_format.c.number)).scalar_one()
+    return int(tx.execute(sa.select(store_format.c.number)).scalar_one())
 
 
 def _upgrade(tx: Transaction) -> None:
