@@ -117,7 +117,7 @@ def tick(loop: Loop) -> Tick:
 def _look(loop: Loop, endpoint: str, problem: Problem, champion: ModelVersion) -> Tick:
     moved = _advance(loop, endpoint, problem)
     seen = monitor.Watched((), alerts.Changed())
-    if _window_passed(loop, endpoint, problem):
+    if _look_due(loop, endpoint, problem):
         reference = reference_of(loop, champion)
         seen = monitor.watch(loop.store, loop.project.name, endpoint, problem, loop.log, reference)
     retrained = _answer(loop, endpoint, problem, champion)
@@ -133,10 +133,10 @@ def _advance(loop: Loop, endpoint: str, problem: Problem) -> tuple[Moved, ...]:
     return () if decision.move is Move.WAIT else (Moved(moved, decision),)
 
 
-def _window_passed(loop: Loop, endpoint: str, problem: Problem) -> bool:
+def _look_due(loop: Loop, endpoint: str, problem: Problem) -> bool:
     with loop.store.database.read() as tx:
         last = measurement.recent(tx, endpoint, "errors", endpoint, 1)
-    return not last or loop.store.clock.event() - last[0].window_end >= problem.monitor.window
+    return not last or loop.store.clock.event() - last[0].window_end >= problem.monitor.every
 
 
 def reference_of(loop: Loop, champion: ModelVersion) -> Reference:
@@ -206,7 +206,9 @@ def _last_training(loop: Loop, endpoint: str) -> datetime | None:
     done = actions.actions(loop.store, loop.project.name, endpoint=endpoint, kind=RETRAIN)
     if done:
         return done[0].requested_at
-    made = [one for one in registry.versions(loop.store, loop.project.name, endpoint) if one.origin != "baseline"]
+    # What somebody fitted by hand, beside the loop, is no training of the loop's.
+    versions = registry.versions(loop.store, loop.project.name, endpoint)
+    made = [one for one in versions if one.origin in ("recipe", "refit")]
     return made[-1].event_at if made else None
 
 
