@@ -35,6 +35,7 @@ target = "late"
 metric = "cost"
 cost = { false_negative = 3.0, false_positive = 1.0, unit = "EUR" }
 privacy = { driver = "personal", line = "public" }
+nullable = ["line"]
 split = { by = "event_time", decide = "10d", judge = "10d", min_rows = 20 }
 outcome = { due = "1d" }
 """

@@ -162,6 +162,8 @@ class Problem(Section, frozen=True, kw_only=True):
         features: `"all"` (all but key, event time, created time and target) or the columns' names.
         split, outcome, gates, rollout, retrain, monitor: The sections of the same names.
         privacy: Privacy class of columns that are not internal.
+        nullable: Features that a call may leave out although none was missing when the model was fitted; those that
+            were missing then may be left out in any case.
     """
 
     task: Literal["binary"]
@@ -177,6 +179,7 @@ class Problem(Section, frozen=True, kw_only=True):
     retrain: Retrain = Retrain()
     monitor: Monitor = Monitor()
     privacy: dict[str, Literal["public", "internal", "personal"]] = {}
+    nullable: tuple[str, ...] = ()
 
 
 class Contract(Section, frozen=True, kw_only=True):

@@ -127,7 +127,8 @@ class ModelKind:
             for trial in tuning.trials(_searched(step, parameters))
         ]
         best = min(chosen, key=lambda trial: math.inf if math.isnan(trial.cost) else trial.cost)  # the first of equals
-        nullable = tuple(name for name in material.features if rows[name].null_count() > 0)
+        declared = problem.nullable
+        nullable = tuple(name for name in material.features if name in declared or rows[name].null_count() > 0)
         manifest = describe(
             self._store, project, step, best.run, best.model,
             material=material, rows=parts.fit, held_out=pl.concat([parts.decide, parts.judge]),
