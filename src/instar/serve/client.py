@@ -136,13 +136,21 @@ class InferClient:
         """
         if not asks:
             return []
-        return self._loop.run_until_complete(self._run(asks))
+        try:
+            return self._loop.run_until_complete(self._run(asks))
+        except BaseException:
+            # Answers may still be on their way: no later call may take them for its own.
+            self._hang_up()
+            raise
 
-    def close(self) -> None:
-        """Close the connections."""
+    def _hang_up(self) -> None:
         for connection in self._free:
             connection.close()
         self._free.clear()
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._hang_up()
         if not self._loop.is_closed():
             self._loop.run_until_complete(asyncio.sleep(0))
             self._loop.close()

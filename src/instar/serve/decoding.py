@@ -323,7 +323,7 @@ def align(frames: Sequence[pl.DataFrame]) -> pl.DataFrame:
                 fields[one.name] = one.dtype if known is None or known == one.dtype else _wider(known, one.dtype)
         given = [_with_inputs(frame, fields) for frame in given]
     whole = pl.concat(given) if len(given) > 1 else given[0]
-    return whole.sort("at", "prediction", maintain_order=True)
+    return whole.sort("at", "call", "row")
 
 
 def _with_inputs(frame: pl.DataFrame, fields: dict[str, pl.DataType]) -> pl.DataFrame:

@@ -59,8 +59,11 @@ def seal(store: Store, *, grace_seconds: float = GRACE_SECONDS) -> list[calls.Se
     known = calls.catalogue(store)
     projects = {revision.policy.endpoint: revision.policy.project for revision in routing.endpoints(store)}
     done = []
+    waiting: set[tuple[str, int]] = set()
     for name in segments.list_segments(folder):
         path = name.path(folder)
+        if (name.endpoint, name.boot) in waiting:
+            continue  # the chain of a boot follows its numbers
         if name.id in known:
             if time.time() - path.stat().st_mtime > grace_seconds:
                 path.unlink()
@@ -71,6 +74,8 @@ def seal(store: Store, *, grace_seconds: float = GRACE_SECONDS) -> list[calls.Se
             else:
                 known[sealed.id] = sealed
                 done.append(sealed)
+        else:
+            waiting.add((name.endpoint, name.boot))
     return done
 
 
