@@ -142,6 +142,12 @@ def test_who_asked_what_answered_and_who_allowed_it(
     json.dumps(found.as_json(), allow_nan=False)
 
 
+def test_a_failed_call_has_a_trace_too(store: Store, log: Any, tables: Tables, champion: ModelVersion) -> None:
+    found = backward(store, log, "flights", log.add(NOON, {}, version=1, status=503))
+    assert below(found, "was routed to, and failed in").name == "delay@1"
+    assert below(found, "asked in").facts["status"] == 503
+
+
 def test_forward_from_a_table_version_to_the_predictions_it_touched(
     store: Store, log: Any, tables: Tables, champion: ModelVersion
 ) -> None:

@@ -88,7 +88,7 @@ def _prediction(store: Store, log: CallRecord, project: str, found: Mapping[str,
     return hop.to(
         *_outcomes(store, name),
         call,
-        _version(store, project, endpoint, found.get("version")),
+        _version(store, project, endpoint, found),
         _features(store, project, found),
     )
 
@@ -117,11 +117,12 @@ def _policy(store: Store, project: str, revision: str) -> Hop:
     return hop.to(*(describe(store, project, edge.source, edge.relation) for edge in led))
 
 
-def _version(store: Store, project: str, endpoint: str, number: int | None) -> Hop | None:
-    if number is None:
+def _version(store: Store, project: str, endpoint: str, found: Mapping[str, Any]) -> Hop | None:
+    if found.get("version") is None:
         return None
-    version = registry.find(store, project, f"{endpoint}@{number}")
-    hop = describe(store, project, version.id, "answered by")
+    version = registry.find(store, project, f"{endpoint}@{found['version']}")
+    relation = "was routed to, and failed in" if found.get("decision") is None else "answered by"
+    hop = describe(store, project, version.id, relation)
     return hop.to(*_allowed(store, project, version), _fit(store, project, version.bundle))
 
 
