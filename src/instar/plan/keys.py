@@ -24,7 +24,7 @@ from instar.plan.pipeline import MODEL_KINDS, Pipeline, Step, did_you_mean
 from instar.plan.project import Project
 
 # What the contract says that training depends on; gates, rollout and monitors change no fit.
-_TRAINING_TERMS = ("task", "target", "features", "cost", "split", "privacy")
+_TRAINING_TERMS = ("task", "target", "features", "cost", "split", "privacy", "nullable")
 
 
 @dataclass(frozen=True)
