@@ -128,6 +128,8 @@ class ServerTree:
         if process.poll() is None:
             process.terminate()
             process.wait()
+        if process.stdin is not None:
+            process.stdin.close()
         last = "\n".join(log.read_text(errors="replace").splitlines()[-15:])
         raise Unavailable(f"the server did not come up:\n{last}", subject=str(folder), next_step=f"See {log}.")
 
