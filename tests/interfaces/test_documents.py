@@ -122,7 +122,3 @@ def _say_nothing(house: Path) -> None:
 def test_every_kind_of_fault_is_one_clear_line(house: Path, check: ModuleType, fault, line: str) -> None:  # type: ignore[no-untyped-def]
     fault(house)
     assert line in list(check.problems(house))
-
-
-def test_this_repository_is_in_order(check: ModuleType) -> None:
-    assert list(check.problems(REPOSITORY)) == []
