@@ -135,6 +135,8 @@ class Monitor(Section, frozen=True, kw_only=True):
 
     Attributes:
         window: Length of one window in event time.
+        every: How often to look, in event time; windows longer than this overlap.
+        every: Least event time between two looks; shorter than `window`, the windows overlap.
         drift: Population stability index (nats) of a feature from which on it counts as drifting.
         drift_share: Share of drifting features from which on an alert is raised.
         cost: Rise of the live cost over its reference, as a share, from which on an alert is raised.
@@ -143,6 +145,7 @@ class Monitor(Section, frozen=True, kw_only=True):
     """
 
     window: timedelta = timedelta(days=1)
+    every: timedelta = timedelta(days=1)
     drift: float = 0.2
     drift_share: float = 0.2
     cost: float = 0.15
