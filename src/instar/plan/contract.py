@@ -101,7 +101,7 @@ class Rollout(Section, frozen=True, kw_only=True):
         shadow: Predictions to answer unseen first.
         steps: Shares of calls in per cent, growing, the last one 100.
         bake: Least time on each step.
-        patience: Longest time from shadow to champion; undecided for longer is rejected.
+        patience: Longest time in one place, shadow or a step; undecided for longer is rejected.
         cool_down: How long a rolled back candidate stays barred.
         rollback: When to go back.
     """
