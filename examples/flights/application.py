@@ -7,7 +7,7 @@ importing the package itself needs libraries that it does not declare.
 
     airline = Airline()
     airline.schedule(date(2013, 3, 1))      # 958 flights, with the hour at which a passenger may ask about each
-    airline.delivery(3).landed_at           # 2013-04-01 12:00 UTC: the file of March
+    airline.delivery(3).landed_at           # 2013-04-01 09:00 UTC: the file of March
 
 Airports keep local time. A day is a day in New York; every time in a frame is UTC.
 """
@@ -108,12 +108,11 @@ class Airline:
         return arrived.select("carrier", "flight", "origin", "time_hour", "landed_at", late=late).sort("landed_at")
 
     def delivery(self, month: int) -> Feed:
-        """The file of a month's flights: handed over at the first noon (UTC) after the last of them is down."""
+        """The file of a month's flights: handed over at the first full hour after the last of them is down."""
         rows = self._flights.filter(pl.col("month") == month)
         down = rows["landed_at"].max()
         assert isinstance(down, datetime)
-        noon = down.replace(hour=12, minute=0, second=0, microsecond=0)
-        landed = noon if noon >= down else noon + timedelta(days=1)
+        landed = down.replace(minute=0, second=0, microsecond=0) + timedelta(hours=1)
         return Feed(f"flights-{YEAR}-{month:02d}", rows.drop("asked_at", "landed_at"), landed)
 
     # Reference data, handed over once.

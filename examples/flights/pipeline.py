@@ -5,6 +5,8 @@
     weather ──▶ clean_weather ───────────┤
     planes ──────────────────────────────┘
 
+The published schedule of a day takes the place of `clean_flights` when its rows are made for serving.
+
 Nothing known only after departure may enter `delay_features`: no departure time or delay, no time in the air. Weather is
 what was observed at the last full hour before scheduled departure. The same function makes the rows of training and,
 from the published schedule, the rows that are served.
@@ -48,6 +50,11 @@ weather = source(
     "weather",
     key=["origin", "time_hour"],
     columns={"origin": pl.String, "time_hour": pl.Datetime("us", "UTC"), "temp": pl.Float64, "wind_speed": pl.Float64},
+)
+schedule = source(
+    "schedule",
+    key=["carrier", "flight", "origin", "time_hour"],
+    columns={"carrier": pl.String, "flight": pl.Int64, "origin": pl.String, "time_hour": pl.Datetime("us", "UTC")},
 )
 planes = source("planes", key=["tailnum"], columns={"tailnum": pl.String, "seats": pl.Int64})
 airlines = source("airlines", key=["carrier"], columns={"carrier": pl.String, "name": pl.String})
@@ -102,7 +109,7 @@ def clean_weather(weather: pl.LazyFrame) -> pl.LazyFrame:
     )
 
 
-@gold(entity="flight_id", event_time="time_hour")
+@gold(entity=["flight_id", "flight"], event_time="time_hour")
 def delay_features(clean_flights: pl.LazyFrame, clean_weather: pl.LazyFrame, planes: pl.LazyFrame) -> pl.LazyFrame:
     """What is known of a flight at the last full hour before its scheduled departure, and whether it came late."""
     rows = clean_flights.with_columns(scheduled=pl.col("time_hour") + pl.duration(minutes="minute"))
@@ -121,6 +128,7 @@ def delay_features(clean_flights: pl.LazyFrame, clean_weather: pl.LazyFrame, pla
         flight_id=pl.format(
             "{}-{}-{}-{}", "carrier", "flight", "origin", pl.col("time_hour").dt.strftime("%Y%m%dT%H"),
         ),
+        flight="flight",
         time_hour="time_hour",
         carrier="carrier",
         origin="origin",

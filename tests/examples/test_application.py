@@ -61,7 +61,7 @@ def test_the_hour_that_comes_twice_is_the_one_in_the_file(airline: Any) -> None:
 def test_a_month_is_delivered_after_its_last_landing(airline: Any) -> None:
     delivery = airline.delivery(1)
     assert delivery.rows.height == 5
-    assert delivery.landed_at == at("2013-02-01T12:00")
+    assert delivery.landed_at == at("2013-02-01T09:00")
     assert "asked_at" not in delivery.rows.columns
     assert "landed_at" not in delivery.rows.columns
 
