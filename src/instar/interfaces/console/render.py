@@ -43,6 +43,8 @@ HEADLINES = (
     "policy", "problem", "objective", "origin", "cause", "kind", "step", "text",
 )  # fmt: skip
 
+DECIDING = ("cost", "auc", "log_loss", "brier")
+
 View = Callable[[Request], dict[str, Any]]
 
 
@@ -116,7 +118,7 @@ def _environment() -> jinja2.Environment:
     )
     environment.globals.update(url=url, report_url=report_url)
     environment.filters.update(when=when, day=day, figure=figure, percent=percent, short=short, span=span, plain=plain)
-    environment.filters.update(bytes=size, headline=headline, pretty=pretty, facts_line=facts_line)
+    environment.filters.update(bytes=size, headline=headline, pretty=pretty, facts_line=facts_line, telling=telling)
     return environment
 
 
@@ -217,6 +219,12 @@ def headline(body: Mapping[str, Any]) -> str:
     """The few facts of a journal entry that say most, on one line."""
     facts = [f"{name.replace('_', ' ')} {body[name]}" for name in HEADLINES if body.get(name) not in (None, "", [], {})]
     return ", ".join(facts[:4]) or ", ".join(sorted(body))
+
+
+def telling(metrics: Mapping[str, float], most: int = 4) -> list[tuple[str, float]]:
+    """The metrics of a run that a list has room for: those that decide first, then by name."""
+    order = {name: place for place, name in enumerate(DECIDING)}
+    return sorted(metrics.items(), key=lambda item: (order.get(item[0], len(order)), item[0]))[:most]
 
 
 def facts_line(facts: Mapping[str, Any], length: int = 110) -> str:
