@@ -50,12 +50,6 @@ def _upgrade(tx: Transaction) -> None:
     config = Config()
     config.set_main_option("script_location", str(Path(__file__).parent).replace("%", "%%"))
     config.attributes["connection"] = tx
-    if not list((Path(__file__).parent / "versions").glob("*.py")):  # TEMPORARY until 0001 is written
-        from instar.adapters import schema
-
-        schema.load()
-        schema.metadata.create_all(tx)
-        tx.exec_driver_sql("CREATE TABLE store_format (number INTEGER)")
     command.upgrade(config, "head")
     tx.execute(sa.delete(store_format))
     tx.execute(sa.insert(store_format).values(number=FORMAT))
