@@ -58,7 +58,7 @@ def fill(store: Store, root: Path, days: int = 40) -> dict[str, Any]:
     (root / "instar.toml").write_text(CONTRACT)
     (root / "pipeline.py").write_text("")
     project = load_project(root)
-    revisions.record(store, project)
+    revisions.record_contract(store, project)
     bronze, gold = _tables(store)
     versions = [_version(store, gold, number) for number in (1, 2, 3)]
     bundles = {one.number: one.bundle for one in versions}
