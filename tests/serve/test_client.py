@@ -17,7 +17,7 @@ INPUTS = {"distance": "FP64", "carrier": "BYTES"}
 
 def test_it_asks_the_server_for_the_columns_and_sends_no_others(server: ServerTree) -> None:
     with InferClient(server.url, "delay") as client:
-        assert client.inputs == list(ROW)
+        assert list(client.inputs) == list(ROW)
         answer = client.infer(
             Ask({**ROW, "flight_id": "not an input"}, datetime(2013, 3, 1, tzinfo=UTC), "key", "UA 17")
         )

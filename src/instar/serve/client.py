@@ -92,6 +92,9 @@ class InferClient:
         url: Of the server, `http://host:port`.
         connections: Calls in flight at once.
         inputs: Datatype by column; asked of the server when None.
+
+    Attributes:
+        inputs: Datatype of each column that the endpoint takes.
     """
 
     def __init__(
@@ -111,18 +114,15 @@ class InferClient:
         )
         self._head = head.encode("ascii")
         self._columns: list[tuple[str, bytes]] = []
+        self.inputs: dict[str, str] = {}
         try:
-            for name, datatype in (inputs if inputs is not None else self._ask_inputs()).items():
+            self.inputs = dict(inputs) if inputs is not None else self._ask_inputs()
+            for name, datatype in self.inputs.items():
                 start = f'{{"name":{_json(name)},"shape":[1],"datatype":{_json(datatype)},"data":['
                 self._columns.append((name, (start if not self._columns else "," + start).encode()))
         except BaseException:
             self.close()
             raise
-
-    @property
-    def inputs(self) -> list[str]:
-        """Columns that the endpoint takes."""
-        return [name for name, _ in self._columns]
 
     def infer(self, ask: Ask) -> Answer:
         """One call."""

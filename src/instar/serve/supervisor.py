@@ -19,7 +19,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -97,7 +97,15 @@ class Child:
 
 @dataclass
 class Root:
-    """The supervisor. Its `run` blocks in the main thread, which must stay: children die with the thread that made them."""
+    """The supervisor. Its `run` blocks in the main thread, which must stay: children die with the thread that made them.
+
+    Args:
+        folder: Of the store; `project` is the project's, for the control process.
+        durable: A call's answer waits for the disk.
+        loader: `module:function` by which workers load bundles.
+        watch_stdin: End when standard input closes.
+        listening: Called with the address once the port is open.
+    """
 
     folder: Path
     project: Path | None = None
@@ -108,6 +116,7 @@ class Root:
     loader: str = "instar.serve.loading:load"
     control: bool = True
     watch_stdin: bool = False
+    listening: Callable[[str], object] | None = None
     _stop: bool = False
     _children: dict[str, Child] = field(default_factory=dict)
     _routes_mark: tuple[int, int] = (0, 0)
@@ -135,6 +144,8 @@ class Root:
             routes.make_run_folder(self.folder)
             self._clear_sockets()
             self._add_children(listening)
+            if self.listening is not None:
+                self.listening(Running(os.getpid(), self.host, self.port).url)
             try:
                 while not self._stop:
                     self._native_workers()

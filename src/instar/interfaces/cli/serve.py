@@ -1,0 +1,222 @@
+"""`instar up` and `instar predict`: serve everything on one port, and ask an endpoint."""
+
+from __future__ import annotations
+
+import csv
+import json
+import sys
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from instar.serve.client import Answer
+
+PORT = 8500
+
+
+@click.command("up")
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on; loopback only.")
+@click.option(
+    "--port", type=click.IntRange(0, 65535), default=PORT, show_default=True, help="0 takes any that is free."
+)
+@click.option(
+    "--gateways", type=click.IntRange(1, 64), default=1, show_default=True, help="Processes that share the port."
+)
+@click.option(
+    "--record",
+    type=click.Choice(["durable", "prompt"]),
+    default="durable",
+    show_default=True,
+    help="Answer when a call's record is on the disk, or when the operating system has it.",
+)
+@click.pass_obj
+def up_command(project: str | None, host: str, port: int, gateways: int, record: str) -> None:
+    """Serve console, API and inference on one port until interrupted."""
+    import logging
+
+    from instar.app import open_app
+    from instar.serve import snapshot
+    from instar.serve.supervisor import Root
+
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s")
+    with open_app(project) as app:
+        # What was decided while nothing ran takes effect now.
+        snapshot.publish(app.store)
+        folder, root = app.store.folder, app.root
+
+    def listening(url: str) -> None:
+        click.echo(f"Instar serves {root} on {url} (Ctrl-C drains and ends)")
+
+    Root(folder, root, host, port, gateways, record == "durable", listening=listening).run()
+    click.echo("drained: every call that was taken is answered and on the record")
+
+
+@click.command("predict")
+@click.argument("endpoint", required=False)
+@click.argument("inputs", nargs=-1, metavar="[NAME=VALUE]...")
+@click.option(
+    "--rows",
+    type=click.File("r"),
+    help="A file of rows: JSON (a list of objects), JSON lines or CSV; - is standard input.",
+)
+@click.option(
+    "--url", help="Address of the server; default INSTAR_URL, else the one that runs on this project's store."
+)
+@click.option("--at", "event_time", help="Event time, as in 2013-03-01T08:15:00Z; default now.")
+@click.option("--key", help="Routing key: equal keys are answered by the same version.")
+@click.option("--entity", help="What the row is about, for the record.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+@click.pass_obj
+def predict_command(
+    project: str | None,
+    endpoint: str | None,
+    inputs: tuple[str, ...],
+    rows: Any,
+    url: str | None,
+    event_time: str | None,
+    key: str | None,
+    entity: str | None,
+    as_json: bool,
+) -> None:
+    """Ask an endpoint for predictions, of one row or of a file of rows; each is a call on the record."""
+    from instar.core.errors import BadInput
+    from instar.serve.client import Ask, InferClient
+
+    if (rows is None) == (not inputs):
+        raise BadInput("give one row as NAME=VALUE, or a file with --rows", subject="instar predict")
+    if endpoint is None:
+        raise BadInput(
+            "name the endpoint first", subject="instar predict", asked="instar predict ENDPOINT NAME=VALUE ..."
+        )
+    moment = _moment(event_time)
+    with InferClient(url or _address(project), endpoint) as client:
+        given = [_pairs(inputs)] if rows is None else _read(rows.read())
+        asks = [Ask(_typed(row, client.inputs), moment, key, entity) for row in given]
+        answers = client.infer_all(asks)
+    if as_json:
+        click.echo(json.dumps([_document(answer) for answer in answers], indent=2))
+    else:
+        for answer in answers:
+            click.echo(_line(answer))
+    if any(answer.status != 200 for answer in answers):
+        sys.exit(1)
+
+
+def _address(project: str | None) -> str:
+    """Where the server is: told by the environment, or by the store of the project in this folder."""
+    from instar.core.errors import Unavailable
+    from instar.core.settings import read_settings
+    from instar.plan.project import find_root
+    from instar.serve.process import running
+
+    settings = read_settings()
+    if settings.url:
+        return settings.url
+    found = running(settings.store_folder(find_root(Path(project) if project else Path.cwd())))
+    if found is None:
+        raise Unavailable(
+            "no server runs on this project's store", next_step="Start it: `instar up`; or name one: --url, INSTAR_URL."
+        )
+    return found.url
+
+
+def _moment(text: str | None) -> datetime | None:
+    from instar.core.errors import BadInput
+
+    if text is None:
+        return None
+    try:
+        moment = datetime.fromisoformat(text)
+        if moment.tzinfo is None:
+            raise ValueError("it has no time zone")
+    except ValueError as problem:
+        raise BadInput(
+            f"--at is not a time: {problem}", found=repr(text), asked="RFC 3339, as in 2013-03-01T08:15:00Z"
+        ) from None
+    return moment
+
+
+def _pairs(inputs: Iterable[str]) -> dict[str, str]:
+    from instar.core.errors import BadInput
+
+    row = {}
+    for pair in inputs:
+        name, equals, value = pair.partition("=")
+        if not equals or not name:
+            raise BadInput("an input is given as NAME=VALUE", found=repr(pair))
+        row[name] = value
+    return row
+
+
+def _read(text: str) -> list[dict[str, Any]]:
+    """Rows of a file: JSON where it begins like JSON, else CSV."""
+    from instar.core.errors import BadInput
+
+    start = text.lstrip()[:1]
+    found: list[dict[str, Any]]
+    try:
+        if start == "[":
+            found = json.loads(text)
+        elif start == "{":
+            found = [json.loads(line) for line in text.splitlines() if line.strip()]
+        else:
+            found = list(csv.DictReader(text.splitlines()))
+    except ValueError as problem:
+        raise BadInput(
+            f"the rows cannot be read: {problem}", asked="a JSON list of objects, JSON lines or CSV"
+        ) from None
+    if not found or not all(isinstance(row, dict) for row in found):
+        raise BadInput("the file has no rows", asked="a JSON list of objects, JSON lines or CSV")
+    return found
+
+
+def _typed(row: dict[str, Any], datatypes: dict[str, str]) -> dict[str, Any]:
+    """Texts as the endpoint's datatypes ask for them; an empty text is null. The server judges the rest."""
+    from instar.core.errors import BadInput
+
+    unknown = [name for name in row if name not in datatypes]
+    if unknown:
+        raise BadInput("the endpoint takes no such input", found=unknown[0], asked=", ".join(datatypes))
+    return {name: _value(value, datatypes[name]) for name, value in row.items()}
+
+
+def _value(value: Any, datatype: str) -> Any:
+    if not isinstance(value, str):
+        return value
+    if value == "":
+        return None
+    try:
+        if datatype in ("FP64", "FP32"):
+            return float(value)
+        if datatype in ("INT64", "INT32"):
+            return int(value)
+    except ValueError:
+        return value  # refused at the door, with the reason
+    if datatype == "BOOL":
+        return {"true": True, "false": False}.get(value.lower(), value)
+    return value
+
+
+def _document(answer: Answer) -> dict[str, Any]:
+    return {
+        "prediction": answer.prediction if answer.call else None,
+        "status": answer.status,
+        "version": answer.version,
+        "score": answer.score,
+        "decision": answer.decision,
+        "error": answer.error,
+    }
+
+
+def _line(answer: Answer) -> str:
+    if answer.status != 200:
+        return f"{answer.status}  {answer.error}"
+    return f"{answer.prediction}  version {answer.version}  score {answer.score:.4f}  decision {answer.decision}"
+
+
+commands = {"up": up_command, "predict": predict_command}
