@@ -16,7 +16,7 @@ import instar
 from instar.core import errors
 from instar.interfaces.api.status import body_of, status_of
 from instar.interfaces.wire import columns_of, datatype_of, error_of
-from instar.serve import protocol
+from instar.serve import replies
 
 CALL = "call_01J9ZZZZZZ000001000000000A"
 Handler = Callable[[httpx2.Request], httpx2.Response]
@@ -121,7 +121,7 @@ def test_the_server_s_errors_come_back_as_they_were(error: errors.InstarError) -
     assert type(from_control) is type(error)
     assert str(from_control) == str(error)
     assert (from_control.what, from_control.found, from_control.next_step) == (error.what, error.found, error.next_step)
-    from_gateway = error_of(protocol.status_of(error), protocol.encode_error(error))
+    from_gateway = error_of(replies.status_of(error), replies.encode_error(error))
     assert type(from_gateway) is type(error)
     assert str(from_gateway) == str(error)
 

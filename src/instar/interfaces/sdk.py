@@ -61,7 +61,7 @@ def connect(
     Raises:
         Unavailable: No address is given and no server runs here.
     """
-    return Client(url or _address_here(), project=project, transport=transport)
+    return Client(url or address_here(), project=project, transport=transport)
 
 
 class Client:
@@ -238,14 +238,21 @@ class Client:
             raise Unavailable("that server does not speak as Instar does", subject=self.url) from error
 
 
-def _address_here() -> str:
+def address_here(start: Path | None = None) -> str:
+    """`INSTAR_URL`, or the server that runs on the store of the project in which `start` (default: this folder) lies.
+
+    Raises:
+        Unavailable: Neither is there.
+    """
     from instar.plan.project import find_root
     from instar.serve.process import running
 
     settings = read_settings()
     if settings.url:
         return settings.url
-    server = running(settings.store_folder(find_root(Path.cwd())))
+    server = running(settings.store_folder(find_root(start or Path.cwd())))
     if server is None:
-        raise Unavailable("no server runs here", next_step="Start one with `instar up`, or set INSTAR_URL.")
+        raise Unavailable(
+            "no server runs on this project's store", next_step="Start it: `instar up`; or name one: INSTAR_URL."
+        )
     return server.url

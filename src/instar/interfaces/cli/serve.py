@@ -70,6 +70,7 @@ def up_command(project: str | None, host: str, port: int, gateways: int, record:
 @click.option("--at", "event_time", help="Event time, as in 2013-03-01T08:15:00Z; default now.")
 @click.option("--key", help="Routing key: equal keys are answered by the same version.")
 @click.option("--entity", help="What the row is about, for the record.")
+@click.option("--table-version", help="Where the row is from, for the record and its trace, as in features@3.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 @click.pass_obj
 def predict_command(
@@ -81,10 +82,12 @@ def predict_command(
     event_time: str | None,
     key: str | None,
     entity: str | None,
+    table_version: str | None,
     as_json: bool,
 ) -> None:
     """Ask an endpoint for predictions, of one row or of a file of rows; each is a call on the record."""
     from instar.core.errors import BadInput
+    from instar.interfaces.sdk import address_here
     from instar.serve.client import Ask, InferClient
 
     if (rows is None) == (not inputs):
@@ -94,9 +97,9 @@ def predict_command(
             "name the endpoint first", subject="instar predict", asked="instar predict ENDPOINT NAME=VALUE ..."
         )
     moment = _moment(event_time)
-    with InferClient(url or _address(project), endpoint) as client:
+    with InferClient(url or address_here(Path(project) if project else None), endpoint) as client:
         given = [_pairs(inputs)] if rows is None else _read(rows.read())
-        asks = [Ask(_typed(row, client.inputs), moment, key, entity) for row in given]
+        asks = [Ask(_typed(row, client.inputs), moment, key, entity, table_version) for row in given]
         answers = client.infer_all(asks)
     if as_json:
         click.echo(json.dumps([_document(answer) for answer in answers], indent=2))
@@ -105,24 +108,6 @@ def predict_command(
             click.echo(_line(answer))
     if any(answer.status != 200 for answer in answers):
         sys.exit(1)
-
-
-def _address(project: str | None) -> str:
-    """Where the server is: told by the environment, or by the store of the project in this folder."""
-    from instar.core.errors import Unavailable
-    from instar.core.settings import read_settings
-    from instar.plan.project import find_root
-    from instar.serve.process import running
-
-    settings = read_settings()
-    if settings.url:
-        return settings.url
-    found = running(settings.store_folder(find_root(Path(project) if project else Path.cwd())))
-    if found is None:
-        raise Unavailable(
-            "no server runs on this project's store", next_step="Start it: `instar up`; or name one: --url, INSTAR_URL."
-        )
-    return found.url
 
 
 def _moment(text: str | None) -> datetime | None:

@@ -8,6 +8,7 @@ templates, which know no other way to print.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Mapping
 from datetime import UTC, date, datetime, timedelta
 from functools import cache, wraps
@@ -43,6 +44,7 @@ HEADLINES = (
     "policy", "problem", "objective", "origin", "cause", "kind", "step", "text",
 )  # fmt: skip
 
+_TIME, _MINUTE = re.compile(r"(\d{4}-\d\d-\d\d)T(\d\d:\d\d):\S+"), r"\1 \2"
 DECIDING = ("cost", "auc", "log_loss", "brier")
 
 View = Callable[[Request], dict[str, Any]]
@@ -221,18 +223,20 @@ def headline(body: Mapping[str, Any]) -> str:
     return ", ".join(facts[:4]) or ", ".join(sorted(body))
 
 
-def telling(metrics: Mapping[str, float], most: int = 4) -> list[tuple[str, float]]:
+def telling(metrics: Mapping[str, float], most: int = 3) -> list[tuple[str, float]]:
     """The metrics of a run that a list has room for: those that decide first, then by name."""
     order = {name: place for place, name in enumerate(DECIDING)}
     return sorted(metrics.items(), key=lambda item: (order.get(item[0], len(order)), item[0]))[:most]
 
 
 def facts_line(facts: Mapping[str, Any], length: int = 110) -> str:
-    """The first facts of a record that are short, on one line."""
-    shown = [
-        f"{name.replace('_', ' ')} {value}" for name, value in facts.items() if isinstance(value, str | int | float)
-    ]
-    line = ", ".join(text for text in shown if len(text) < 60)
+    """The first facts of a record that are short, on one line; times to the minute."""
+    shown = []
+    for name, value in facts.items():
+        text = f"{value:.4g}" if isinstance(value, float) else value if isinstance(value, str) else str(value)
+        if isinstance(value, str | int | float) and len(text) < 60:
+            shown.append(f"{name.replace('_', ' ')} {_TIME.sub(_MINUTE, text)}")
+    line = ", ".join(shown)
     return line if len(line) <= length else line[:length].rsplit(",", 1)[0] + ", …"
 
 
