@@ -71,6 +71,13 @@ def test_heavy_hitters_of_a_large_text_column_are_found() -> None:
     assert column_profile.counts_of(column, ["often"])[0] == pytest.approx(3000, abs=100)
 
 
+def test_a_summary_names_no_frequent_value_in_a_column_of_ids() -> None:
+    ids = profile.profile(pl.DataFrame({"a": [f"id {place}" for place in range(7000)]}))
+    assert profile.summary(ids)["columns"]["a"]["top"] == []
+    often = profile.profile(pl.DataFrame({"a": ["often"] * 3000 + [f"rare {place}" for place in range(6500)]}))
+    assert [value for value, _ in profile.summary(often)["columns"]["a"]["top"]] == ["often"]
+
+
 def test_the_stored_form_reads_back_and_refuses_rubbish() -> None:
     whole = profile.profile(pl.DataFrame({"a": [1.5, None], "b": ["x", "y"], "c": [True, None]}))
     assert profile.from_bytes(profile.to_bytes(whole)) == whole

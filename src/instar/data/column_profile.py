@@ -166,13 +166,18 @@ def shares_up_to(column: ColumnProfile, edges: list[float]) -> list[float]:
     return [float(sketch.get_rank(edge, True)) for edge in edges]
 
 
-def heavy_hitters(column: ColumnProfile, most: int) -> list[tuple[Any, int]]:
-    """The most frequent values and their counts, most frequent first, ties in order of the value."""
+def heavy_hitters(column: ColumnProfile, most: int, *, certain: bool = False) -> list[tuple[Any, int]]:
+    """The most frequent values and their counts, most frequent first, ties in order of the value.
+
+    Args:
+        certain: Leave out values whose count may be no more than the error of the sketch, as in a column of ids.
+    """
     if column.values is not None:
         pairs = list(zip(column.values, column.counts or (), strict=True))
     elif column.frequent is not None:
         sketch = ds.frequent_strings_sketch.deserialize(column.frequent)
-        found = sketch.get_frequent_items(ds.frequent_items_error_type.NO_FALSE_NEGATIVES)
+        errors = ds.frequent_items_error_type
+        found = sketch.get_frequent_items(errors.NO_FALSE_POSITIVES if certain else errors.NO_FALSE_NEGATIVES)
         pairs = [(item[0], int(item[1])) for item in found]
     else:
         return []
@@ -207,7 +212,7 @@ def summary(column: ColumnProfile) -> dict[str, Any]:
     elif column.type == "time" and column.present:
         facts |= {"minimum": _moment(column.minimum), "maximum": _moment(column.maximum)}
     elif column.type in ("text", "boolean"):
-        facts["top"] = [[value, count] for value, count in heavy_hitters(column, 5)]
+        facts["top"] = [[value, count] for value, count in heavy_hitters(column, 5, certain=True)]
     return facts
 
 

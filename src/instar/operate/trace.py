@@ -211,7 +211,8 @@ def _counted(endpoint: str, rows: pl.DataFrame, relation: str, shadowed: int = 0
     if rows.height:
         ordered = rows.sort("at")
         facts |= {"first_at": ordered["at"][0], "last_at": ordered["at"][-1]}
-        facts["examples"] = [*ordered["prediction"].head(2).to_list(), *ordered["prediction"].tail(1).to_list()]
+        names = [*ordered["prediction"].head(2).to_list(), *ordered["prediction"].tail(1).to_list()]
+        facts["examples"] = list(dict.fromkeys(names))
     return Hop("predictions", "", f"{rows.height} predictions of {endpoint}", ROW, facts, relation)
 
 

@@ -217,7 +217,10 @@ def _print_table(columns: list[str], rows: list[list[str]], otherwise: str) -> N
         table.add_column(column, overflow="fold")
     for row in rows:
         table.add_row(*row)
-    Console(soft_wrap=False).print(table, markup=False)
+    console = Console(highlight=False, markup=False)
+    # Lines of a pipe are read by programs: they are never folded.
+    console = console if console.is_terminal else Console(highlight=False, markup=False, width=400)
+    console.print(table)
 
 
 def _print_json(value: Any) -> None:
