@@ -98,13 +98,14 @@ def ticks(low: float, high: float, about: int = 5) -> list[float]:
     >>> ticks(0.31, 0.72)
     [0.3, 0.4, 0.5, 0.6, 0.7, 0.8]
     """
-    if high <= low:
+    if high - low <= 1e-12 * max(abs(low), abs(high), 1e-12):  # all alike: levels around it
         low, high = low - abs(low) * 0.1 - 1e-9, high + abs(high) * 0.1 + 1e-9
     rough = (high - low) / about
     scale = 10.0 ** math.floor(math.log10(rough))
     step = next(size * scale for size in (1, 2, 5, 10) if size * scale >= rough * (1 - 1e-9))
     first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
-    return [round(number * step, 12) for number in range(first, max(last, first + 1) + 1)]
+    digits = max(0, -math.floor(math.log10(step)))
+    return [round(number * step, digits) for number in range(first, max(last, first + 1) + 1)]
 
 
 Points = list[tuple[float, float, str]]
