@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from instar.interfaces.console import render
+from instar.interfaces.console import render, wording
 
 
 @pytest.mark.parametrize(
@@ -27,33 +27,33 @@ from instar.interfaces.console import render
     ],
 )
 def test_numbers_are_written_for_people(value: Any, text: str) -> None:
-    assert render.figure(value) == text
+    assert wording.figure(value) == text
 
 
 def test_times_are_utc_to_the_minute_and_exact_for_machines() -> None:
     moment = datetime(2026, 3, 1, 1, 30, 12, tzinfo=timezone(timedelta(hours=2)))
-    assert render.when(moment) == '<time datetime="2026-02-28T23:30:12+00:00">2026-02-28 23:30</time>'
-    assert render.when(None) == "–"
+    assert wording.when(moment) == '<time datetime="2026-02-28T23:30:12+00:00">2026-02-28 23:30</time>'
+    assert wording.when(None) == "–"
 
 
 def test_ids_are_cut_where_they_differ_and_kept_whole_in_the_title() -> None:
     run = "run_01M7YE5E4T024EB8F5YS0JQG1P"
-    assert f'title="{run}"' in render.short(run)
-    assert "run_…F5YS0JQG1P" in render.short(run)
-    assert "b3:9c6fe155ef…" in render.short("b3:9c6fe155ef985d72c4424f56ff6933")
-    assert "<b>" not in render.short("b3:<b>" + "0" * 60)
+    assert f'title="{run}"' in wording.short(run)
+    assert "run_…F5YS0JQG1P" in wording.short(run)
+    assert "b3:9c6fe155ef…" in wording.short("b3:9c6fe155ef985d72c4424f56ff6933")
+    assert "<b>" not in wording.short("b3:<b>" + "0" * 60)
 
 
 def test_lengths_of_time_and_sizes_have_units() -> None:
-    assert [render.span(value) for value in (0.0042, 3.5, 90, timedelta(hours=3), timedelta(days=14))] == [
+    assert [wording.span(value) for value in (0.0042, 3.5, 90, timedelta(hours=3), timedelta(days=14))] == [
         "4 ms", "3.5 s", "1.5 min", "3 h", "14 d",
     ]  # fmt: skip
-    assert [render.size(value) for value in (7, 4060, 12_300_000)] == ["7 B", "4.06 kB", "12.3 MB"]
+    assert [wording.size(value) for value in (7, 4060, 12_300_000)] == ["7 B", "4.06 kB", "12.3 MB"]
 
 
 def test_anything_of_a_record_can_be_printed_and_nothing_of_it_is_markup() -> None:
     value = {"at": datetime(2026, 1, 1, tzinfo=UTC), "rows": [1, 0.25, None], "who": "<b>", "digest": "b3:" + "a" * 64}
-    text = render.plain(value)
+    text = wording.plain(value)
     assert "<b>" not in text
     assert "&lt;b&gt;" in text
     assert "0.25" in text
