@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import os
 import time
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,14 +19,15 @@ import msgspec
 
 from instar.core import identity, ids, telemetry
 from instar.core.errors import InstarError, MalformedRequest, NotFound, TooLarge, Unavailable
-from instar.serve import protocol, record, segments, wire
-from instar.serve.commit import Committer, EndpointLog, Segment
+from instar.serve import protocol, replies, segments
+from instar.serve.commit import Committer, EndpointLog
+from instar.serve.flight import Desk, Pending
 from instar.serve.relay import Receive, Relay, Scope, Send, answer, answer_error
 from instar.serve.routes import Ack, control_socket, write_ack
-from instar.serve.switchboard import Endpoint, Switchboard, Way
-from instar.serve.upstream import WorkerLine
+from instar.serve.switchboard import Endpoint, Switchboard
 
 FLYING_LIMIT = 8192  # calls in flight; more are refused at once instead of waiting for ever
+FLYING_LIMIT_BYTES = 256 * 1024 * 1024  # of their bodies together
 DRAIN_BODY_BYTES = (
     128 * 1024 * 1024
 )  # of a body that is too large anyway, read so that its sender gets to hear the answer
@@ -35,145 +35,6 @@ LATER_WAIT_SECONDS = 5.0
 
 _JSON = (b"content-type", b"application/json")
 _log = logging.getLogger("instar.serve")
-
-
-class Pending:
-    """One call in flight: who waits for it, and what is still to come for its record.
-
-    Attributes:
-        done: Ends when the call is on the record; then `status` and `body` are the answer.
-    """
-
-    __slots__ = (
-        "_dead", "_early", "_endpoint", "_gateway", "_laters", "_segment", "at", "body", "call", "done", "key", "recorded",
-        "sent", "started", "status", "way",
-    )  # fmt: skip
-
-    def __init__(
-        self,
-        gateway: Gateway,
-        endpoint: Endpoint,
-        way: Way | None,
-        call: str,
-        key: str | None,
-        at: int,
-        recorded: int,
-        started: int,
-    ) -> None:
-        self._gateway = gateway
-        self._endpoint = endpoint
-        self.way = way
-        self.call = call
-        self.key = key
-        self.at = at
-        self.recorded = recorded
-        self.started = self.sent = started
-        self.done: asyncio.Future[None] = gateway.loop.create_future()
-        self.status = 0
-        self.body = b""
-        self._laters = 0
-        self._early: list[bytes] | None = None
-        self._segment: Segment | None = None
-        self._dead = False
-
-    def start(self, body: bytes) -> None:
-        """Hand the call to the workers of its way."""
-        way = self.way
-        assert way is not None
-        self.sent = time.perf_counter_ns()
-        first = way.first
-        self._laters = first.messages - 1
-        if not first.line.send(first.plan, body, self, first.messages):
-            self.refuse(
-                Unavailable(
-                    "the process that holds the model is being started",
-                    subject=f"worker {first.line.worker}",
-                    next_step="Send the request again in a moment.",
-                )
-            )
-            return
-        for leg in way.others:
-            if leg.line.send(leg.plan, body, self, 1):
-                self._laters += 1
-
-    def answered(self, reply: wire.Reply) -> None:
-        """The answer came: put it on the record."""
-        self.status, self.body = reply.status, reply.body
-        if reply.status == 200:
-            self._record(None, reply.work, reply.personal)
-        else:
-            self._dead = True
-            self._record(reply.work.decode(), None, b"")
-
-    def later(self, answers: bytes) -> None:
-        """Answers for the record alone came."""
-        self._laters -= 1
-        if self._dead:
-            return
-        segment = self._segment
-        if segment is None:
-            # Before the call's own entry, which readers want first.
-            if answers != record.NO_ANSWERS:
-                self._early = [*(self._early or ()), answers]
-            return
-        self._write_later(segment, answers)
-        if self._laters == 0:
-            segment.waiting -= 1
-
-    def failed(self, line: WorkerLine, problem: InstarError) -> None:
-        """Nothing more will come over a line."""
-        way = self.way
-        if self.status == 0 and way is not None and line is way.first.line:
-            self.refuse(problem)
-            return
-        # What is lost is only what the record would have heard beside the answer.
-        self.later(record.NO_ANSWERS)
-
-    def refuse(self, problem: InstarError) -> None:
-        """Put a failed call on the record."""
-        self.status = protocol.status_of(problem)
-        self.body = protocol.encode_error(problem)
-        self._dead = True
-        self._record(f"{type(problem).__name__}: {problem}"[:500], None, b"")
-
-    def _record(self, error: str | None, work: bytes | None, personal: bytes) -> None:
-        gateway, endpoint, way = self._gateway, self._endpoint, self.way
-        now = time.perf_counter_ns()
-        key = self.key
-        salt = sealed = None
-        if personal:
-            # Where a column is personal, so are the keys by which callers name rows and people.
-            part = record.decode_personal(personal)
-            sealed = record.encode_entry(record.Personal(part.columns, part.entities, key))
-            salt, key = os.urandom(record.SALT_BYTES), None
-        metadata = record.encode_call(
-            record.Call(
-                self.call, self.at, self.recorded, gateway.caller, endpoint.policy.number,
-                way.reason if way else "", way.version if way else None, key, self.status,
-                (now - self.started) // 1000, (now - self.sent) // 1000, error, None,
-                0 if self._dead else self._laters + len(self._early or ()),
-            ),
-            work,
-        )  # fmt: skip
-        log = gateway.log_of(endpoint.name)
-        segment = log.current()
-        if work is not None:
-            log.schema(segment, endpoint.schema)
-        log.append(segment, metadata, self.done, salt, sealed)
-        if self._dead:
-            return
-        self._segment = segment
-        if self._early is not None:
-            for answers in self._early:
-                self._write_later(segment, answers)
-            self._early = None
-        if self._laters > 0:
-            segment.waiting += 1
-
-    def _write_later(self, segment: Segment, answers: bytes) -> None:
-        if answers != record.NO_ANSWERS:
-            entry = record.encode_later(self.call, time.time_ns() // 1000, answers)
-            self._gateway.log_of(self._endpoint.name).later(segment, entry)
 
 
 class Gateway:
@@ -190,11 +51,12 @@ class Gateway:
         self.boot = ids.new_boot()
         self.caller = identity.local_user().name
         self._sequence = 0
-        self._flying = 0
+        self._flying = self._flying_bytes = 0
         self._relay = Relay(control_socket(store_folder))
         self._logs: dict[str, EndpointLog] = {}
         self.loop: asyncio.AbstractEventLoop
         self._committer: Committer
+        self._desk: Desk
         self._board: Switchboard
         self._tasks: list[asyncio.Task[None]] = []
         self._lock: segments.BootLock
@@ -234,6 +96,7 @@ class Gateway:
         self.loop = asyncio.get_running_loop()
         self._lock = segments.BootLock(self._calls, self.boot)
         self._committer = Committer(self.loop, durable=self._durable)
+        self._desk = Desk(self.loop, self.caller, self.log_of)
         self._board = Switchboard(self.loop, self._folder, self._acknowledge)
         self._tasks = [self.loop.create_task(self._board.watch()), self.loop.create_task(self._tick())]
 
@@ -278,7 +141,7 @@ class Gateway:
 
     async def _infer(self, endpoint: Endpoint, version: int | None, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["method"] != "POST":
-            await answer(send, 405, protocol.encode_error(MalformedRequest("send a POST")), [(b"allow", b"POST")])
+            await answer(send, 405, replies.encode_error(MalformedRequest("send a POST")), [(b"allow", b"POST")])
             return
         key = event_time = None
         length = 0
@@ -318,15 +181,17 @@ class Gateway:
                 subject=f"endpoint {endpoint.name}",
                 next_step="Promote a version: `instar promote`.",
             )
-        elif self._flying >= FLYING_LIMIT:
+        elif self._flying >= FLYING_LIMIT or self._flying_bytes > FLYING_LIMIT_BYTES:
             problem = Unavailable(
                 "too many calls are waiting",
                 found=self._flying,
                 asked=f"{FLYING_LIMIT} at most",
                 next_step="Send it again later.",
             )
-        pending = Pending(self, endpoint, way, call, key, at, recorded, started)
+        pending = Pending(self._desk, endpoint, way, call, key, at, recorded, started)
+        size = len(body) if body is not None else 0
         self._flying += 1
+        self._flying_bytes += size
         try:
             if problem is not None:
                 pending.refuse(problem)
@@ -337,9 +202,10 @@ class Gateway:
                 await pending.done
                 status, content = pending.status, pending.body
             except Unavailable as unrecorded:
-                status, content = 503, protocol.encode_error(unrecorded)
+                status, content = 503, replies.encode_error(unrecorded)
         finally:
             self._flying -= 1
+            self._flying_bytes -= size
         self._total.labels(endpoint.name, str(status)).inc()
         self._seconds.labels(endpoint.name).observe((time.perf_counter_ns() - started) / 1e9)
         fields = [_JSON, (b"content-length", b"%d" % len(content)), (b"instar-call", call.encode())]
@@ -384,7 +250,7 @@ class Gateway:
         match rest:
             case []:
                 versions = [str(version)] if version is not None else [str(v) for v in endpoint.policy.versions]
-                await answer(send, 200, protocol.metadata(endpoint.name, versions, endpoint.signature))
+                await answer(send, 200, replies.metadata(endpoint.name, versions, endpoint.signature))
             case ["ready"]:
                 ready = way is not None and way.first.line.ready.is_set()
                 await answer(send, 200 if ready else 503, b'{"ready":true}' if ready else b'{"ready":false}')

@@ -1,4 +1,4 @@
-"""Open Inference Protocol V2 in JSON: read a request, hold it to the signature, write an answer, at the moment of a call.
+"""Requests of the Open Inference Protocol V2 in JSON: read one and hold it to the signature, at the moment of a call.
 
 Used inside workers, so it imports nothing heavy. A request is decoded once and bound to a `Signature` column by column;
 whatever does not fit is refused with the JSON path of the first thing that is wrong.
@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -19,11 +18,7 @@ import msgspec
 from instar.core.errors import (
     MalformedRequest,
     MissingInput,
-    NotAllowed,
-    NotFound,
     RequestError,
-    TooLarge,
-    Unavailable,
     WrongDatatype,
     WrongShape,
 )
@@ -118,10 +113,6 @@ class Bound(msgspec.Struct):
     table_version: str | None
 
 
-_STATUS: tuple[tuple[type[Exception], int], ...] = (
-    (TooLarge, 413), (RequestError, 400), (NotAllowed, 403), (NotFound, 404), (Unavailable, 503),
-)  # fmt: skip
-
 _decoder = msgspec.json.Decoder(Request)
 _encoder = msgspec.json.Encoder()
 
@@ -200,27 +191,6 @@ def bind(request: Request, signature: Signature) -> Bound:
     return Bound(columns, rows, request.id, entities, table_version)
 
 
-def encode_answer(
-    model: str,
-    version: str,
-    request_id: str | None,
-    scores: Sequence[float],
-    decisions: Sequence[int],
-    parameters: dict[str, Any],
-) -> bytes:
-    """The body of an answer: outputs `score` (FP64, probability) and `decision` (INT64, 1 from the threshold on)."""
-    rows = len(scores)
-    answer: dict[str, Any] = {"model_name": model, "model_version": version}
-    if request_id is not None:
-        answer["id"] = request_id
-    answer["parameters"] = parameters
-    answer["outputs"] = [
-        {"name": "score", "shape": [rows], "datatype": "FP64", "data": scores},
-        {"name": "decision", "shape": [rows], "datatype": "INT64", "data": decisions},
-    ]
-    return _encoder.encode(answer)
-
-
 def encode_request(
     columns: dict[str, list[Any]],
     signature: Signature,
@@ -240,42 +210,6 @@ def encode_request(
     if parameters:
         body["parameters"] = parameters
     return _encoder.encode(body)
-
-
-def status_of(problem: Exception) -> int:
-    """HTTP status of a refusal on the inference routes."""
-    for kind, status in _STATUS:
-        if isinstance(problem, kind):
-            return status
-    return 500
-
-
-def encode_error(problem: Exception) -> bytes:
-    """The body of a refusal: `error` as V2 asks, and the error's kind and facts beside it."""
-    body: dict[str, Any] = {"error": str(problem), "kind": type(problem).__name__}
-    if isinstance(problem, RequestError) and problem.subject.startswith("$"):
-        body["path"] = problem.subject
-    return _encoder.encode(body)
-
-
-def metadata(model: str, versions: Sequence[str], signature: Signature) -> bytes:
-    """The body of `GET /v2/models/{model}`."""
-    return _encoder.encode(
-        {
-            "name": model,
-            "versions": versions,
-            "platform": "instar",
-            "inputs": [
-                {"name": c.name, "datatype": c.datatype, "shape": [-1], "parameters": {"nullable": c.nullable}}
-                for c in signature.columns
-                if c.required
-            ],
-            "outputs": [
-                {"name": "score", "datatype": "FP64", "shape": [-1]},
-                {"name": "decision", "datatype": "INT64", "shape": [-1]},
-            ],
-        }
-    )
 
 
 def _rows(tensor: Tensor, position: int) -> int:

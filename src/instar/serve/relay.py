@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from instar.core.errors import Unavailable
-from instar.serve import protocol
+from instar.serve import replies
 
 if TYPE_CHECKING:
     import httpx2
@@ -85,8 +85,8 @@ class Relay:
 
 async def answer_error(send: Send, problem: Exception, headers: list[tuple[bytes, bytes]] | None = None) -> None:
     """Answer with an error's status and facts."""
-    body = protocol.encode_error(problem)
-    await answer(send, protocol.status_of(problem), body, headers)
+    body = replies.encode_error(problem)
+    await answer(send, replies.status_of(problem), body, headers)
 
 
 async def answer(send: Send, status: int, body: bytes, headers: list[tuple[bytes, bytes]] | None = None) -> None:

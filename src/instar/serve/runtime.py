@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from instar.core.errors import RequestError, StepFailed
-from instar.serve import protocol, record, wire
+from instar.serve import protocol, record, replies, wire
 
 MODELS_LIMIT = 256  # loaded at once; the least recently used goes first
 
@@ -167,7 +167,7 @@ class Runtime:
                     break
             else:
                 return _failure(chosen)
-        body = protocol.encode_answer(
+        body = replies.encode_answer(
             plan.endpoint, str(chosen.version), bound.request_id, chosen.scores, chosen.decisions, plan.parameters
         )
         columns = bound.columns
@@ -225,7 +225,7 @@ def describe(problem: BaseException) -> str:
 
 def refusal(problem: Exception) -> wire.Reply:
     """The answer to a call that cannot be answered."""
-    return wire.Reply(protocol.status_of(problem), protocol.encode_error(problem), describe(problem).encode(), b"")
+    return wire.Reply(replies.status_of(problem), replies.encode_error(problem), describe(problem).encode(), b"")
 
 
 def _failure(answer: record.Answer) -> wire.Reply:

@@ -1,0 +1,186 @@
+"""One call in flight in a gateway: from the choice of its way to its place on the record.
+
+A call waits for one worker, the one that answers. Others work on it beside that one for the record alone; what they say may
+come before the answer or long after, and is written after the call's own entry in the same segment.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from instar.core.errors import InstarError, Unavailable
+from instar.serve import record, replies, wire
+from instar.serve.commit import EndpointLog, Segment
+from instar.serve.switchboard import Endpoint, Way
+from instar.serve.upstream import WorkerLine
+
+
+@dataclass(frozen=True)
+class Desk:
+    """What a call needs of its gateway.
+
+    Attributes:
+        caller: Who calls; one local user for now.
+        log_of: The log of an endpoint in this gateway.
+    """
+
+    loop: asyncio.AbstractEventLoop
+    caller: str
+    log_of: Callable[[str], EndpointLog]
+
+
+class Pending:
+    """One call in flight: who waits for it, and what is still to come for its record.
+
+    Attributes:
+        done: Ends when the call is on the record; then `status` and `body` are the answer.
+    """
+
+    __slots__ = (
+        "_dead",
+        "_desk",
+        "_early",
+        "_endpoint",
+        "_laters",
+        "_segment",
+        "at",
+        "body",
+        "call",
+        "done",
+        "key",
+        "recorded",
+        "sent",
+        "started",
+        "status",
+        "way",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        desk: Desk,
+        endpoint: Endpoint,
+        way: Way | None,
+        call: str,
+        key: str | None,
+        at: int,
+        recorded: int,
+        started: int,
+    ) -> None:
+        self._desk = desk
+        self._endpoint = endpoint
+        self.way = way
+        self.call = call
+        self.key = key
+        self.at = at
+        self.recorded = recorded
+        self.started = self.sent = started
+        self.done: asyncio.Future[None] = desk.loop.create_future()
+        self.status = 0
+        self.body = b""
+        self._laters = 0
+        self._early: list[bytes] | None = None
+        self._segment: Segment | None = None
+        self._dead = False
+
+    def start(self, body: bytes) -> None:
+        """Hand the call to the workers of its way."""
+        way = self.way
+        assert way is not None
+        self.sent = time.perf_counter_ns()
+        first = way.first
+        self._laters = first.messages - 1
+        if not first.line.send(first.plan, body, self, first.messages):
+            self.refuse(
+                Unavailable(
+                    "the process that holds the model is being started",
+                    subject=f"worker {first.line.worker}",
+                    next_step="Send the request again in a moment.",
+                )
+            )
+            return
+        for leg in way.others:
+            if leg.line.send(leg.plan, body, self, 1):
+                self._laters += 1
+
+    def answered(self, reply: wire.Reply) -> None:
+        """The answer came: put it on the record."""
+        self.status, self.body = reply.status, reply.body
+        if reply.status == 200:
+            self._record(None, reply.work, reply.personal)
+        else:
+            self._dead = True
+            self._record(reply.work.decode(), None, b"")
+
+    def later(self, answers: bytes) -> None:
+        """Answers for the record alone came."""
+        self._laters -= 1
+        if self._dead:
+            return
+        segment = self._segment
+        if segment is None:
+            # Before the call's own entry, which readers want first.
+            if answers != record.NO_ANSWERS:
+                self._early = [*(self._early or ()), answers]
+            return
+        self._write_later(segment, answers)
+        if self._laters == 0:
+            segment.waiting -= 1
+
+    def failed(self, line: WorkerLine, problem: InstarError) -> None:
+        """Nothing more will come over a line."""
+        way = self.way
+        if self.status == 0 and way is not None and line is way.first.line:
+            self.refuse(problem)
+            return
+        # What is lost is only what the record would have heard beside the answer.
+        self.later(record.NO_ANSWERS)
+
+    def refuse(self, problem: InstarError) -> None:
+        """Put a failed call on the record."""
+        self.status = replies.status_of(problem)
+        self.body = replies.encode_error(problem)
+        self._dead = True
+        self._record(f"{type(problem).__name__}: {problem}"[:500], None, b"")
+
+    def _record(self, error: str | None, work: bytes | None, personal: bytes) -> None:
+        desk, endpoint, way = self._desk, self._endpoint, self.way
+        now = time.perf_counter_ns()
+        key = self.key
+        salt = sealed = None
+        if personal:
+            # Where a column is personal, so are the keys by which callers name rows and people.
+            part = record.decode_personal(personal)
+            sealed = record.encode_entry(record.Personal(part.columns, part.entities, key))
+            salt, key = os.urandom(record.SALT_BYTES), None
+        metadata = record.encode_call(
+            record.Call(
+                self.call, self.at, self.recorded, desk.caller, endpoint.policy.number,
+                way.reason if way else "", way.version if way else None, key, self.status,
+                (now - self.started) // 1000, (now - self.sent) // 1000, error, None,
+                0 if self._dead else self._laters + len(self._early or ()),
+            ),
+            work,
+        )  # fmt: skip
+        log = desk.log_of(endpoint.name)
+        segment = log.current()
+        if work is not None:
+            log.schema(segment, endpoint.schema)
+        log.append(segment, metadata, self.done, salt, sealed)
+        if self._dead:
+            return
+        self._segment = segment
+        if self._early is not None:
+            for answers in self._early:
+                self._write_later(segment, answers)
+            self._early = None
+        if self._laters > 0:
+            segment.waiting += 1
+
+    def _write_later(self, segment: Segment, answers: bytes) -> None:
+        if answers != record.NO_ANSWERS:
+            entry = record.encode_later(self.call, time.time_ns() // 1000, answers)
+            self._desk.log_of(self._endpoint.name).later(segment, entry)
