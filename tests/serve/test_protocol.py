@@ -8,16 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from instar.core.errors import MalformedRequest, MissingInput, RequestError, WrongDatatype, WrongShape
-from instar.serve.protocol import (
-    Bound,
-    InputColumn,
-    Signature,
-    bind,
-    decode,
-    encode_answer,
-    encode_error,
-    encode_request,
-)
+from instar.serve.protocol import Bound, InputColumn, Signature, bind, decode, encode_request
+from instar.serve.replies import encode_answer, encode_error
 from tests.serve.fakes import SIGNATURE, body
 
 
