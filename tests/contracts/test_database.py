@@ -15,7 +15,6 @@ from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
-from tests.conftest import need
 
 from instar.adapters import migrations, schema
 from instar.app import open_database
@@ -24,6 +23,7 @@ from instar.core.clock import EventClock
 from instar.core.database import Database, Instant, Transaction
 from instar.core.errors import StoreError, StoreTooNew
 from instar.core.identity import Actor
+from tests.conftest import need
 
 CLOCK = EventClock(datetime(2026, 1, 1, tzinfo=UTC))
 ADA = Actor("ada")

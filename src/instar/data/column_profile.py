@@ -305,7 +305,10 @@ def _moments(a: ColumnProfile, b: ColumnProfile) -> tuple[float, float]:
     if not a.finite or not b.finite:
         return (b.mean, b.squares) if not a.finite else (a.mean, a.squares)
     distance, total = b.mean - a.mean, a.finite + b.finite
-    return a.mean + distance * b.finite / total, a.squares + b.squares + distance * distance * a.finite * b.finite / total
+    return (
+        a.mean + distance * b.finite / total,
+        a.squares + b.squares + distance * distance * a.finite * b.finite / total,
+    )
 
 
 def _extreme(choose: Any, a: float | None, b: float | None) -> float | None:
