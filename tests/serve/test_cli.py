@@ -12,7 +12,7 @@ import httpx2
 import pytest
 from click.testing import CliRunner
 
-from instar.core.errors import BadInput
+from instar.core.errors import BadInput, ContractError
 from instar.interfaces.cli.serve import commands
 from instar.serve.process import ServerTree, running
 from tests.serve.conftest import wait_for
@@ -83,6 +83,8 @@ task = "binary"
 target = "late"
 metric = "cost"
 cost = { false_negative = 3.0, false_positive = 1.0, unit = "EUR" }
+split = { by = "event_time", decide = "14d", judge = "14d" }
+outcome = { due = "1d" }
 """
 
 
@@ -94,10 +96,17 @@ def test_up_serves_until_it_is_told_to_stop(tmp_path: Path) -> None:
         try:
             found = wait_for(lambda: running(tmp_path / ".instar") or (process.poll() is not None and "ended"), 60)
             assert found != "ended", process.communicate()
-            wait_for(lambda: httpx2.get(f"{found.url}/v2/health/ready", timeout=30).status_code == 200, 60)
+            for path in ("/v2/health/ready", "/api/openapi.json"):  # the gateway's own, and the control process's
+                wait_for(lambda path=path: httpx2.get(found.url + path, timeout=30).status_code == 200, 60)
         finally:
             process.send_signal(signal.SIGINT)
             out, err = process.communicate(timeout=60)
     assert process.returncode == 0, err
     assert found.url in out
     assert "drained" in out
+
+
+def test_up_says_at_once_what_is_wrong_with_the_contract(tmp_path: Path) -> None:
+    (tmp_path / "instar.toml").write_text(CONTRACT.replace("[project]", "[projekt]"))
+    result = CliRunner().invoke(commands["up"], ["--port", "0"], obj=str(tmp_path))
+    assert isinstance(result.exception, ContractError)

@@ -43,14 +43,16 @@ def up_command(project: str | None, host: str, port: int, gateways: int, record:
     from instar.serve import snapshot
     from instar.serve.supervisor import Root
 
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s")
     with open_app(project) as app:
-        # What was decided while nothing ran takes effect now.
+        # A contract that cannot be read stops us here, and not the control process later. What was decided while nothing
+        # ran takes effect now.
+        name = app.project.name
         snapshot.publish(app.store)
         folder, root = app.store.folder, app.root
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s")
 
     def listening(url: str) -> None:
-        click.echo(f"Instar serves {root} on {url} (Ctrl-C drains and ends)")
+        click.echo(f"Instar serves {name} on {url} (Ctrl-C drains and ends)")
 
     Root(folder, root, host, port, gateways, record == "durable", listening=listening).run()
     click.echo("drained: every call that was taken is answered and on the record")
