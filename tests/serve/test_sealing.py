@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from pathlib import Path
 
@@ -68,6 +69,28 @@ def test_files_go_after_the_grace_and_nothing_is_sealed_twice(store: Store, fill
     with store.database.read() as tx:
         kinds = [(entry.kind, entry.subject) for entry in journal.entries(tx, "flights", kind="segment sealed")]
     assert kinds == [("segment sealed", segment.name.id) for segment in filled]
+
+
+def test_a_reader_that_slept_through_the_sealing_and_the_grace_misses_nothing(store: Store) -> None:
+    segment = Segment(store.folder)
+    segment.schema()
+    segment.call(BEGIN)
+    log = CallLog(store)
+    assert log.read("delay").height == 1
+    segment.call(BEGIN + HOUR)
+    segment.end()
+    sealing.seal(store)
+    sealing.seal(store, grace_seconds=-1)
+    assert not segment.path.exists()
+    assert log.read("delay").height == 2
+
+
+def test_sealing_at_once_from_several_processes_appends_once(store: Store, filled: list[Segment]) -> None:
+    with ThreadPoolExecutor(3) as pool:
+        done = list(pool.map(lambda _: sealing.seal(store), range(3)))
+    assert sorted(len(sealed) for sealed in done) == [0, 0, 2]
+    table = calls.table_folder(store.folder, "flights", "delay")
+    assert pl.read_delta(str(table)).height == CallLog(store).read("delay").height
 
 
 def test_a_crash_between_the_table_and_the_record_repeats_nothing(store: Store, filled: list[Segment]) -> None:

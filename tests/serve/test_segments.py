@@ -88,5 +88,5 @@ def test_a_gateway_is_alive_while_it_holds_its_lock(tmp_path: Path) -> None:
     assert segments.alive_boots(tmp_path) == [segments.boot_letters(42)]
     lock.release()
     assert not segments.is_alive(tmp_path, 42)
-    (tmp_path / "AAAAAA.lock").touch()  # left by a gateway that was killed
+    (tmp_path / ".gateways" / "AAAAAA.lock").touch()  # left by a gateway that was killed
     assert segments.alive_boots(tmp_path) == []

@@ -81,6 +81,7 @@ class Sealed:
     files: Mapping[str, str]
     root: str
     chain: str
+    sealed_at: datetime
 
 
 def calls_folder(store_folder: Path) -> Path:
@@ -219,7 +220,10 @@ class CallLog:
         for reader in readers:
             reader.refresh()
             if not reader.ended and reader.name.id in sealed:
-                reader.end()  # its gateway was killed: what is there is all
+                if reader.name.path(self._calls).exists():
+                    reader.end()  # its gateway was killed: what is there is all
+                else:
+                    del self._readers[reader.name.id]  # sealed and gone since we last looked: Delta has the rest
         self._let_go(sealed)
         return [reader for reader in readers if reader.name.id in self._readers]
 

@@ -23,7 +23,7 @@ from instar.serve import protocol, replies, segments
 from instar.serve.commit import Committer, EndpointLog
 from instar.serve.flight import Desk, Pending
 from instar.serve.relay import Receive, Relay, Scope, Send, answer, answer_error
-from instar.serve.routes import Ack, control_socket, write_ack
+from instar.serve.routes import Ack, control_socket, forget_ack, write_ack
 from instar.serve.switchboard import Endpoint, Switchboard
 
 FLYING_LIMIT = 8192  # calls in flight; more are refused at once instead of waiting for ever
@@ -114,6 +114,7 @@ class Gateway:
         await self.loop.run_in_executor(None, self._committer.close)
         self._board.close()
         await self._relay.close()
+        forget_ack(self._folder, segments.boot_letters(self.boot))
         self._lock.release()
 
     async def _inference(self, path: str, scope: Scope, receive: Receive, send: Send) -> None:

@@ -183,13 +183,18 @@ def read_snapshot(store_folder: Path) -> Snapshot:
 
 def write_ack(store_folder: Path, boot_name: str, ack: Ack) -> None:
     """A gateway's acknowledgement."""
-    replace_file(serve_folder(store_folder) / "acks" / f"{boot_name}.json", msgspec.json.encode(ack), durable=False)
+    replace_file(_ack_file(store_folder, boot_name), msgspec.json.encode(ack), durable=False)
+
+
+def forget_ack(store_folder: Path, boot_name: str) -> None:
+    """Take back what a gateway acknowledged, when it ends."""
+    _ack_file(store_folder, boot_name).unlink(missing_ok=True)
 
 
 def read_ack(store_folder: Path, boot_name: str) -> Ack | None:
     """What a gateway last acknowledged."""
     try:
-        return msgspec.json.decode((serve_folder(store_folder) / "acks" / f"{boot_name}.json").read_bytes(), type=Ack)
+        return msgspec.json.decode(_ack_file(store_folder, boot_name).read_bytes(), type=Ack)
     except (FileNotFoundError, msgspec.DecodeError):
         return None
 
@@ -204,3 +209,7 @@ def replace_file(path: Path, data: bytes, *, durable: bool = True) -> None:
             file.flush()
             os.fsync(file.fileno())
     scratch.replace(path)
+
+
+def _ack_file(store_folder: Path, boot_name: str) -> Path:
+    return serve_folder(store_folder) / "acks" / f"{boot_name}.json"

@@ -8,9 +8,9 @@ file goes after a grace, for readers that looked at the catalogue before. Each c
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
@@ -56,6 +56,14 @@ def seal(store: Store, *, grace_seconds: float = GRACE_SECONDS) -> list[calls.Se
         What was sealed now. Segments without a single call are only removed.
     """
     folder = calls.calls_folder(store.folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".sealing").open("w") as lock:
+        # One at a time: two that append the same segment would both find that nobody had.
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        return _seal_all(store, folder, grace_seconds)
+
+
+def _seal_all(store: Store, folder: Path, grace_seconds: float) -> list[calls.Sealed]:
     known = calls.catalogue(store)
     projects = {revision.policy.endpoint: revision.policy.project for revision in routing.endpoints(store)}
     done = []
@@ -65,7 +73,7 @@ def seal(store: Store, *, grace_seconds: float = GRACE_SECONDS) -> list[calls.Se
         if (name.endpoint, name.boot) in waiting:
             continue  # the chain of a boot follows its numbers
         if name.id in known:
-            if time.time() - path.stat().st_mtime > grace_seconds:
+            if (store.clock.wall() - known[name.id].sealed_at).total_seconds() > grace_seconds:
                 path.unlink()
         elif _is_closed(folder, name, path):
             sealed = _seal(store, projects.get(name.endpoint, name.endpoint), name, path)
@@ -151,11 +159,12 @@ def _seal(store: Store, project: str, name: SegmentName, path: Path) -> calls.Se
             files=files,
             root=root,
             chain=_chain(last or journal.GENESIS, root),
+            sealed_at=store.clock.wall(),
         )
         known = tx.execute(sa.select(calls.segment.c.id).where(calls.segment.c.id == name.id)).first()
         if known is None:
             values = {field: getattr(sealed, field) for field in calls.Sealed.__dataclass_fields__}
-            tx.execute(calls.segment.insert().values(**values, state="sealed", sealed_at=store.clock.wall()))
+            tx.execute(calls.segment.insert().values(**values, state="sealed"))
             journal.append(tx, store.clock, store.actor, project, "segment sealed", name.id, _body(sealed))
         return sealed
 

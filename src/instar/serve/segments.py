@@ -22,6 +22,8 @@ MAGIC = b"INSTARC1"
 _HEADER = struct.Struct("<II")
 FRAME_LIMIT_BYTES = 256 * 1024 * 1024  # a longer length can only be damage
 
+_GATEWAYS = ".gateways"  # no endpoint's name begins with a dot
+
 _NAME = re.compile(r"([0-9A-HJKMNP-TV-Z]{6})-(\d{6})\.seg\Z")
 
 
@@ -121,8 +123,8 @@ class BootLock:
     """Held by a gateway for as long as it lives, so that others can tell its segments from those of a dead one."""
 
     def __init__(self, calls: Path, boot: int) -> None:
-        calls.mkdir(parents=True, exist_ok=True)
         self._path = _lock_path(calls, boot)
+        self._path.parent.mkdir(parents=True, exist_ok=True)
         self._file = self._path.open("w")
         fcntl.flock(self._file, fcntl.LOCK_EX)
 
@@ -146,8 +148,8 @@ def is_alive(calls: Path, boot: int) -> bool:
 
 def alive_boots(calls: Path) -> list[str]:
     """Boots, in letters, of the gateways that run."""
-    locks = sorted(calls.glob("*.lock"))
-    return [lock.stem for lock in locks if len(lock.stem) == 6 and is_alive(calls, _boot_number(lock.stem))]
+    locks = sorted((calls / _GATEWAYS).glob("*.lock"))
+    return [lock.stem for lock in locks if is_alive(calls, _boot_number(lock.stem))]
 
 
 def sync_folder(folder: Path) -> None:
@@ -160,7 +162,7 @@ def sync_folder(folder: Path) -> None:
 
 
 def _lock_path(calls: Path, boot: int) -> Path:
-    return calls / f"{boot_letters(boot)}.lock"
+    return calls / _GATEWAYS / f"{boot_letters(boot)}.lock"
 
 
 def _boot_number(letters: str) -> int:
