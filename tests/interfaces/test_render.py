@@ -78,3 +78,26 @@ def test_the_twin_goes_to_whoever_asks_for_json_first(accept: str, json: bool) -
 
 def test_paths_are_quoted() -> None:
     assert render.url("a project", "tables", "x/y?z") == "/console/a%20project/tables/x%2Fy%3Fz"
+
+
+def test_ids_inside_a_text_become_links_and_the_rest_stays_text() -> None:
+    run = "run_01M7YE5E4T024EB8F5YS0JQG1P"
+    text = str(render.linked(f"<i> by {run}, of b3:{'a' * 64}", "flights"))
+    assert f'<a href="/console/flights/records/{run}">' in text
+    assert "&lt;i&gt;" in text
+    assert text.count("<a ") == 1  # a digest may name anything
+    assert "b3:aaaaaaaaaa…" in text
+    assert render.linked(None, "flights") == "–"
+
+
+def test_only_what_has_a_page_is_linked() -> None:
+    assert "<a " in render.record("mver_01M7YE5E4T024EB8F5YS0JQG1P", "flights")
+    assert "<a " not in render.record("delay/MVXCXA-000000", "flights")
+
+
+def test_a_long_reason_says_how_much_it_left_out() -> None:
+    parts = [f"slice {number}: worse" for number in range(40)]
+    found = wording.brief("; ".join(parts), 60)
+    assert found == "slice 0: worse; slice 1: worse; slice 2: worse; and 37 more"
+    assert wording.brief("short") == "short"
+    assert wording.brief("x" * 500) == "x" * 500

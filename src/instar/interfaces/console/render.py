@@ -7,6 +7,7 @@ templates, which know no other way to print.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from functools import cache, wraps
 from pathlib import Path
@@ -14,12 +15,13 @@ from typing import Any
 from urllib.parse import quote
 
 import jinja2
+from markupsafe import Markup, escape
 
 from instar.core.errors import InstarError
 from instar.core.identity import Permission
 from instar.interfaces.api.routes import Handler, Reply, Request, Route
 from instar.interfaces.api.status import body_of, status_of
-from instar.interfaces.console.wording import FILTERS
+from instar.interfaces.console.wording import FILTERS, short
 
 ROOT = "/console"
 HERE = Path(__file__).parent
@@ -96,6 +98,33 @@ def report_url(project: str, evaluation: str) -> str:
     return f"/api/projects/{quote(project)}/evaluations/{quote(evaluation)}/report"
 
 
+def linked(value: object, project: str) -> Markup:
+    """A text in which every id of a record is a link to its page, and every digest is cut."""
+    text = "" if value is None else str(value)
+    parts, end = [], 0
+    for found in _RECORD.finditer(text):
+        name = found.group()
+        parts += [escape(text[end : found.start()]), _link(project, name) if "_" in name else Markup(short(name))]
+        end = found.end()
+    return Markup("").join([*parts, escape(text[end:])]) if text else Markup("–")
+
+
+def record(name: str | None, project: str) -> Markup:
+    """The id of a record, with a link where there is a page for it."""
+    if not name:
+        return Markup("–")
+    return _link(project, name) if _RECORD.fullmatch(name) else Markup("<code>{}</code>").format(name)
+
+
+def _link(project: str, name: str) -> Markup:
+    return Markup('<a href="{}">{}</a>').format(url(project, "records", name), Markup(short(name)))
+
+
+_RECORD = re.compile(
+    r"(?<!\w)(?:(?:tver|exec|run|mver|eval|appr|prev|roll|actn|alrt)_[0-9A-HJKMNP-TV-Z]{26}|b3:[0-9a-f]{64})(?!\w)"
+)
+
+
 @cache
 def _environment() -> jinja2.Environment:
     environment = jinja2.Environment(
@@ -106,5 +135,5 @@ def _environment() -> jinja2.Environment:
         lstrip_blocks=True,
     )
     environment.globals.update(url=url, report_url=report_url)
-    environment.filters.update(FILTERS)
+    environment.filters.update(FILTERS, linked=linked, record=record)
     return environment

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
+from itertools import pairwise
 from typing import Any
 
 from instar.core.errors import NotFound
@@ -85,14 +86,18 @@ def cost(found: Sequence[Measurement], endpoint: str, history: Sequence[Revision
         role = "answers returned" if version < 0 else roles.get(version)
         name = f"{subject}, {role}" if role else subject
         lines.append(Line(name, smoothed(looks), faint=role is None))
-    return chart.lines(lines, promotions(history), "cost per prediction, mean over 7 windows; dotted: another champion")
+    return chart.lines(
+        lines, promotions(history), "cost per prediction over the last windows; dotted: another champion"
+    )
 
 
 def smoothed(looks: Sequence[Measurement]) -> list[tuple[datetime, float | None]]:
-    """Each window's end with the mean of the last windows' values, weighted by their rows."""
+    """Each window's end with a mean of the last values, weighted by their rows; windows that overlap are smooth already."""
+    apart = [look for look, after in pairwise(looks) if after.window_start >= look.window_end]
+    last = SMOOTHED if len(apart) > len(looks) / 2 else 1
     points: list[tuple[datetime, float | None]] = []
     for place, look in enumerate(looks):
-        some = [one for one in looks[max(place + 1 - SMOOTHED, 0) : place + 1] if one.value is not None and one.n]
+        some = [one for one in looks[max(place + 1 - last, 0) : place + 1] if one.value is not None and one.n]
         rows = sum(one.n for one in some)
         points.append((look.window_end, sum((one.value or 0.0) * one.n for one in some) / rows if rows else None))
     return points

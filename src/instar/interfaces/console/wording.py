@@ -17,6 +17,8 @@ HEADLINES = (
     "policy", "problem", "objective", "origin", "cause", "kind", "step", "text",
 )  # fmt: skip
 
+SHORT = 60  # letters of a fact that fits a line
+
 _TIME, _MINUTE = re.compile(r"(\d{4}-\d\d-\d\d)T(\d\d:\d\d):\S+"), r"\1 \2"
 # Metrics of runs by which people choose, the first ones first.
 DECIDING = ("cost", "auc", "log_loss", "brier")
@@ -93,7 +95,7 @@ def plain(value: Any) -> Markup | str:
         return Markup(", ").join(Markup("{} {}").format(key, plain(item)) for key, item in value.items())
     if isinstance(value, list | tuple):
         return Markup(", ").join(escape(plain(item)) for item in value)
-    text = str(value)
+    text = _TIME.sub(_MINUTE, str(value)) if isinstance(value, str) and _TIME.fullmatch(value) else str(value)
     return short(text) if text.startswith("b3:") else text
 
 
@@ -109,8 +111,22 @@ def size(count: int) -> str:
 
 def headline(body: Mapping[str, Any]) -> str:
     """The few facts of a journal entry that say most, on one line."""
-    facts = [f"{name.replace('_', ' ')} {body[name]}" for name in HEADLINES if body.get(name) not in (None, "", [], {})]
+    known = {name: body[name] for name in HEADLINES if body.get(name) not in (None, "", [], {})}
+    facts = [f"{name.replace('_', ' ')} {value}" for name, value in known.items() if len(str(value)) <= SHORT]
     return ", ".join(facts[:4]) or ", ".join(sorted(body))
+
+
+def brief(text: str, length: int = 180) -> str:
+    """The beginning of a long reason, up to the end of one of its parts, and how many more there are."""
+    if len(text) <= length:
+        return text
+    parts = text.split("; ")
+    kept = [parts[0]]
+    for part in parts[1:]:
+        if len("; ".join([*kept, part])) > length:
+            break
+        kept.append(part)
+    return f"{'; '.join(kept)}; and {len(parts) - len(kept)} more" if len(parts) > len(kept) else text
 
 
 def telling(metrics: Mapping[str, float], most: int = 3) -> list[tuple[str, float]]:
@@ -124,7 +140,7 @@ def facts_line(facts: Mapping[str, Any], length: int = 110) -> str:
     shown = []
     for name, value in facts.items():
         text = f"{value:.4g}" if isinstance(value, float) else value if isinstance(value, str) else str(value)
-        if isinstance(value, str | int | float) and len(text) < 60:
+        if isinstance(value, str | int | float) and len(text) <= SHORT:
             shown.append(f"{name.replace('_', ' ')} {_TIME.sub(_MINUTE, text)}")
     line = ", ".join(shown)
     return line if len(line) <= length else line[:length].rsplit(",", 1)[0] + ", …"
@@ -137,6 +153,7 @@ def pretty(value: Any) -> str:
 
 # What the templates know these by.
 FILTERS: dict[str, Callable[..., object]] = {
+    "brief": brief,
     "bytes": size,
     "facts_line": facts_line,
     "figure": figure,
