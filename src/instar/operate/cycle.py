@@ -134,8 +134,7 @@ def _advance(loop: Loop, endpoint: str, problem: Problem) -> tuple[Moved, ...]:
 
 
 def _look_due(loop: Loop, endpoint: str, problem: Problem) -> bool:
-    with loop.store.database.read() as tx:
-        last = measurement.recent(tx, endpoint, "errors", endpoint, 1)
+    last = measurement.measurements(loop.store, loop.project.name, endpoint=endpoint, monitor="errors", limit=1)
     return not last or loop.store.clock.event() - last[0].window_end >= problem.monitor.every
 
 

@@ -84,14 +84,24 @@ class Gateway:
                 {"prediction": one.prediction, "value": one.value, "observed_at": one.observed_at.isoformat()}
                 for one in truths[start : start + BATCH]
             ]
-            body = msgspec.json.encode({"outcomes": items})
-            reply = self._http.post("/api/outcomes", content=body, headers={"content-type": "application/json"})
+            reply = self._send(msgspec.json.encode({"outcomes": items}))
             if reply.status_code not in (200, 202):
                 raise Unavailable(
                     f"outcomes were not taken: {reply.text[:300]}",
                     subject="POST /api/outcomes",
                     found=f"status {reply.status_code}",
                 )
+
+    def _send(self, body: bytes) -> httpx.Response:
+        """Post, and post again while the server cannot take it: the same outcome twice has no effect."""
+        pause = PAUSE_SECONDS
+        for _ in range(TRIES):
+            reply = self._http.post("/api/outcomes", content=body, headers={"content-type": "application/json"})
+            if reply.status_code not in NOT_NOW:
+                return reply
+            time.sleep(pause)
+            pause *= 2
+        return reply
 
     def close(self) -> None:
         """Close the connections."""

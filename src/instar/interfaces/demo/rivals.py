@@ -94,11 +94,15 @@ def propose_spoiled(loop: Loop, endpoint: str, gold: str, delivery: Feed) -> Pro
     make = loop.pipeline.step(gold).function
     assert clean is not None
     assert make is not None
-    flights, _ = split_quarantine(clean(turned.lazy(), read["airlines"]).collect())
-    rows = make(flights.lazy(), read["clean_weather"], read["planes"]).collect()
-    spoiled = tables.write_version(store, name, SPOILED, "gold", rows, key=["flight_id"], cause=cause)
     judged_on = tables.latest(store, name, gold)
     assert judged_on is not None
+    # Only the days before those that it will be judged on: whoever saw these could not be judged at all.
+    event_time = loop.pipeline.step(gold).options["event_time"]
+    last = tables.scan(store, judged_on).select(pl.col(event_time).max()).collect().item()
+    before = pl.col(event_time) < last - loop.project.contract.problem[endpoint].split.judge
+    flights, _ = split_quarantine(clean(turned.lazy(), read["airlines"]).collect())
+    rows = make(flights.lazy(), read["clean_weather"], read["planes"]).filter(before).collect()
+    spoiled = tables.write_version(store, name, SPOILED, "gold", rows, key=["flight_id"], cause=cause)
     bundle = refitting.refit(
         store, loop.project, loop.pipeline, judged_bundle(loop, frozen), rows, spoiled.id, cause=cause
     )
