@@ -5,7 +5,7 @@ from datetime import timedelta
 
 import pytest
 
-from instar.core.errors import Blocked, Conflict
+from instar.core.errors import Blocked, Conflict, NotFound
 from instar.core.store import Store
 from instar.operate import promotion, rollout, rollout_walk
 from instar.operate.rollout_rule import Terms
@@ -71,7 +71,7 @@ def test_what_was_never_approved_is_not_promoted(store: Store, make_version: Mak
 
 
 def test_there_must_be_something_to_return_to(store: Store, make_version: Make) -> None:
-    with pytest.raises(Conflict, match="nothing answers"):
+    with pytest.raises(NotFound, match="nothing answers"):
         rollback(store)
     promote(store, make_version("one"))
     with pytest.raises(Conflict, match="never was another"):

@@ -187,3 +187,7 @@ def test_unknown_names(store: Store, log: Any) -> None:
         backward(store, log, "flights", call_id(1, 2, 3) + "/0")
     with pytest.raises(NotFound, match="nothing on the record"):
         backward(store, log, "flights", "nothing@1")
+    for walk in (backward, forward):
+        for name in ("mver_nothing", "run_nothing", "b3:" + 64 * "0", "b3:nothing"):
+            with pytest.raises(NotFound, match="nothing is on the record"):
+                walk(store, log, "flights", name)

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from instar.core import journal
 from instar.core.database import Transaction
-from instar.core.errors import Conflict
+from instar.core.errors import Conflict, NotFound
 from instar.core.store import Store
 from instar.operate import rollout
 from instar.operate import rollout_walk as walk
@@ -76,14 +76,21 @@ def rollback(
     While a rollout runs, the incumbent answers alone again. Otherwise the champion before the present one returns.
 
     Raises:
+        NotFound: The project has no such endpoint.
         Conflict: There never was another champion.
     """
     walk.resume(store, project, publish=publish)
     current = routing.current(store, endpoint)
+    if current is None or current.policy.project != project:
+        raise NotFound(
+            "nothing answers there yet",
+            subject=f"endpoint {endpoint}",
+            next_step="See what answers, and where: instar live",
+        )
     ended = end_rollout(store, project, endpoint, f"{store.actor.name} rolled it back: {reason}")
-    champion = current.policy.champion if current else None
-    if current is None or champion is None:
-        raise Conflict("nothing answers there yet", subject=f"endpoint {endpoint}")
+    champion = current.policy.champion
+    if champion is None:
+        raise Conflict("it has no champion", subject=f"endpoint {endpoint}")
     bundles = dict(current.bundles)
     if not ended:
         earlier = _champion_before(store, endpoint, champion)

@@ -26,7 +26,7 @@ from instar.core.store import Store
 from instar.data import tables
 from instar.operate import outcomes
 from instar.operate.pairing import answers_of
-from instar.operate.trace_records import ROW, Hop, describe
+from instar.operate.trace_records import ROW, Hop, describe, on_record
 from instar.operate.trace_rows import Found, entity_row, table_hop
 from instar.release import registry
 from instar.release.approval import approvals
@@ -265,7 +265,9 @@ def resolve(store: Store, project: str, name: str) -> str:
         NotFound: Nothing has that name.
     """
     if name.startswith("b3:") or name.split("_")[0] in _PREFIXES:
-        return name
+        if on_record(store, project, name):
+            return name
+        raise NotFound("nothing is on the record under this id", subject=name)
     for read in (tables.get, registry.find):
         try:
             return read(store, project, name).id

@@ -12,6 +12,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from instar.core import lineage
 from instar.core.errors import NotFound
 from instar.core.store import Store
 from instar.data import tables
@@ -93,6 +94,14 @@ def describe(store: Store, project: str, node: str, relation: str = "") -> Hop:
     except NotFound:
         found = Hop("record", node, node, facts={"missing": "nothing is on the record under this id"})
     return replace(found, relation=relation)
+
+
+def on_record(store: Store, project: str, node: str) -> bool:
+    """Is there anything of this id: the record itself, or lineage that names it?"""
+    if "missing" not in describe(store, project, node).facts:
+        return True
+    with store.database.read() as tx:
+        return bool(lineage.up(tx, node, depth=1) or lineage.down(tx, node, depth=1))
 
 
 def _table_version(store: Store, project: str, node: str) -> Hop:
