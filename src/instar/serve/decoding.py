@@ -301,12 +301,19 @@ def _answers(rows: list[list[_Said]]) -> pl.Series:
     for said in rows:
         flat += said
         offsets.append(len(flat))
-    columns = list(zip(*flat, strict=True)) if flat else [()] * 6
-    kinds = (pa.int64(), pa.large_string(), pa.float64(), pa.int64(), pa.float64(), pa.large_string())
-    arrays = [pa.array(values, type=kind) for values, kind in zip(columns, kinds, strict=True)]
-    names = ["version", "role", "score", "decision", "threshold", "error"]
-    nested = pa.LargeListArray.from_arrays(pa.array(offsets, pa.int64()), pa.StructArray.from_arrays(arrays, names))
-    return pl.Series("answers", nested, dtype=pl.List(ANSWER))
+    columns = list(zip(*flat, strict=True)) if flat else [()] * len(ANSWER.fields)
+    fields = [pl.Series(one.name, values, dtype=one.dtype) for one, values in zip(ANSWER.fields, columns, strict=True)]
+    return lists("answers", pl.DataFrame(fields), offsets)
+
+
+def lists(name: str, rows: pl.DataFrame, offsets: list[int]) -> pl.Series:
+    """Rows as structs, gathered into lists which begin at `offsets`."""
+    # By way of polars, since pyarrow imports pandas to look at plain Python values.
+    oldest = pl.CompatLevel.oldest()
+    arrays = [column.to_arrow(compat_level=oldest) for column in rows]
+    starts = pl.Series(offsets, dtype=pl.Int64).to_arrow(compat_level=oldest)
+    nested = pa.LargeListArray.from_arrays(starts, pa.StructArray.from_arrays(arrays, rows.columns))
+    return pl.Series(name, nested, dtype=pl.List(pl.Struct(rows.schema)))
 
 
 def align(frames: Sequence[pl.DataFrame]) -> pl.DataFrame:

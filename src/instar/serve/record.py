@@ -231,8 +231,13 @@ def leaf(frame: Frame, personal_digest: bytes | None = None) -> bytes:
     return blake3(b"\0" + struct.pack("<Q", frame.sequence) + second + frame.metadata).digest()
 
 
+_NO_PERSON = blake3(b"").digest()
+
+
 def hash_personal(frame: Frame) -> bytes:
     """H(salt, personal): what stays of the personal part after it is erased."""
+    if frame.salt is None and frame.personal is None:
+        return _NO_PERSON
     return blake3((frame.salt or b"") + (frame.personal or b"")).digest()
 
 

@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
-import pyarrow as pa
 import sqlalchemy as sa
 from blake3 import blake3
 
@@ -30,15 +29,13 @@ from instar.serve import calls, decoding, record, routing, segments
 from instar.serve.segments import SegmentName
 
 GRACE_SECONDS = 600.0  # longer than any reading that began before the sealing
-_FRAME = pl.Struct(
-    {
-        "sequence": pl.Int64,
-        "metadata": pl.Binary,
-        "salt": pl.Binary,
-        "personal": pl.Binary,
-        "personal_digest": pl.Binary,
-    }
-)
+_FRAME = {
+    "sequence": pl.Int64,
+    "metadata": pl.Binary,
+    "salt": pl.Binary,
+    "personal": pl.Binary,
+    "personal_digest": pl.Binary,
+}
 
 
 @dataclass(frozen=True)
@@ -224,18 +221,15 @@ def _with_frames(rows: pl.DataFrame, frames: Sequence[record.Frame], entries: Se
         beside[place.get(call, 0) if call is not None else 0].append(at)
     order = [at for one in beside for at in one]
     offsets = [0, *accumulate(map(len, beside))]
-    columns: dict[str, tuple[Any, list[Any]]] = {
-        "sequence": (pa.int64(), [frames[at].sequence for at in order]),
-        "metadata": (pa.large_binary(), [frames[at].metadata for at in order]),
-        "salt": (pa.large_binary(), [frames[at].salt for at in order]),
-        "personal": (pa.large_binary(), [frames[at].personal for at in order]),
-        "personal_digest": (pa.large_binary(), [record.hash_personal(frames[at]) for at in order]),
+    held = [frames[at] for at in order]
+    columns = {
+        "sequence": [frame.sequence for frame in held],
+        "metadata": [frame.metadata for frame in held],
+        "salt": [frame.salt for frame in held],
+        "personal": [frame.personal for frame in held],
+        "personal_digest": [record.hash_personal(frame) for frame in held],
     }
-    arrays = [pa.array(values, type=kind) for kind, values in columns.values()]
-    nested = pa.LargeListArray.from_arrays(
-        pa.array(offsets, pa.int64()), pa.StructArray.from_arrays(arrays, list(columns))
-    )
-    return rows.with_columns(pl.Series("frames", nested, dtype=pl.List(_FRAME)))
+    return rows.with_columns(decoding.lists("frames", pl.DataFrame(columns, schema=_FRAME), offsets))
 
 
 def _fault(store: Store, one: calls.Sealed, journalled: dict[str, Any] | None, chain: str) -> str:
