@@ -291,9 +291,8 @@ def join(store: Store, predictions: pl.DataFrame, kind: str = "truth") -> pl.Dat
         text) and `observed_at` (UTC).
     """
     bounds = predictions.select(low=pl.col("prediction").min(), high=pl.col("prediction").max()).row(0)
-    found = _between(store, bounds, kind) if bounds[0] is not None else []
-    columns = list(zip(*found, strict=True)) or [(), (), (), ()]
-    arrived = pl.DataFrame(dict(zip(_JOINED, columns, strict=True)), schema=_JOINED).with_columns(
+    found = _between(store, bounds, kind) if bounds[0] is not None else ()
+    arrived = pl.DataFrame(found, schema=_JOINED, orient="row").with_columns(
         pl.col("observed_at").cast(pl.Datetime("us", "UTC"))
     )
     return predictions.join(arrived, on="prediction", how="left", maintain_order="left")
@@ -302,13 +301,15 @@ def join(store: Store, predictions: pl.DataFrame, kind: str = "truth") -> pl.Dat
 _JOINED = {"prediction": pl.String, "outcome": pl.String, "truth": pl.Float64, "observed_at": pl.Int64}
 
 
-def _between(store: Store, bounds: tuple[Any, ...], kind: str) -> Sequence[sa.Row[Any]]:
-    # Times stay the integers that they are kept as: making 10,000 datetimes of Python takes longer than all the rest.
+def _between(store: Store, bounds: tuple[Any, ...], kind: str) -> Sequence[Any]:
+    # A month of outcomes is read at each look, so rows stay the driver's plain tuples, and times the integers that they
+    # are kept as: rows of SQLAlchemy and datetimes of Python take five times as long as all the rest.
     query = sa.select(
         outcome.c.prediction, outcome.c.id, outcome.c.value, sa.type_coerce(outcome.c.observed_at, sa.BigInteger)
     ).where(outcome.c.prediction.between(*bounds), outcome.c.kind == kind, outcome.c.corrected_by.is_(None))
-    with store.database.read() as tx:
-        return tx.execute(query).all()
+    with store.database.read() as tx, tx.execute(query) as result:
+        rows: Sequence[Any] = result.cursor.fetchall() if result.cursor is not None else ()
+        return rows
 
 
 def find(store: Store, prediction: str) -> list[dict[str, Any]]:
