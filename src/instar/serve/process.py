@@ -1,7 +1,7 @@
 """Starting and finding a server from a program: `instar up`, the demo and tests use it.
 
     with ServerTree.start(store.folder) as server:
-        httpx.get(server.url + "/v2/health/ready")
+        httpx2.get(server.url + "/v2/health/ready")
 
 The server is a process of its own (`supervisor.py`) with its gateways, workers and control process below it; it ends when
 the program that started it ends, in good order.

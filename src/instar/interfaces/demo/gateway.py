@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from types import TracebackType
 
-import httpx
+import httpx2
 import msgspec
 
 from instar.core.errors import Unavailable
@@ -39,7 +39,7 @@ class Gateway:
 
     def __init__(self, url: str, endpoint: str) -> None:
         self._infer = InferClient(url, endpoint)
-        self._http = httpx.Client(base_url=url, timeout=60.0)
+        self._http = httpx2.Client(base_url=url, timeout=60.0)
         self._endpoint = endpoint
 
     @property
@@ -92,7 +92,7 @@ class Gateway:
                     found=f"status {reply.status_code}",
                 )
 
-    def _send(self, body: bytes) -> httpx.Response:
+    def _send(self, body: bytes) -> httpx2.Response:
         """Post, and post again while the server cannot take it: the same outcome twice has no effect."""
         pause = PAUSE_SECONDS
         for _ in range(TRIES):
