@@ -148,3 +148,14 @@ def test_every_look_moves_at_most_one_step_and_says_why(
         assert (decision.stage, decision.step) == (place.stage, place.step)
     if decision.move is Move.ROLL_BACK:
         assert place.stage == "canary"
+
+
+def test_costs_are_not_compared_before_enough_outcomes() -> None:
+    patient = replace(TERMS, min_outcomes=2500)
+    bad = costs(1000, 0.2, 0.5)
+    assert look(SHADOW, seen(paired=1500, cost=bad)).move is Move.REJECT
+    assert look(SHADOW, seen(paired=1500, cost=bad), patient).move is Move.WAIT
+    assert look(SHADOW, seen(paired=1500, cost=costs(2500, 0.2, 0.5)), patient).move is Move.REJECT
+    good = seen(paired=3000, paired_here=300, cost=costs(2499, 0.2, 0.2))
+    assert look(LAST, good, patient).move is Move.WAIT
+    assert look(LAST, replace(good, cost=costs(2500, 0.2, 0.2)), patient).move is Move.PROMOTE

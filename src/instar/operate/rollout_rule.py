@@ -11,7 +11,7 @@ evidence comes out. `pairing` gathers the evidence, `rollout` records and applie
    than the champion by more than that share -> out.
 3. *shadow*: both answered `shadow` predictions -> first step.
 4. *bake*: `bake` of event time passed within the step and both answered at least one prediction in it -> next step.
-5. After the last step has baked, with `min_rows` outcomes or more: the confidence sequence on the mean of
+5. After the last step has baked, with `min_rows` and `min_outcomes` outcomes or more: the confidence sequence on the mean of
    k - (1 + margin) c lies above zero, with margin `no_worse` for a refit and 0 for a new recipe -> out; otherwise the
    evidence does not contradict the gates that it passed -> champion.
 6. *patience*: none of the above, and the rollout has stood in this place for longer than `patience` of event time ->
@@ -24,7 +24,9 @@ person ends the rollout.
 
 **Why it may look every day.** The sequence (`evaluate.compare.PairedSums.sequence`) holds at all sample sizes at once,
 so looking often and stopping at will keeps the error rate at 1 - `LEVEL` per margin and rollout. It says nothing before
-its first rows (`evaluate.compare.SEQUENCE_START`) or while the two versions never differed. Margins are folded into each
+its first rows (`min_outcomes`, and never before `evaluate.compare.SEQUENCE_START`) or while the two versions never
+differed. Rows that share a cause, as the flights of one stormy day do, are fewer than they look: `min_outcomes` should
+then span several such groups. Margins are folded into each
 row, not divided by an estimated cost, so "5 % worse" is what is tested.
 """
 
@@ -37,7 +39,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from instar.core.stats import safe_ratio
-from instar.evaluate.compare import LEVEL, PairedSums
+from instar.evaluate.compare import LEVEL, SEQUENCE_START, Interval, PairedSums
 
 ERROR_CALLS = 200  # below this many calls single failures weigh as if there were this many
 
@@ -60,6 +62,7 @@ class Terms:
         errors: Largest share of failed calls.
         no_worse: Largest relative extra cost of a refit of the champion's own recipe.
         min_rows: Outcomes needed to become champion.
+        min_outcomes: Outcomes before which costs are not compared at all.
         refit: The candidate is a refit of the champion's recipe.
         affected_by_answer: Outcomes depend on the answer that was returned.
     """
@@ -75,6 +78,7 @@ class Terms:
     min_rows: int
     refit: bool
     affected_by_answer: bool = False
+    min_outcomes: int = SEQUENCE_START
 
 
 @dataclass(frozen=True)
@@ -151,8 +155,8 @@ def advance(place: Place, terms: Terms, evidence: Evidence, now: datetime) -> De
             f"{terms.errors:.2%} is allowed"
         )
         return _out(place, "errors", reason, _facts(terms, evidence))
-    if not terms.affected_by_answer and proven_worse(evidence.cost, terms.cost):
-        reason = f"proven worse than the champion by more than {terms.cost:.1%}: {_compared(evidence.cost, terms.cost)}"
+    if not terms.affected_by_answer and proven_worse(evidence.cost, terms.cost, terms.min_outcomes):
+        reason = f"proven worse than the champion by more than {terms.cost:.1%}: {_compared(evidence.cost, terms.cost, terms)}"
         return _out(place, "cost guard", reason, _facts(terms, evidence, terms.cost))
     if place.stage == SHADOW:
         if evidence.paired >= terms.shadow:
@@ -168,9 +172,13 @@ def advance(place: Place, terms: Terms, evidence: Evidence, now: datetime) -> De
     return _forward(place, terms, evidence, now, "bake", reason)
 
 
-def proven_worse(cost: PairedSums, margin: float) -> bool:
+def proven_worse(cost: PairedSums, margin: float, min_outcomes: int = SEQUENCE_START) -> bool:
     """Is the candidate proven to cost more than (1 + margin) times the champion?"""
-    return cost.sequence(1.0 + margin, LEVEL).low > 0.0
+    return _sequence(cost, margin, min_outcomes).low > 0.0
+
+
+def _sequence(cost: PairedSums, margin: float, min_outcomes: int) -> Interval:
+    return cost.sequence(1.0 + margin, LEVEL, start=max(SEQUENCE_START, min_outcomes))
 
 
 def _forward(place: Place, terms: Terms, evidence: Evidence, now: datetime, rule: str, reason: str) -> Decision:
@@ -184,13 +192,14 @@ def _finish(place: Place, terms: Terms, evidence: Evidence, now: datetime) -> De
     if terms.affected_by_answer:
         missing = "outcomes depend on the answer, so only a randomised comparison counts"
         return _wait(place, terms, evidence, now, "comparison", missing)
-    if evidence.cost.n < terms.min_rows:
-        missing = f"undecided: {evidence.cost.n} of {terms.min_rows} outcomes"
+    needed = max(terms.min_rows, terms.min_outcomes)
+    if evidence.cost.n < needed:
+        missing = f"undecided: {evidence.cost.n} of {needed} outcomes"
         return _wait(place, terms, evidence, now, "min_rows", missing)
     margin, rule = (terms.no_worse, "no worse") if terms.refit else (0.0, "not contradicted")
     facts = _facts(terms, evidence, margin)
-    compared = _compared(evidence.cost, margin)
-    if proven_worse(evidence.cost, margin):
+    compared = _compared(evidence.cost, margin, terms)
+    if proven_worse(evidence.cost, margin, terms.min_outcomes):
         return _out(place, rule, f"proven worse by more than {margin:.1%}, after the last step: {compared}", facts)
     return Decision(
         Move.PROMOTE, rule, f"not proven worse by more than {margin:.1%}: {compared}", CHAMPION, place.step, facts
@@ -211,8 +220,8 @@ def _out(place: Place, rule: str, reason: str, facts: dict[str, Any]) -> Decisio
     return Decision(Move.ROLL_BACK, rule, reason, ROLLED_BACK, place.step, facts, for_cause=True)
 
 
-def _compared(cost: PairedSums, margin: float) -> str:
-    found = cost.sequence(1.0 + margin, LEVEL)
+def _compared(cost: PairedSums, margin: float, terms: Terms) -> str:
+    found = _sequence(cost, margin, terms.min_outcomes)
     if not cost.n:
         return "no outcomes yet"
     return (
@@ -224,7 +233,7 @@ def _compared(cost: PairedSums, margin: float) -> str:
 def _facts(terms: Terms, evidence: Evidence, margin: float | None = None) -> dict[str, Any]:
     cost = evidence.cost
     margin = terms.cost if margin is None else margin
-    found = cost.sequence(1.0 + margin, LEVEL)
+    found = _sequence(cost, margin, terms.min_outcomes)
     ratio = safe_ratio(cost.mean_a, cost.mean_b) - 1.0 if cost.n else math.nan
     return {
         "calls": evidence.calls,

@@ -54,6 +54,7 @@ def terms_of(problem: Problem, *, refit: bool) -> Terms:
         errors=asked.rollback.errors,
         no_worse=problem.gates.no_worse,
         min_rows=problem.split.min_rows,
+        min_outcomes=asked.min_outcomes,
         refit=refit,
         affected_by_answer=problem.outcome.affected_by_answer,
     )

@@ -101,6 +101,8 @@ class Rollout(Section, frozen=True, kw_only=True):
         shadow: Predictions to answer unseen first.
         steps: Shares of calls in per cent, growing, the last one 100.
         bake: Least time on each step.
+        min_outcomes: Fewest outcomes before the costs of candidate and champion are compared; several days' worth of them
+            where the outcomes of one day go together.
         patience: Longest time in one place, shadow or a step; undecided for longer is rejected.
         cool_down: How long a rolled back candidate stays barred.
         rollback: When to go back.
@@ -109,6 +111,7 @@ class Rollout(Section, frozen=True, kw_only=True):
     shadow: int = 2000
     steps: tuple[float, ...] = (2, 5, 10, 25, 75, 100)
     bake: timedelta = timedelta(hours=6)
+    min_outcomes: int = 300
     patience: timedelta = timedelta(days=14)
     cool_down: timedelta = timedelta(days=7)
     rollback: Guard = Guard()
