@@ -122,7 +122,7 @@ class ServerTree:
         deadline = time.monotonic() + timeout
         while time.monotonic() < deadline and process.poll() is None:
             state = running(folder)
-            if state is not None and state.pid == process.pid and _answers(state):
+            if state is not None and state.pid == process.pid and ready(state, folder, control=control):
                 return cls(process, state, log)
             time.sleep(0.02)
         if process.poll() is None:
@@ -153,12 +153,26 @@ class ServerTree:
         self.stop()
 
 
-def _answers(state: Running) -> bool:
+def ready(state: Running, store_folder: Path, *, control: bool) -> bool:
+    """Does the server answer calls of every published endpoint, and, with a control process, the API?
+
+    A gateway lives before it has read its routes, and the control process comes up after it: whoever asks in between
+    would be told that nothing is there.
+    """
+    paths = ["/v2/health/live"]
+    paths += ["/v2/health/ready"] if routes.read_snapshot(store_folder).number else []
+    paths += ["/api/projects"] if control else []
     connection = http.client.HTTPConnection(state.host, state.port, timeout=2.0)
     try:
-        connection.request("GET", "/v2/health/live")
-        return connection.getresponse().status == 200
-    except OSError:
+        return all(_succeeds(connection, path) for path in paths)
+    except (OSError, http.client.HTTPException):
         return False
     finally:
         connection.close()
+
+
+def _succeeds(connection: http.client.HTTPConnection, path: str) -> bool:
+    connection.request("GET", path)
+    reply = connection.getresponse()
+    reply.read()
+    return reply.status == 200

@@ -30,7 +30,7 @@ import msgspec
 from instar.core.errors import Conflict, Damaged, InstarError, NotAllowed, Unavailable
 from instar.serve import routes
 from instar.serve.masking import mask_key_file
-from instar.serve.process import Running, running
+from instar.serve.process import Running, ready, running
 
 LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 DRAIN_SECONDS = 35.0
@@ -38,6 +38,7 @@ RETIRE_SECONDS = 60.0  # a worker that no route names stays warm, for a quick wa
 POLL_SECONDS = 0.05
 BACKOFF_SECONDS = (0.0, 0.1, 0.5, 1.0, 2.0, 5.0)  # between restarts of a process that dies young
 YOUNG_SECONDS = 5.0
+ANNOUNCE_SECONDS = 30.0
 
 _log = logging.getLogger("instar.serve")
 
@@ -104,7 +105,7 @@ class Root:
         durable: A call's answer waits for the disk.
         loader: `module:function` by which workers load bundles.
         watch_stdin: End when standard input closes.
-        listening: Called with the address once the port is open.
+        listening: Called with the address once calls and the API are answered.
     """
 
     folder: Path
@@ -118,6 +119,7 @@ class Root:
     watch_stdin: bool = False
     listening: Callable[[str], object] | None = None
     _stop: bool = False
+    _asked: int = 0
     _children: dict[str, Child] = field(default_factory=dict)
     _routes_mark: tuple[int, int] = (0, 0)
 
@@ -144,16 +146,25 @@ class Root:
             routes.make_run_folder(self.folder)
             self._clear_sockets()
             self._add_children(listening)
-            if self.listening is not None:
-                self.listening(Running(os.getpid(), self.host, self.port).url)
             try:
                 while not self._stop:
                     self._native_workers()
                     for child in list(self._children.values()):
                         child.tend()
+                    self._announce()
                     self._pause()
             finally:
                 self._drain()
+
+    def _announce(self) -> None:
+        """Say where we are, once, when we answer; after a while in any case, since what fails says so by itself."""
+        if self.listening is None:
+            return
+        state = Running(os.getpid(), self.host, self.port)
+        self._asked += 1
+        if ready(state, self.folder, control=self.control) or self._asked * POLL_SECONDS > ANNOUNCE_SECONDS:
+            self.listening(state.url)
+            self.listening = None
 
     def _told_to_stop(self, number: int, frame: FrameType | None) -> None:
         self._stop = True
