@@ -232,7 +232,7 @@ def test_plain_lines_where_there_is_no_terminal(built: dict[str, Any]) -> None:
     assert f"{built['months'][0]['cost']['loop']:.4f}" in march
     assert any("60 flights were cancelled or diverted" in line for line in lines)
     assert any(line.startswith("target ") for line in lines)
-    assert "2013-04-01  retraining  drift & <cost>" in lines
+    assert "2013-04-01  retraining  delay@3: drift & <cost>" in lines
 
 
 def test_tables_on_a_terminal(built: dict[str, Any]) -> None:

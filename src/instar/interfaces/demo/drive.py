@@ -78,7 +78,8 @@ class Replay:
 
     def __init__(self, app: App, airline: Airline, clock: EventClock, say: Callable[[Said], None]) -> None:
         self._store = replace(app.store, actor=SYSTEM)
-        self._airline, self._clock, self.say = airline, clock, say
+        self.app, self.clock, self.say = app, clock, say
+        self._airline = airline
         self._loop: Loop = replace(app.loop(), store=self._store, publish=_publish)
         self._project, self._pipeline = app.project.name, app.pipeline
         (self._endpoint,) = app.project.contract.problem
@@ -86,7 +87,7 @@ class Replay:
         self.progress: Progress = progress_file.read(self._store.folder)
         self._loop = replace(self._loop, standing=rivals.shadows(self.progress))
         self._due: list[tuple[datetime, str, bool]] = []  # heap of (landed, prediction, late)
-        self._in_log: dict[str, str] = {}  # prediction by flight, of a part that was begun before
+        self._in_log: dict[str, str] = {}  # prediction by flight, asked before we were stopped
         self._coming: Feed | None = None
         self._weather: list[pl.DataFrame] = []  # observations of yesterday and of today
         self._begun = time.monotonic()
@@ -109,12 +110,12 @@ class Replay:
         if self.progress.opened:
             return
         for feed in (self._airline.planes(), self._airline.airlines()):
-            self._land(feed.name, [feed], mode="overwrite")
+            self.land(feed.name, [feed], mode="overwrite")
         for month in (1, 2):
-            self._land("weather", [feed for day in _days_of(month) for feed in self._airline.weather(day)])
+            self.land("weather", [feed for day in _days_of(month) for feed in self._airline.weather(day)])
             delivery = self._airline.delivery(month)
-            self._clock.advance_to(delivery.landed_at)
-            self._land("flights", [delivery], partition=_partition(month))
+            self.clock.advance_to(delivery.landed_at)
+            self.land("flights", [delivery], partition=_partition(month))
             self.progress.landed_month = month
         self._land_schedule(FIRST_DAY)
         for kind in ("baseline", "model"):
@@ -122,7 +123,7 @@ class Replay:
             for made in cycle.turn(self._loop, targets=steps, cause="the demo's beginning").proposals:
                 self._tell("proposal", f"{made.candidate.name}: {made.outcome}, {made.reason}")
             self._name_rivals()
-        self.progress.opened, self.progress.until = True, self._clock.event()
+        self.progress.opened, self.progress.until = True, self.clock.event()
         self._save()
 
     def run(self, url: str, until: date) -> None:
@@ -144,7 +145,7 @@ class Replay:
     def _day(self, gateway: Gateway, day: date) -> None:
         feeds = self._airline.weather(day)
         if feeds:
-            self._land("weather", feeds)
+            self.land("weather", feeds)
         schedule = self._land_schedule(day)
         rows, version = self._serving_rows(day, feeds, schedule)
         begin = midnight(day)
@@ -162,8 +163,9 @@ class Replay:
         asks, waiting = [], []
         for row in asked.iter_rows(named=True):
             flight = row["flight_id"]
-            if flight in self._in_log:  # asked before this replay was stopped within the part
-                self._expect(self._in_log[flight], row)
+            known = self._in_log.pop(flight, None)
+            if known is not None:  # asked before the replay was stopped
+                self._expect(known, row)
                 continue
             values = {name: row[name] for name in gateway.inputs}
             at = max(row["asked_at"], opening)
@@ -171,12 +173,11 @@ class Replay:
             waiting.append(row)
         for prediction, row in zip(gateway.ask(asks), waiting, strict=True):
             self._expect(prediction, row)
-        self._in_log.clear()
-        self._clock.advance_to(end)
+        self.clock.advance_to(end)
         self._post(gateway, end)
-        self._deliver()
+        self.deliver()
         if end >= midnight(SPOILED_DAY) and not self.progress.spoiled:
-            self._spoil()
+            self.spoil()
         self._turn()
         self.progress.until = end
         self._save()
@@ -206,34 +207,37 @@ class Replay:
 
     # What lands.
 
-    def _deliver(self) -> None:
+    def deliver(self) -> None:
         """Land the month's file when it is there, and fit the monthly way on it."""
         month = self.progress.landed_month + 1
         if month > 12:
             return
         if self._coming is None:
             self._coming = self._airline.delivery(month)
-        if self._coming.landed_at > self._clock.event():
+        if self._coming.landed_at > self.clock.event():
             return
-        self._land("flights", [self._coming], partition=_partition(month))
+        self.land("flights", [self._coming], partition=_partition(month))
         sealing.seal(self._store)
-        version = rivals.refit_monthly(self._loop, self._endpoint, self._gold)
-        self.progress.stand(MONTHLY, version.number, self._clock.event())
+        made = rivals.make_gold(self._loop, self._gold, f"the flights of {_partition(month)} have landed")
+        version = rivals.refit_monthly(self._loop, self._endpoint, made)
+        self.progress.stand(MONTHLY, version.number, self.clock.event())
         self._loop = rivals.keep(self._loop, self._endpoint, self.progress, f"{version.name} is this month's fit")
         self.progress.landed_month, self._coming = month, None
         self.progress.monthly_retrainings += 1
         self._save()
         self._tell("month", f"{_partition(month)} has landed")
 
-    def _spoil(self) -> None:
+    def spoil(self) -> None:
+        """Propose the candidate that was fitted on a spoiled month."""
         delivery = self._airline.delivery(self.progress.landed_month)
         made = rivals.propose_spoiled(self._loop, self._endpoint, self._gold, delivery)
         self.progress.spoiled = True
         self._tell("proposal", f"{made.candidate.name}, fitted on a spoiled month: {made.outcome}, {made.reason}")
 
-    def _land(
+    def land(
         self, table: str, feeds: Sequence[Feed], partition: str | None = None, mode: str | None = None
     ) -> TableVersion:
+        """Land what the airline hands over in a bronze table; what has landed already changes nothing."""
         return ingest.land(
             self._store,
             self._project,
@@ -291,8 +295,8 @@ class Replay:
     def _settle(self, gateway: Gateway) -> None:
         """After the last day: wait for the flights that are still in the air."""
         if self._due:
-            self._clock.advance_to(max(self._due)[0])
-            self._post(gateway, self._clock.event())
+            self.clock.advance_to(max(self._due)[0])
+            self._post(gateway, self.clock.event())
 
     # Going on after a stop.
 
@@ -316,7 +320,7 @@ class Replay:
                 self._expect(row["prediction"], row)
 
     def _name_rivals(self) -> None:
-        now = self._clock.event()
+        now = self.clock.event()
         rule, frozen = (rivals.first(self._loop, self._endpoint, origin) for origin in ("baseline", "refit"))
         if rule is not None:
             self.progress.stand(RULE, rule.number, now)
@@ -332,7 +336,7 @@ class Replay:
         progress_file.write(self._store.folder, self.progress)
 
     def _tell(self, kind: str, text: str) -> None:
-        self.say(Said(self._clock.event(), kind, text))
+        self.say(Said(self.clock.event(), kind, text))
 
 
 def _publish(store: Store) -> int:

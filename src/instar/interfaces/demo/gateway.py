@@ -18,6 +18,7 @@ TRIES = 5  # a call without an answer is asked again, as a new call, this often
 PAUSE_SECONDS = 0.5  # before the first repetition; twice as long before each further one
 NOT_NOW = frozenset({0, 429, 502, 503, 504})  # statuses after which asking again may help
 BATCH = 5_000  # outcomes of one posting
+CONNECTIONS = 12  # calls at once: more would only wait for each other in front of two processors
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ class Gateway:
     """
 
     def __init__(self, url: str, endpoint: str) -> None:
-        self._infer = InferClient(url, endpoint)
+        self._infer = InferClient(url, endpoint, CONNECTIONS)
         self._http = httpx2.Client(base_url=url, timeout=60.0)
         self._endpoint = endpoint
 

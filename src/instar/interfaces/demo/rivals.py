@@ -51,7 +51,7 @@ def keep(loop: Loop, endpoint: str, progress: Progress, reason: str) -> Loop:
     return replace(loop, standing=wanted)
 
 
-def newest_gold(loop: Loop, gold: str, cause: str) -> TableVersion:
+def make_gold(loop: Loop, gold: str, cause: str) -> TableVersion:
     """The gold table of all that has landed."""
     runner.execute(loop.store, loop.project, loop.pipeline, loop.kinds, [gold], cause=cause)
     version = tables.latest(loop.store, loop.project.name, gold)
@@ -59,12 +59,11 @@ def newest_gold(loop: Loop, gold: str, cause: str) -> TableVersion:
     return version
 
 
-def refit_monthly(loop: Loop, endpoint: str, gold: str) -> ModelVersion:
-    """The frozen model's recipe, fitted again on all that has landed, whatever anybody thinks of it."""
+def refit_monthly(loop: Loop, endpoint: str, version: TableVersion) -> ModelVersion:
+    """The frozen model's recipe, fitted again on all rows of the gold table, whatever anybody thinks of it."""
     frozen = first(loop, endpoint, "refit")
     assert frozen is not None
     cause = "monthly retraining, for comparison"
-    version = newest_gold(loop, gold, cause)
     rows = tables.scan(loop.store, version).collect()
     bundle = refitting.refit(
         loop.store, loop.project, loop.pipeline, judged_bundle(loop, frozen), rows, version.id, cause=cause

@@ -50,7 +50,7 @@ def run(start: Path, leave: bool, quick: bool, json_file: Path | None, html_file
             with _shown(console, until) as say:
                 replay.say = say
                 replay.open()
-                with _server(app, port) as server:
+                with serving(app, port) as server:
                     replay.run(server.url, until)
         sealing.seal(app.store)
         report = story.tell(app, replay.loop, replay.progress, FIRST_DAY, until, time.monotonic() - begun)
@@ -61,7 +61,8 @@ def run(start: Path, leave: bool, quick: bool, json_file: Path | None, html_file
 
 
 @contextmanager
-def _server(app: App, port: int) -> Iterator[ServerTree]:
+def serving(app: App, port: int) -> Iterator[ServerTree]:
+    """A server on the store, until the body of the `with` ends; it answers by the routes of now."""
     number = snapshot.publish(app.store)
     with ServerTree.start(app.store.folder, project=app.root, port=port, environment=SERVER_SETTINGS) as server:
         snapshot.wait_acknowledged(app.store, number)
@@ -97,7 +98,8 @@ def _shown(console: Console, until: date) -> Iterator[Callable[[Said], None]]:
 
 
 def _line(said: Said) -> str:
-    return f"{said.at:%Y-%m-%d}  {said.kind:<11} {said.text}"
+    line = f"{said.at:%Y-%m-%d}  {said.kind:<11} {said.text}"
+    return line if len(line) <= terminal.LONGEST_LINE else line[: terminal.LONGEST_LINE - 1] + "…"
 
 
 def _write(report: dict[str, Any], json_file: Path | None, html_file: Path, console: Console) -> None:
@@ -109,7 +111,7 @@ def _write(report: dict[str, Any], json_file: Path | None, html_file: Path, cons
 
 
 def _stay(app: App, port: int, console: Console) -> None:
-    with _server(app, port) as server:
+    with serving(app, port) as server:
         console.out(f"the server stays up: {server.url}/console (Ctrl-C ends it)", highlight=False)
         try:
             signal.pause()

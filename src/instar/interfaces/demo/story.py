@@ -43,7 +43,7 @@ SHOWN = (
     "source",
     "predictions",
 )
-DEEPEST, LONGEST = 9, 110  # of a printed trace; all of it is in the JSON
+DEEPEST, LONGEST, MOST_ALIKE = 9, 110, 3  # of a printed trace; all of it is in the JSON
 
 
 def tell(app: App, loop: Loop, progress: Progress, first: date, until: date, seconds: float) -> dict[str, Any]:
@@ -155,9 +155,16 @@ def lines(hop: Hop, depth: int = 0) -> Iterator[str]:
     said = f"{hop.relation + ' ' if hop.relation else ''}{hop.kind} {hop.name} ({hop.precision})"
     line = "  " * depth + said + (f": {facts}" if facts else "")
     yield line if len(line) <= LONGEST + 2 * depth else line[: LONGEST + 2 * depth - 1] + "…"
-    if depth < DEEPEST:
-        for inner in hop.hops:
+    if depth >= DEEPEST:
+        return
+    shown: dict[str, int] = {}
+    for inner in hop.hops:
+        shown[inner.kind] = shown.get(inner.kind, 0) + 1
+        if shown[inner.kind] <= MOST_ALIKE:
             yield from lines(inner, depth + 1)
+    for kind, count in shown.items():
+        if count > MOST_ALIKE:
+            yield f"{'  ' * (depth + 1)}and {count - MOST_ALIKE} more of kind {kind}"
 
 
 def quarantined(loop: Loop) -> dict[str, dict[str, int]]:

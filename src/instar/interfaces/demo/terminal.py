@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-MOST_ALERTS = 12  # the page lists all; a terminal shows the first ones
+MOST_ALERTS, LONGEST_LINE = 12, 170  # the page and the JSON have all of it
 
 
 def show(report: Mapping[str, Any], console: Console) -> None:
@@ -20,7 +20,7 @@ def show(report: Mapping[str, Any], console: Console) -> None:
     if console.is_terminal:
         console.print(_months_table(report))
         for line in summary(report):
-            console.print(line, highlight=False)
+            console.print(line, highlight=False, markup=False)
         return
     for line in (*month_lines(report), *summary(report)):
         # A line is a line: whoever reads a pipe wants no wrapping, no markup and no colour.
@@ -80,7 +80,7 @@ def _events(report: Mapping[str, Any]) -> Iterator[str]:
             alerts += 1
             if alerts > MOST_ALERTS:
                 continue
-        yield f"{event['at'][:10]}  {event['kind']:<11} {event['text']}"
+        yield _cut(f"{event['at'][:10]}  {event['kind']:<11} {event['subject']}: {event['text']}")
     if alerts > MOST_ALERTS:
         yield f"            and {alerts - MOST_ALERTS} more alerts, all of them on the page and in the JSON"
 
@@ -114,6 +114,10 @@ def _months_table(report: Mapping[str, Any]) -> Table:
         *(_number(totals["cost"][way], 4) for way in WAYS),
     )  # fmt: skip
     return table
+
+
+def _cut(line: str) -> str:
+    return line if len(line) <= LONGEST_LINE else line[: LONGEST_LINE - 1] + "…"
 
 
 def _number(value: float | None, digits: int) -> str:
