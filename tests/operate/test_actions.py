@@ -72,6 +72,15 @@ def test_an_action_is_planned_once_and_ends_once(store: Store) -> None:
     assert actions.actions(store, "flights", kind="retrain") == [done]
 
 
+def test_what_a_killed_process_left_is_taken_up_and_counted(store: Store) -> None:
+    planned, _ = actions.request(store, "flights", "delay", Wanted("retrain", "alrt_1", "k"))
+    with pytest.raises(Conflict):
+        actions.take_up(store, planned.id)
+    actions.start(store, planned.id)
+    assert [actions.take_up(store, planned.id)[1] for _ in range(3)] == [1, 2, 3]
+    assert actions.finish(store, planned.id, {}).state == "done"
+
+
 def test_each_change_of_an_action_is_journalled_with_its_cause(store: Store) -> None:
     planned, _ = actions.request(store, "flights", "delay", Wanted("retrain", "schedule:monthly", "k"), "b3:contract")
     actions.start(store, planned.id)

@@ -156,6 +156,12 @@ def start(store: Store, name: str) -> Action:
     return _move(store, name, (PLANNED,), RUNNING, {})
 
 
+def take_up(store: Store, name: str) -> tuple[Action, int]:
+    """Take up an action again whose process died while it ran; also how often that was done now."""
+    before = _get(store, name).result.get("taken_up", 0)
+    return _move(store, name, (RUNNING,), RUNNING, {"taken_up": before + 1}), before + 1
+
+
 def finish(store: Store, name: str, result: dict[str, Any], *, failed: bool = False) -> Action:
     """Mark an action as done or failed, with what came of it.
 
@@ -180,6 +186,14 @@ def _move(store: Store, name: str, before: tuple[str, ...], state: str, result: 
         return moved
 
     return store.database.write(work, durable=True)
+
+
+def _get(store: Store, name: str) -> Action:
+    with store.database.read() as tx:
+        row = tx.execute(sa.select(action).where(action.c.id == name)).one_or_none()
+    if row is None:
+        raise NotFound("there is no such action", subject=name)
+    return Action(**row._mapping)
 
 
 def _journal(tx: Transaction, store: Store, one: Action) -> None:

@@ -18,7 +18,7 @@ from instar.core.errors import InstarError
 from instar.data import profile, tables
 from instar.evaluate import evaluation
 from instar.operate import actions, alerts, measurement, monitor, pairing, rollout, rollout_walk
-from instar.operate.actions import RETRAIN, Action
+from instar.operate.actions import PLANNED, RETRAIN, RUNNING, Action
 from instar.operate.monitor import Reference
 from instar.operate.proposal import (
     Loop,
@@ -38,6 +38,8 @@ from instar.release.registry import ModelVersion
 from instar.train.bundle import Manifest, load_manifest
 
 log = logging.getLogger("instar.cycle")
+
+MOST_TIMES_TAKEN_UP = 3  # a retraining whose process dies each time is given up
 
 __all__ = ["Loop", "Moved", "Proposal", "Tick", "Turn", "champion_of", "fit", "propose", "tick", "turn"]
 
@@ -160,6 +162,9 @@ def _answer(
 ) -> tuple[tuple[Action, Proposal | None], ...]:
     """Do what the contract's policy asks for about open alerts and due schedules."""
     store, name = loop.store, loop.project.name
+    # Controllers take turns under a lease, so what is half done is what a process left that was killed.
+    left = [one for state in (RUNNING, PLANNED) for one in _retrainings(loop, endpoint, state)]
+    done = [_retrain(loop, endpoint, one, champion) for one in left]
     last = _last_training(loop, endpoint)
     asked = actions.wanted(
         endpoint,
@@ -170,12 +175,11 @@ def _answer(
         problem.retrain.min_interval,
         schedule.due,
     )
-    done = []
     for wanted in asked:
         if wanted.kind == RETRAIN and not _grown(loop, problem, last):
             continue
         action, is_new = actions.request(store, name, endpoint, wanted, loop.project.revision)
-        if not is_new and action.state != actions.PLANNED:
+        if not is_new and action.state != PLANNED:
             continue
         if wanted.kind == RETRAIN:
             done.append(_retrain(loop, endpoint, action, champion))
@@ -187,7 +191,14 @@ def _answer(
 
 def _retrain(loop: Loop, endpoint: str, action: Action, champion: ModelVersion) -> tuple[Action, Proposal | None]:
     """Fit the recipe again on what has landed, and propose it. A failure is the action's result, not the loop's end."""
-    actions.start(loop.store, action.id)
+    if action.state == RUNNING:
+        action, times = actions.take_up(loop.store, action.id)
+        if times > MOST_TIMES_TAKEN_UP:
+            return actions.finish(
+                loop.store, action.id, {"error": f"its process died {times} times"}, failed=True
+            ), None
+    else:
+        actions.start(loop.store, action.id)
     try:
         manifest = load_manifest(loop.store.blobs, champion.bundle)
         # While the rule still answers, what is fitted again is the model that is to replace it.
@@ -199,6 +210,10 @@ def _retrain(loop: Loop, endpoint: str, action: Action, champion: ModelVersion) 
         return actions.finish(loop.store, action.id, {"error": str(error)}, failed=True), None
     result = {"outcome": proposal.outcome, "version": proposal.candidate.name, "reason": proposal.reason}
     return actions.finish(loop.store, action.id, result), proposal
+
+
+def _retrainings(loop: Loop, endpoint: str, state: str) -> list[Action]:
+    return actions.actions(loop.store, loop.project.name, endpoint=endpoint, kind=RETRAIN, state=state)
 
 
 def _last_training(loop: Loop, endpoint: str) -> datetime | None:

@@ -3,7 +3,8 @@
     fit ─▶ evaluation ─▶ version ─▶ gates ─▶ approval ─▶ refit on all landed rows ─▶ first champion, or a rollout
                                       └▶ rejected, undecided   └▶ blocked: it waits for another person
 
-Every stop is an outcome on the record, not an error: a loop that runs by itself must go on.
+Every stop is an outcome on the record, not an error: a loop that runs by itself must go on. A proposal that was broken
+off, or that waited for a person's approval, goes on where it stopped when the same fit is proposed again.
 """
 
 from __future__ import annotations
@@ -17,11 +18,12 @@ import polars as pl
 from instar.core.errors import Blocked, GateFailed
 from instar.core.store import Store
 from instar.data import tables, versions
-from instar.evaluate.evaluation import Evaluation
+from instar.evaluate.evaluation import Evaluation, get_evaluation
 from instar.evaluate.judging import Opponent, evaluate, evaluate_refit
 from instar.evaluate.split import Cut, cut
-from instar.operate import promotion, rollout_walk
+from instar.operate import promotion, rollout, rollout_walk
 from instar.operate.pairing import PredictionLog
+from instar.plan import leases
 from instar.plan.kinds import StepKind
 from instar.plan.pipeline import Pipeline
 from instar.plan.project import Problem, Project
@@ -62,7 +64,7 @@ class Proposal:
 
     Attributes:
         outcome: `"promoted"`, `"rolling out"`, `"rejected"`, `"undecided"`, `"blocked"`, or `"known"` when it had been
-            proposed before and nothing changed.
+            proposed before and nothing is left to do about it.
         judged: The version that the gates judged.
         candidate: The version that goes live: the refit, or the judged one itself.
         reason: Why, in a sentence.
@@ -95,39 +97,56 @@ def propose(
         origin: Where the bundle comes from; by default what its step is.
         table_version: Version of the gold table to judge on; by default the one that it was fitted on.
     """
+    # One at a time: two processes that propose the same fit would judge and approve it twice.
+    with leases.hold(loop.store, f"proposals/{loop.project.name}"):
+        return _propose(loop, problem_name, bundle, cause, contract, origin, table_version)
+
+
+def _propose(
+    loop: Loop,
+    problem_name: str,
+    bundle: str,
+    cause: str,
+    contract: str,
+    origin: Origin | None,
+    table_version: str | None,
+) -> Proposal:
     store, name = loop.store, loop.project.name
     problem = loop.project.contract.problem[problem_name]
     manifest = load_manifest(store.blobs, bundle)
     known = registry.of_bundle(store, name, problem_name, bundle)
-    if known is not None and known.evaluation is not None:
+    if known is not None and known.evaluation is not None and _settled(loop, known):
         return Proposal(problem_name, KNOWN, known, known, None, f"it is {known.name}, {known.state}")
     source = versions.get(store, name, table_version or manifest.fitted_on)
     rows, event_time = known_rows(loop, problem, manifest, source)
     parts = cut(rows, problem.split, event_time)
-    champion = champion_of(loop, problem_name)
-    judged = evaluate(
-        store,
-        name,
-        problem_name,
-        problem,
-        bundle=bundle,
-        table_version=source.id,
-        cut=parts,
-        event_time=event_time,
-        champion=Opponent(champion.bundle, champion.name) if champion else None,
-        inspect=scan.admit,
-        contract=contract,
-        cause=cause,
-    )
-    version = registry.register(
-        store,
-        name,
-        problem_name,
-        bundle=bundle,
-        origin=origin or ("baseline" if manifest.kind == "baseline" else "recipe"),
-        evaluation=judged.id,
-        cause=cause,
-    )
+    if known is not None and known.evaluation is not None:
+        version, judged = known, get_evaluation(store, known.evaluation)
+    else:
+        champion = champion_of(loop, problem_name)
+        judged = evaluate(
+            store,
+            name,
+            problem_name,
+            problem,
+            bundle=bundle,
+            table_version=source.id,
+            cut=parts,
+            event_time=event_time,
+            champion=Opponent(champion.bundle, champion.name) if champion else None,
+            inspect=scan.admit,
+            contract=contract,
+            cause=cause,
+        )
+        version = registry.register(
+            store,
+            name,
+            problem_name,
+            bundle=bundle,
+            origin=origin or ("baseline" if manifest.kind == "baseline" else "recipe"),
+            evaluation=judged.id,
+            cause=cause,
+        )
     stopped = _stopped(loop, problem, version, judged, cause)
     if stopped is not None:
         outcome, reason = stopped
@@ -138,8 +157,29 @@ def propose(
         stopped = _stopped(loop, problem, candidate, evidence, cause)
         if stopped is not None:
             return Proposal(problem_name, stopped[0], version, candidate, evidence, stopped[1])
+    if _went_out(loop, candidate):
+        return Proposal(problem_name, KNOWN, version, candidate, None, f"it is {candidate.name}, {candidate.state}")
     outcome, reason = _route(loop, problem_name, problem, candidate, evidence, cause, contract)
     return Proposal(problem_name, outcome, version, candidate, evidence, reason)
+
+
+def _settled(loop: Loop, version: ModelVersion) -> bool:
+    """Is nothing left to do about a version that was judged? A process may have been killed at any point in between."""
+    if version.state == "rejected" or _went_out(loop, version):
+        return True
+    if version.state == "registered":  # undecided, or it waits for an approval, or nobody was asked for one yet
+        undecided = version.evaluation and get_evaluation(loop.store, version.evaluation).verdict.state == "undecided"
+        return bool(undecided or approval.approvals(loop.store, version.project, version=version.id))
+    again = [one for one in registry.versions(loop.store, version.project, version.model) if one.refit_of == version.id]
+    return any(one.evaluation is not None and _settled(loop, one) for one in again)
+
+
+def _went_out(loop: Loop, version: ModelVersion) -> bool:
+    """Was it ever champion, canary or the candidate of a rollout? What became of it then is not decided again here."""
+    policies = [one.policy for one in routing.history(loop.store, version.model)]
+    routed = any(version.number in (one.champion, one.canary.version if one.canary else None) for one in policies)
+    walks = rollout.rollouts(loop.store, version.project, version.model)
+    return routed or any(one.candidate == version.number for one in walks)
 
 
 def champion_of(loop: Loop, endpoint: str) -> ModelVersion | None:
@@ -190,6 +230,9 @@ def _refit(
     bundle = refitting.refit(
         store, loop.project, loop.pipeline, judged_version.bundle, rows, table_version, cause=cause
     )
+    known = registry.of_bundle(store, name, judged_version.model, bundle)
+    if known is not None and known.evaluation is not None:  # judged before the process was killed
+        return known, get_evaluation(store, known.evaluation)
     evidence = evaluate_refit(
         store,
         judged,
