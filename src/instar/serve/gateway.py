@@ -352,7 +352,6 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--record", choices=("durable", "prompt"), default="durable")
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s")
-    logging.getLogger("httpx2").setLevel(logging.WARNING)  # a line for each relayed request would say nothing new
     logging.getLogger("httpx2").setLevel(logging.WARNING)  # a line for each relayed request is no news
     gateway = Gateway(options.folder, durable=options.record == "durable")
     config = uvicorn.Config(
