@@ -1,7 +1,7 @@
 """The profile of one column: its counts, range and distribution, exact while small and sketched when large.
 
 Used by `profile` when a table version is written, and by `drift` when two profiles are compared. Sketches are those of
-Apache DataSketches in their own stable binary form:
+Apache DataSketches in their own stable binary form (what is exact is said at `EXACT_VALUES`):
 
 - quantiles: KLL, k = 200, normalised rank error 1.3 % (one-sided, 99 % confidence);
 - distinct values: HyperLogLog, 2^11 registers of 4 bits, relative standard error 2.3 %;
@@ -20,6 +20,9 @@ import numpy.typing as npt
 import polars as pl
 
 EXACT_VALUES = 256  # distinct values up to which a column is kept exactly
+# Numbers that repeat, as readings of an instrument do, are kept exactly up to more values: there the exact form is small
+# beside the rows, and two profiles of the same rows are then equal, which those of a random sketch are not.
+EXACT_REPEATED, REPEATED = 4096, 8  # distinct numbers; rows for each of them
 KLL_K = 200
 HLL_LOG2 = 11
 FREQUENT_LOG2 = 9
@@ -247,7 +250,8 @@ def _of_numbers(column: pl.Series, kind: str, nulls: int) -> ColumnProfile:
 
 def _distributed(base: ColumnProfile, values: Any, counts: Counts, rows: Floats | None = None) -> ColumnProfile:
     """`base` with its distribution: exact when there are few distinct values, else in sketches."""
-    if len(values) <= EXACT_VALUES:
+    repeated = base.type in NUMERIC and len(values) <= min(EXACT_REPEATED, base.present // REPEATED)
+    if len(values) <= EXACT_VALUES or repeated:
         plain = values.tolist() if isinstance(values, np.ndarray) else values
         return msgspec.structs.replace(base, values=plain, counts=counts.tolist())
     distinct = ds.hll_sketch(HLL_LOG2, ds.tgt_hll_type.HLL_4)
