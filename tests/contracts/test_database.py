@@ -2,13 +2,7 @@
 
 from __future__ import annotations
 
-import glob
 import multiprocessing
-import os
-import shutil
-import socket
-import subprocess
-import tempfile
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
@@ -23,47 +17,17 @@ from instar.core.clock import EventClock
 from instar.core.database import Database, Instant, Transaction
 from instar.core.errors import StoreError, StoreTooNew
 from instar.core.identity import Actor
-from tests.conftest import need
 
 CLOCK = EventClock(datetime(2026, 1, 1, tzinfo=UTC))
 ADA = Actor("ada")
-
-
-@pytest.fixture(scope="session")
-def postgres() -> Iterator[str]:
-    """A real PostgreSQL server on loopback, made for this test session and ended with it."""
-    found = sorted(glob.glob("/usr/lib/postgresql/*/bin/initdb")) or [shutil.which("initdb") or ""]
-    binaries = Path(need(found[-1] or None, "PostgreSQL", "postgresql")).parent
-    folder = Path(tempfile.mkdtemp(prefix="instar-postgres-"))  # pytest's own folders are closed to other users
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    # PostgreSQL refuses to run as root, as which containers often run tests.
-    become = ["setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups"] if os.geteuid() == 0 else []
-    if become:
-        shutil.chown(folder, "postgres", "postgres")
-    data = folder / "data"
-    run = [*become, str(binaries / "initdb"), "-D", str(data), "-A", "trust", "-U", "instar", "-N"]
-    subprocess.run(run, check=True, capture_output=True)
-    options = f"-p {port} -c listen_addresses=127.0.0.1 -c unix_socket_directories= -c fsync=off"
-    control = [*become, str(binaries / "pg_ctl"), "-D", str(data), "-w"]
-    subprocess.run([*control, "-o", options, "-l", str(folder / "log"), "start"], check=True, capture_output=True)
-    yield f"postgresql://instar@127.0.0.1:{port}"
-    subprocess.run([*control, "-m", "immediate", "stop"], check=True, capture_output=True)
-    shutil.rmtree(folder)
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
 def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     if request.param == "sqlite":
         return f"sqlite:///{tmp_path / 'instar.db'}"
-    server: str = request.getfixturevalue("postgres")
-    name = f"test_{abs(hash(str(tmp_path))):x}"
-    import psycopg
-
-    with psycopg.connect(f"{server}/postgres", autocommit=True) as connection:
-        connection.execute(f'CREATE DATABASE "{name}"')
-    return f"{server}/{name}"
+    fresh: str = request.getfixturevalue("postgres_database")
+    return fresh
 
 
 @pytest.fixture
