@@ -110,6 +110,7 @@ def up(folder: Path, endpoint: str | None = None) -> Iterator[Server]:
     finally:
         if process.poll() is None:
             server.stop()
+        process.stdout.close()
 
 
 def answers(url: str) -> bool:

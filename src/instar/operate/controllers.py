@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 
-from instar.core.errors import InstarError
+from instar.core.errors import Conflict, InstarError
 from instar.operate import cycle
 from instar.operate.proposal import Loop
 from instar.plan import leases
@@ -41,5 +41,9 @@ def look(loop: Loop) -> None:
     try:
         sealing.seal(loop.store)
         cycle.tick(loop)
+    except Conflict as error:
+        log.info(
+            "somebody else decided at the same time; the next look at %s sees it: %s", loop.project.name, error.what
+        )
     except InstarError:
         log.exception("a look at project %s failed; the next one tries again", loop.project.name)

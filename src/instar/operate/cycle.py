@@ -83,11 +83,14 @@ def turn(
         loop.store, loop.project, loop.pipeline, loop.kinds, targets, parameters, cause=cause, on_event=on_event
     )
     made = [one for one in walk.steps if one.kind in ("baseline", "model") and one.ref]
+    rollout_walk.resume(loop.store, loop.project.name, publish=loop.publish)
     proposals = []
     for one in sorted(made, key=lambda one: one.kind != "baseline"):
         problem = loop.pipeline.step(one.step).problem
         if problem is not None and one.ref is not None:
             proposals.append(propose(loop, problem, one.ref, cause=cause, contract=walk.contract))
+    if proposals:
+        loop.publish(loop.store)  # a process that was killed may have decided and told nobody
     return Turn(walk, tuple(proposals))
 
 
