@@ -199,3 +199,8 @@ def test_a_waiver_passes_over_one_gate_by_name() -> None:
     assert both.state == "passed"
     assert [found.state for found in both.checks] == ["failed", "undecided", "passed"]
     assert both.checks[0].why.startswith("waived")
+
+
+def test_one_line_names_the_first_gates_that_failed_and_counts_the_rest() -> None:
+    failed = tuple(GateCheck(f"slice {number}", "failed", "1", "0", "worse") for number in range(5))
+    assert conclude(failed).reason == "slice 0: worse; slice 1: worse; slice 2: worse; and 2 more"

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 State = Literal["passed", "failed", "undecided"]
 Relation = Literal["first", "recipe", "refit"]
 
+REASONS = 3  # gates that a verdict's one line names; the report has all of them
+
 
 @dataclass(frozen=True)
 class SliceEvidence:
@@ -145,11 +147,13 @@ class Verdict:
 
     @property
     def reason(self) -> str:
-        """One line: what stood in the way, or that nothing did."""
+        """One line: what stood in the way first, or that nothing did."""
         if self.state == "passed":
             return "all gates passed"
         blamed = self.failed or tuple(check for check in self.undecided if check.blocking)
-        return "; ".join(f"{check.name}: {check.why}" for check in blamed)
+        said = [f"{check.name}: {check.why}" for check in blamed[:REASONS]]
+        more = len(blamed) - len(said)
+        return "; ".join(said) + (f"; and {more} more" if more else "")
 
 
 def judge(gates: Gates, evidence: Evidence) -> Verdict:

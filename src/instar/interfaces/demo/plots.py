@@ -93,6 +93,9 @@ def answers_by_day(report: Mapping[str, Any], height: int = 170) -> str:
         return LEFT + (date.fromisoformat(day) - first).days * width
 
     parts = []
+    # Colours follow the order of appearance: versions that answer one after the other never share one.
+    versions = list(dict.fromkeys(one["version"] for one in sorted(shares, key=lambda one: one["day"])))
+    tone = {version: place % TONES for place, version in enumerate(versions)}
     below: dict[str, float] = dict.fromkeys(days, 0.0)
     for one in shares:
         y = floor - (floor - top) * (below[one["day"]] + one["share"])
@@ -100,7 +103,7 @@ def answers_by_day(report: Mapping[str, Any], height: int = 170) -> str:
         below[one["day"]] += one["share"]
         said = f"{one['day']}: version {one['version']} gave {one['share']:.0%} of the answers"
         parts.append(
-            f'<rect class="tone{one["version"] % TONES}" x="{across(one["day"]):.1f}" y="{y:.2f}" '
+            f'<rect class="tone{tone[one["version"]]}" x="{across(one["day"]):.1f}" y="{y:.2f}" '
             f'width="{width + 0.2:.2f}" height="{tall:.2f}"><title>{escape(said)}</title></rect>'
         )
     for version, (begin, end) in _main_stretch(shares).items():
