@@ -11,12 +11,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from instar.evaluate import compare
 from instar.evaluate.compare import (
     SEQUENCE_DIFFER,
     SEQUENCE_START,
     ConfidenceSequence,
     PairedSums,
     anytime,
+    grouped_sequence,
     paired,
 )
 
@@ -165,3 +167,45 @@ def test_sums_merge_as_if_the_rows_had_come_at_once(
         return PairedSums.of(np.array([a for a, _ in rows]), np.array([b for _, b in rows]))
 
     assert sums(first) + sums(second) == sums(first + second)
+
+
+def days(rng: np.random.Generator, count: int, rows: int, shared: float) -> list[PairedSums]:
+    """Days on which two equally good versions differ by chance, each row for itself and all rows of a day together."""
+    found = []
+    for _ in range(count):
+        tilt = float(np.clip(0.5 + shared * rng.standard_normal(), 0.0, 1.0))
+        differs, worse = rng.random(rows) < 0.2, rng.random(rows) < tilt
+        found.append(PairedSums.of((differs & worse).astype(float), (differs & ~worse).astype(float)))
+    return found
+
+
+def test_groups_that_differ_by_chance_alone_change_little() -> None:
+    parts = days(np.random.default_rng(1), 40, 200, shared=0.0)
+    plain, grouped = sum(parts, PairedSums()).sequence(), grouped_sequence(parts)
+    assert grouped.mean == pytest.approx(plain.mean)
+    assert 1.0 <= (grouped.high - grouped.low) / (plain.high - plain.low) < 1.3
+
+
+def test_what_a_day_shares_is_no_proof() -> None:
+    rng, wrong_plain, wrong_grouped = np.random.default_rng(2), 0, 0
+    for _ in range(60):
+        parts = days(rng, 8, 400, shared=0.4)
+        looks = [parts[:number] for number in range(4, 9)]
+        wrong_plain += any(sum(look, PairedSums()).sequence().low > 0 for look in looks)
+        wrong_grouped += any(grouped_sequence(look).low > 0 for look in looks)
+    assert wrong_plain >= 12  # rows taken as independent are far too sure of themselves
+    assert wrong_grouped <= 2
+
+
+def test_groups_still_prove_what_is_there() -> None:
+    rng = np.random.default_rng(3)
+    worse = [PairedSums.of((rng.random(500) < 0.3) * 1.0, (rng.random(500) < 0.2) * 1.0) for _ in range(8)]
+    assert grouped_sequence(worse).low > 0
+    assert math.isinf(grouped_sequence(worse[:3]).low)  # of three days nothing is said
+    assert math.isinf(grouped_sequence([]).low)
+    assert grouped_sequence([*worse, PairedSums()]) == grouped_sequence(worse)  # an empty day is none
+
+
+@pytest.mark.parametrize(("freedom", "student"), [(3, 3.182), (5, 2.571), (30, 2.042), (1000, 1.962)])
+def test_few_groups_are_widened_as_students_t(freedom: int, student: float) -> None:
+    assert compare._student_over_normal(freedom, 0.95) * 1.95996 == pytest.approx(student, rel=0.002)

@@ -29,7 +29,6 @@ LAST_DAY = date(2013, 3, 4)  # the replay covers three days
 # A small airline needs small terms; the words of the contract stay those of the example.
 SMALLER = {
     "shadow = 2000": "shadow = 60",
-    "min_outcomes = 2500": "min_outcomes = 300",
     "min_rows = 14000": "min_rows = 30",
     'window = "28d"': 'window = "2d"',
     "no_worse = 0.05": "no_worse = 0.5",

@@ -80,3 +80,13 @@ def test_a_rollout_reads_no_further_back_than_its_beginning(store: Store, log: A
     log.read = lambda endpoint, since, until: asked.append((since, until)) or read(endpoint, since, until)
     gather(store, log, replace(ROLLOUT, started_at=START), COST)
     assert asked == [(START, START + timedelta(hours=2))]
+
+
+def test_outcomes_that_go_together_are_summed_by_span(store: Store, log: Any) -> None:
+    daily = replace(ROLLOUT, started_at=START - timedelta(days=3), terms=replace(TERMS, group=timedelta(days=1)))
+    names = [log.add(START - timedelta(hours=hours), {2: 0.9, 3: 0.1}) for hours in (1, 2, 30, 31, 32)]
+    post(store, "flights", [Item(name, True) for name in names], log.seen)
+    evidence = gather(store, log, daily, COST)
+    assert sorted(group.n for group in evidence.groups) == [2, 3]
+    assert sum((group.a for group in evidence.groups), 0.0) == evidence.cost.a == 15.0
+    assert gather(store, log, replace(daily, terms=TERMS), COST).groups == ()

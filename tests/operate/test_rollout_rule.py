@@ -159,3 +159,20 @@ def test_costs_are_not_compared_before_enough_outcomes() -> None:
     good = seen(paired=3000, paired_here=300, cost=costs(2499, 0.2, 0.2))
     assert look(LAST, good, patient).move is Move.WAIT
     assert look(LAST, replace(good, cost=costs(2500, 0.2, 0.2)), patient).move is Move.PROMOTE
+
+
+def test_outcomes_that_go_together_are_compared_by_group() -> None:
+    terms = replace(TERMS, group=timedelta(days=1))
+    bad = tuple(costs(400, 0.2, 0.5) for _ in range(5))
+    whole = sum(bad, PairedSums())
+    assert look(SHADOW, seen(paired=1500, cost=whole, groups=bad), terms).move is Move.REJECT
+    assert look(SHADOW, seen(paired=1500, cost=whole, groups=bad[:3]), terms).move is Move.WAIT
+    one_bad_day = (costs(2000, 0.2, 0.5), *(costs(100, 0.2, 0.2) for _ in range(4)))
+    mixed = sum(one_bad_day, PairedSums())
+    assert look(SHADOW, seen(paired=1500, cost=mixed, groups=one_bad_day)).move is Move.REJECT
+    assert look(SHADOW, seen(paired=1500, cost=mixed, groups=one_bad_day), terms).move is Move.WAIT
+    good = tuple(costs(400, 0.2, 0.2) for _ in range(4))
+    ready = seen(paired=3000, paired_here=300, cost=sum(good, PairedSums()), groups=good)
+    assert look(LAST, ready, terms).move is Move.PROMOTE
+    waits = look(LAST, replace(ready, groups=good[:3]), terms)
+    assert (waits.move, waits.rule) == (Move.WAIT, "group")

@@ -6,7 +6,7 @@ again from the record at any time. Predictions whose outcome has not arrived cou
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Protocol
 
 import polars as pl
@@ -56,12 +56,24 @@ def evidence_of(store: Store, frame: pl.DataFrame, current: Rollout, cost: Cost,
         champion.drop_nulls("score").select("prediction", champion="decision"), on="prediction"
     )
     known = join(store, both).drop_nulls("truth")
-    sums = PairedSums.of(
-        per_row(cost, known["truth"].to_numpy(), known["decision"].to_numpy()),
-        per_row(cost, known["truth"].to_numpy(), known["champion"].to_numpy()),
-    )
     here = both.filter(pl.col("at") >= current.since).height
-    return Evidence(candidate.height + dead, failed, both.height, here, sums, now)
+    groups = tuple(_sums(part, cost) for part in _together(known, current.terms.group))
+    return Evidence(candidate.height + dead, failed, both.height, here, _sums(known, cost), now, groups)
+
+
+def _sums(known: pl.DataFrame, cost: Cost) -> PairedSums:
+    truth = known["truth"].to_numpy()
+    return PairedSums.of(
+        per_row(cost, truth, known["decision"].to_numpy()), per_row(cost, truth, known["champion"].to_numpy())
+    )
+
+
+def _together(known: pl.DataFrame, span: timedelta) -> list[pl.DataFrame]:
+    """The rows in spans of event time whose outcomes go together; none where each stands for itself."""
+    if not span or not known.height:
+        return []
+    numbered = known.with_columns(_group=pl.col("at").dt.epoch("us") // (span // timedelta(microseconds=1)))
+    return numbered.partition_by("_group", maintain_order=True)
 
 
 def answers_of(frame: pl.DataFrame, version: int) -> pl.DataFrame:

@@ -25,8 +25,8 @@ person ends the rollout.
 **Why it may look every day.** The sequence (`evaluate.compare.PairedSums.sequence`) holds at all sample sizes at once,
 so looking often and stopping at will keeps the error rate at 1 - `LEVEL` per margin and rollout. It says nothing before
 its first rows (`min_outcomes`, and never before `evaluate.compare.SEQUENCE_START`) or while the two versions never
-differed. Rows that share a cause, as the flights of one stormy day do, are fewer than they look: `min_outcomes` should
-then span several such groups. Margins are folded into each
+differed. Rows that share a cause, as the flights of one stormy day do, are fewer than they look: with `group`, what differs
+between such spans of time counts as chance, too (`evaluate.compare.grouped_sequence`). Margins are folded into each
 row, not divided by an estimated cost, so "5 % worse" is what is tested.
 """
 
@@ -39,7 +39,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from instar.core.stats import safe_ratio
-from instar.evaluate.compare import LEVEL, SEQUENCE_START, Interval, PairedSums
+from instar.evaluate.compare import GROUPS_START, LEVEL, SEQUENCE_START, Interval, PairedSums, grouped_sequence
 
 ERROR_CALLS = 200  # below this many calls single failures weigh as if there were this many
 
@@ -63,6 +63,7 @@ class Terms:
         no_worse: Largest relative extra cost of a refit of the champion's own recipe.
         min_rows: Outcomes needed to become champion.
         min_outcomes: Outcomes before which costs are not compared at all.
+        group: Span of event time whose outcomes go together; zero where each stands for itself.
         refit: The candidate is a refit of the champion's recipe.
         affected_by_answer: Outcomes depend on the answer that was returned.
     """
@@ -79,6 +80,7 @@ class Terms:
     refit: bool
     affected_by_answer: bool = False
     min_outcomes: int = SEQUENCE_START
+    group: timedelta = timedelta(0)
 
 
 @dataclass(frozen=True)
@@ -100,6 +102,7 @@ class Evidence:
         paired: Predictions that both versions answered.
         paired_here: Of these, the ones since the rollout came to its present place.
         cost: Costs of the candidate's (a) and the champion's (b) answers, over paired predictions with an outcome.
+        groups: The same by group, where the terms say that outcomes go together.
         until: End of the event time covered.
     """
 
@@ -109,6 +112,7 @@ class Evidence:
     paired_here: int
     cost: PairedSums
     until: datetime
+    groups: tuple[PairedSums, ...] = ()
 
 
 class Move(enum.StrEnum):
@@ -155,8 +159,10 @@ def advance(place: Place, terms: Terms, evidence: Evidence, now: datetime) -> De
             f"{terms.errors:.2%} is allowed"
         )
         return _out(place, "errors", reason, _facts(terms, evidence))
-    if not terms.affected_by_answer and proven_worse(evidence.cost, terms.cost, terms.min_outcomes):
-        reason = f"proven worse than the champion by more than {terms.cost:.1%}: {_compared(evidence.cost, terms.cost, terms)}"
+    if not terms.affected_by_answer and proven_worse(evidence, terms.cost, terms):
+        reason = (
+            f"proven worse than the champion by more than {terms.cost:.1%}: {_compared(evidence, terms.cost, terms)}"
+        )
         return _out(place, "cost guard", reason, _facts(terms, evidence, terms.cost))
     if place.stage == SHADOW:
         if evidence.paired >= terms.shadow:
@@ -172,13 +178,16 @@ def advance(place: Place, terms: Terms, evidence: Evidence, now: datetime) -> De
     return _forward(place, terms, evidence, now, "bake", reason)
 
 
-def proven_worse(cost: PairedSums, margin: float, min_outcomes: int = SEQUENCE_START) -> bool:
+def proven_worse(evidence: Evidence, margin: float, terms: Terms) -> bool:
     """Is the candidate proven to cost more than (1 + margin) times the champion?"""
-    return _sequence(cost, margin, min_outcomes).low > 0.0
+    return _sequence(evidence, margin, terms).low > 0.0
 
 
-def _sequence(cost: PairedSums, margin: float, min_outcomes: int) -> Interval:
-    return cost.sequence(1.0 + margin, LEVEL, start=max(SEQUENCE_START, min_outcomes))
+def _sequence(evidence: Evidence, margin: float, terms: Terms) -> Interval:
+    start = max(SEQUENCE_START, terms.min_outcomes)
+    if terms.group:
+        return grouped_sequence(evidence.groups, 1.0 + margin, LEVEL, start=start)
+    return evidence.cost.sequence(1.0 + margin, LEVEL, start=start)
 
 
 def _forward(place: Place, terms: Terms, evidence: Evidence, now: datetime, rule: str, reason: str) -> Decision:
@@ -196,10 +205,13 @@ def _finish(place: Place, terms: Terms, evidence: Evidence, now: datetime) -> De
     if evidence.cost.n < needed:
         missing = f"undecided: {evidence.cost.n} of {needed} outcomes"
         return _wait(place, terms, evidence, now, "min_rows", missing)
+    if terms.group and len(evidence.groups) < GROUPS_START:
+        missing = f"undecided: outcomes of {len(evidence.groups)} of {GROUPS_START} spans of {_hours(terms.group)}"
+        return _wait(place, terms, evidence, now, "group", missing)
     margin, rule = (terms.no_worse, "no worse") if terms.refit else (0.0, "not contradicted")
     facts = _facts(terms, evidence, margin)
-    compared = _compared(evidence.cost, margin, terms)
-    if proven_worse(evidence.cost, margin, terms.min_outcomes):
+    compared = _compared(evidence, margin, terms)
+    if proven_worse(evidence, margin, terms):
         return _out(place, rule, f"proven worse by more than {margin:.1%}, after the last step: {compared}", facts)
     return Decision(
         Move.PROMOTE, rule, f"not proven worse by more than {margin:.1%}: {compared}", CHAMPION, place.step, facts
@@ -220,8 +232,8 @@ def _out(place: Place, rule: str, reason: str, facts: dict[str, Any]) -> Decisio
     return Decision(Move.ROLL_BACK, rule, reason, ROLLED_BACK, place.step, facts, for_cause=True)
 
 
-def _compared(cost: PairedSums, margin: float, terms: Terms) -> str:
-    found = _sequence(cost, margin, terms.min_outcomes)
+def _compared(evidence: Evidence, margin: float, terms: Terms) -> str:
+    cost, found = evidence.cost, _sequence(evidence, margin, terms)
     if not cost.n:
         return "no outcomes yet"
     return (
@@ -233,7 +245,7 @@ def _compared(cost: PairedSums, margin: float, terms: Terms) -> str:
 def _facts(terms: Terms, evidence: Evidence, margin: float | None = None) -> dict[str, Any]:
     cost = evidence.cost
     margin = terms.cost if margin is None else margin
-    found = _sequence(cost, margin, terms.min_outcomes)
+    found = _sequence(evidence, margin, terms)
     ratio = safe_ratio(cost.mean_a, cost.mean_b) - 1.0 if cost.n else math.nan
     return {
         "calls": evidence.calls,

@@ -55,6 +55,7 @@ def terms_of(problem: Problem, *, refit: bool) -> Terms:
         no_worse=problem.gates.no_worse,
         min_rows=problem.split.min_rows,
         min_outcomes=asked.min_outcomes,
+        group=asked.group,
         refit=refit,
         affected_by_answer=problem.outcome.affected_by_answer,
     )

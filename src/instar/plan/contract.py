@@ -101,8 +101,9 @@ class Rollout(Section, frozen=True, kw_only=True):
         shadow: Predictions to answer unseen first.
         steps: Shares of calls in per cent, growing, the last one 100.
         bake: Least time on each step.
-        min_outcomes: Fewest outcomes before the costs of candidate and champion are compared; several days' worth of them
-            where the outcomes of one day go together.
+        min_outcomes: Fewest outcomes before the costs of candidate and champion are compared.
+        group: Span of event time whose outcomes go together, e.g. `"1d"` where a day's weather or offer is in all of them;
+            zero where each stands for itself. A comparison then needs some such spans.
         patience: Longest time in one place, shadow or a step; undecided for longer is rejected.
         cool_down: How long a rolled back candidate stays barred.
         rollback: When to go back.
@@ -112,6 +113,7 @@ class Rollout(Section, frozen=True, kw_only=True):
     steps: tuple[float, ...] = (2, 5, 10, 25, 75, 100)
     bake: timedelta = timedelta(hours=6)
     min_outcomes: int = 300
+    group: timedelta = timedelta(0)
     patience: timedelta = timedelta(days=14)
     cool_down: timedelta = timedelta(days=7)
     rollback: Guard = Guard()
