@@ -16,6 +16,9 @@ import pytest
 from instar.core.store import Store
 from instar.testing import memory_store
 
+# Fits share the machine with servers and with other tests: as in the command line, waiting threads do not spin.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
 
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[Store]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -49,3 +50,13 @@ def test_exit_statuses_tell_the_kind_of_failure() -> None:
     assert exit_status(errors.ContractError("x")) == 2
     assert exit_status(errors.Blocked("x")) == 3
     assert exit_status(errors.CheckFailed("x")) == 1
+
+
+def test_threads_of_a_fit_wait_without_spinning_unless_told_otherwise(tmp_path: Path) -> None:
+    code = "import atexit, os; atexit.register(lambda: print(os.environ['OMP_WAIT_POLICY'])); "
+    code += "from instar.interfaces.cli.main import main; main()"
+    plain = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
+    for given, wanted in (({}, "PASSIVE"), ({"OMP_WAIT_POLICY": "ACTIVE"}, "ACTIVE")):
+        command = [sys.executable, "-c", code, "--version"]
+        done = subprocess.run(command, cwd=tmp_path, env=plain | given, capture_output=True, text=True, check=True)
+        assert done.stdout.splitlines()[-1] == wanted

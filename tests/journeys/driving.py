@@ -26,8 +26,7 @@ Done = subprocess.CompletedProcess[str]
 def environment(**changes: str) -> dict[str, str]:
     """This process's environment without anything that would lead the command away from the project's own store."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("INSTAR_")}
-    # Fits share the cores with a server and with other tests: threads that wait must not spin.
-    return {**kept, "OMP_WAIT_POLICY": "PASSIVE", **changes}
+    return {**kept, **changes}
 
 
 def command(*words: str) -> list[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -33,8 +32,6 @@ SMALLER = {
     'window = "28d"': 'window = "2d"',
     "no_worse = 0.05": "no_worse = 0.5",
 }
-# Fits share the machine with a server and with other tests; see `show.PATIENT_THREADS`.
-os.environ.setdefault(*show.PATIENT_THREADS)
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")
 
 

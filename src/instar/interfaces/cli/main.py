@@ -6,6 +6,7 @@ Exit status: 0 done, 1 it failed, 2 wrong usage or input, 3 it needs somebody or
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 
 import click
@@ -74,6 +75,9 @@ def cli(ctx: click.Context, project: str | None) -> None:
 
 def main() -> None:
     """Run the command line and leave the process with its exit status."""
+    # Threads of a fit that spin while they wait for each other take the processors from a server beside them: on two busy
+    # cores a fit then takes ten times as long. OpenMP reads it when the first model is fitted, here or in a child.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         cli.main(standalone_mode=False)
     except click.ClickException as error:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -29,15 +28,11 @@ BEGINNING = datetime(2013, 1, 1, 5, tzinfo=UTC)  # midnight in New York
 PAGE = "report.html"
 # A replay moves event time and turns the loop by itself; the server's own controllers would live in the present.
 SERVER_SETTINGS = {"INSTAR_CONTROLLERS": "off"}
-# Threads of a fit that spin while they wait for each other take the processors from the server beside them: on two
-# busy cores a fit then takes ten times as long. Read by OpenMP when the first model is fitted.
-PATIENT_THREADS = ("OMP_WAIT_POLICY", "PASSIVE")
 
 
 def run(start: Path, leave: bool, quick: bool, json_file: Path | None, html_file: Path | None, port: int = 0) -> None:
     """Replay what is left to replay, report on it, and stay up unless told to leave."""
     begun = time.monotonic()
-    os.environ.setdefault(*PATIENT_THREADS)
     console = Console(soft_wrap=True)
     folder = find_flights(start)
     until = QUICK_END if quick else YEAR_END
