@@ -43,7 +43,8 @@ class App:
         """The project's contract, read on first use.
 
         Raises:
-            ContractError: There is no `instar.toml`, or it is wrong.
+            NotFound: There is no `instar.toml`.
+            ContractError: It is wrong.
         """
         from instar.plan.project import load_project
 
@@ -89,7 +90,7 @@ def open_app(
         clock: Event time; the machine's clock by default.
 
     Raises:
-        ContractError: No folder from `start` upwards has an `instar.toml`.
+        NotFound: No folder from `start` upwards has an `instar.toml`.
         StoreTooNew: A later program wrote the store.
     """
     from instar.plan.project import find_root

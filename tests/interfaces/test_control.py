@@ -105,6 +105,7 @@ def test_a_body_over_the_limit_is_refused(client: TestClient, monkeypatch: pytes
 def test_every_error_has_the_status_that_its_branch_promises() -> None:
     assert status_of(errors.TooLarge("x")) == 413
     assert status_of(errors.MissingColumn("x")) == 400
+    assert status_of(errors.UnsafeModel("x")) == 422
     assert status_of(errors.Damaged("x")) == 500
     assert status_of(errors.StoreBusy("x")) == 503
 

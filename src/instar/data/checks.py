@@ -137,20 +137,6 @@ def split_quarantine(frame: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame | 
     return frame.filter(~bad).drop(REASON), frame.filter(bad)
 
 
-def as_records(results: Iterable[CheckResult]) -> list[dict[str, Any]]:
-    """The results as JSON-ready records, as a table version keeps them."""
-    return [
-        {
-            "name": result.name,
-            "severity": result.severity,
-            "passed": result.passed,
-            "failing_rows": result.failing_rows,
-            "rows": result.rows,
-        }
-        for result in results
-    ]
-
-
 def from_records(records: Iterable[Mapping[str, Any]]) -> list[CheckResult]:
     """Results as they were kept."""
     return [CheckResult(**record) for record in records]

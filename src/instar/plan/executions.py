@@ -146,12 +146,6 @@ def done_with_key(tx: Transaction, project: str, step: str, key: str) -> list[Ex
     return [Execution(**row._mapping) for row in tx.execute(query.order_by(execution.c.id.desc()))]
 
 
-def by_ref(tx: Transaction, project: str, ref: str) -> list[Execution]:
-    """Executions that made a record, newest first."""
-    query = sa.select(execution).where(execution.c.project == project, execution.c.ref == ref)
-    return [Execution(**row._mapping) for row in tx.execute(query.order_by(execution.c.id.desc()))]
-
-
 def pipeline_runs(tx: Transaction, project: str, limit: int = 20) -> list[PipelineRun]:
     """The newest walks of a project's pipeline."""
     query = sa.select(pipeline_run).where(pipeline_run.c.project == project)

@@ -16,6 +16,7 @@ STATUS: tuple[tuple[type[errors.InstarError], int], ...] = (
     (errors.Blocked, 409),
     (errors.GateFailed, 409),
     (errors.CheckFailed, 422),
+    (errors.UnsafeModel, 422),
     (errors.Unavailable, 503),
     (errors.StoreBusy, 503),
 )
