@@ -30,6 +30,7 @@ FOLDERS = (
     "interfaces",
     "interfaces/cli",
     "interfaces/api",
+    "interfaces/mlflow",
     "interfaces/console",
     "interfaces/demo",
 )
