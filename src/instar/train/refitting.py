@@ -18,8 +18,8 @@ from instar.data import content
 from instar.plan.pipeline import Pipeline
 from instar.plan.project import Project
 from instar.train import bundle, bundles, environment, fitting, runs
-from instar.train.model_kind import problem_of
 from instar.train.packing import describe, recipe_digest
+from instar.train.trial import problem_of
 
 
 def refit(

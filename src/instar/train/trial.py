@@ -1,0 +1,194 @@
+"""One trial: a model step's function is fitted on the `fit` rows with some values of its parameters, and costed on `decide`.
+
+Each trial is a run, on the record before the function is called. The pipeline's walk makes the trials of a step's grid,
+`instar tune` those which a search proposes. How rows are cut is handed in, because judging belongs to a later stage.
+
+    ground = prepare(store, project, pipeline, step, cut, inputs)
+    fit(store, ground, {"learning_rate": 0.1}, cause="user").cost
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from instar.core.errors import ContractError, NotFound, PipelineError
+from instar.core.store import Store
+from instar.data import tables
+from instar.plan.cost import per_row
+from instar.plan.pipeline import Input, Pipeline, Step
+from instar.plan.project import Problem, Project
+from instar.train import fitting, runs
+from instar.train.fitting import Material
+from instar.train.native import NativeModel
+from instar.train.packing import recipe_digest
+from instar.train.signature import signature
+
+
+class Parts(Protocol):
+    """The three parts of a cut table."""
+
+    @property
+    def fit(self) -> pl.DataFrame: ...
+    @property
+    def decide(self) -> pl.DataFrame: ...
+    @property
+    def judge(self) -> pl.DataFrame: ...
+
+
+# `cut(rows, split, event_time, until)`.
+Cutter = Callable[..., Parts]
+
+
+@dataclass(frozen=True)
+class Ground:
+    """What all trials of one step have in common.
+
+    Attributes:
+        version: Id of the table version with features and target.
+        nullable: Features that may be missing in a call.
+        others: The step's further inputs, by name.
+    """
+
+    project: Project
+    pipeline: Pipeline
+    step: Step
+    problem: Problem
+    material: Material
+    parts: Parts
+    version: str
+    nullable: tuple[str, ...]
+    others: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One fitted trial, and what it came to on the `decide` rows.
+
+    Attributes:
+        recipe: Digest of the step's source and these parameters.
+        metrics: `cost` a row and others by name, see `fitting.quality`; `fit_rows`, `fit_seconds`.
+        costs: Cost of each `decide` row, in the problem's unit; shape (n,).
+    """
+
+    run: runs.Run
+    parameters: dict[str, Any]
+    recipe: str
+    model: Any
+    threshold: float
+    metrics: dict[str, float]
+    costs: NDArray[np.float64]
+
+    @property
+    def cost(self) -> float:
+        """Mean cost a row; NaN without rows."""
+        return self.metrics["cost"]
+
+
+def prepare(
+    store: Store, project: Project, pipeline: Pipeline, step: Step, cut: Cutter, inputs: Mapping[str, Any]
+) -> Ground:
+    """Read and cut the rows that the trials of `step` are fitted on.
+
+    Raises:
+        ContractError, PipelineError: The contract or the step does not fit the table.
+        NotFound: The table has no version yet.
+    """
+    problem = problem_of(project, step)
+    table, version, rows = training_rows(store, project, pipeline, step, problem)
+    material = fitting.material(step, table, pipeline.step(table.name), problem, rows)
+    known = rows.filter(pl.col(material.target).is_not_null())
+    parts = cut(known, problem.split, material.event_time, None)
+    nullable = tuple(name for name in material.features if name in problem.nullable or rows[name].null_count() > 0)
+    others = {name: value for name, value in inputs.items() if name != table.name}
+    return Ground(project, pipeline, step, problem, material, parts, version, nullable, others)
+
+
+def fit(
+    store: Store,
+    ground: Ground,
+    parameters: Mapping[str, Any],
+    *,
+    cause: str,
+    execution: str | None = None,
+    tags: Mapping[str, str] | None = None,
+) -> Trial:
+    """Fit once, as a run that is finished or failed when this returns or raises.
+
+    Raises:
+        StepFailed: The function raised, or returned what cannot predict.
+    """
+    step, material, problem = ground.step, ground.material, ground.problem
+    with runs.running(
+        store,
+        ground.project.name,
+        experiment=step.problem or step.name,
+        step=step.name,
+        execution=execution,
+        parameters=parameters,
+        tags={"kind": step.kind, **(tags or {})},
+        inputs=[ground.version],
+        root=ground.project.root,
+        cause=cause,
+    ) as run:
+        given = material.given(ground.parts.fit)
+        begun = time.perf_counter()
+        model = fitting.call(step, material, given, parameters, ground.others)
+        seconds = time.perf_counter() - begun
+        live = NativeModel(model, signature(given.select(material.features)), material.form, f"step {step.name}")
+        scores = live.score_frame(material.given(ground.parts.decide).select(material.features))
+        truth = material.truth(ground.parts.decide)
+        threshold = fitting.decide(problem.cost, truth, scores, problem.split)
+        found = fitting.quality(problem.cost, truth, scores, threshold)
+        found |= {"fit_rows": float(given.height), "fit_seconds": seconds}
+        runs.log_metrics(store, run.id, found)
+        recipe = recipe_digest(ground.project, ground.pipeline, step, parameters)
+        costs = np.asarray(per_row(problem.cost, truth, scores >= threshold))
+    return Trial(run, dict(parameters), recipe, model, threshold, found, costs)
+
+
+def problem_of(project: Project, step: Step) -> Problem:
+    """The problem that a model step is for.
+
+    Raises:
+        ContractError: The contract has no such problem.
+    """
+    try:
+        return project.contract.problem[step.problem or ""]
+    except KeyError:
+        raise ContractError(
+            "the contract has no such problem", subject=f"step {step.name}", found=repr(step.problem),
+            asked=", ".join(project.contract.problem),
+        ) from None  # fmt: skip
+
+
+def training_rows(
+    store: Store, project: Project, pipeline: Pipeline, step: Step, problem: Problem
+) -> tuple[Input, str, pl.DataFrame]:
+    """The input of `step` that has the target, its current version's id, and its rows.
+
+    Raises:
+        PipelineError: The step reads no gold table.
+        NotFound: The table has no version yet.
+    """
+    gold = [item for item in step.inputs if pipeline.step(item.name).kind == "gold"]
+    if not gold:
+        raise PipelineError(
+            "it reads no gold table", subject=f"step {step.name}", found=", ".join(item.name for item in step.inputs),
+            asked="features and target from a step declared with @gold",
+        )  # fmt: skip
+    for item in gold:
+        version = tables.latest(store, project.name, item.name)
+        if version is None:
+            raise NotFound("it has no version yet", subject=f"table {item.name}", next_step="Run it: instar run")
+        # Read as it lies, whatever form the function wants: the cut is made on exact types.
+        rows = tables.scan(store, version).collect()
+        if problem.target in rows.columns or item is gold[-1]:
+            return item, version.id, rows
+    raise AssertionError("unreachable")
