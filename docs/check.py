@@ -29,6 +29,7 @@ FOLDERS = (
     "adapters/migrations",
     "interfaces",
     "interfaces/cli",
+    "interfaces/sdk",
     "interfaces/api",
     "interfaces/mlflow",
     "interfaces/console",

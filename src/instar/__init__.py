@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from instar.data.checks import quarantine
     from instar.data.features import as_of
-    from instar.interfaces.sdk import connect
+    from instar.interfaces.sdk.client import connect
     from instar.plan.pipeline import baseline, check, gold, model, silver, source
 
 __version__ = "0.1.0"
@@ -21,7 +21,7 @@ _HOMES = {
     "as_of": "instar.data.features",
     "baseline": "instar.plan.pipeline",
     "check": "instar.plan.pipeline",
-    "connect": "instar.interfaces.sdk",
+    "connect": "instar.interfaces.sdk.client",
     "gold": "instar.plan.pipeline",
     "model": "instar.plan.pipeline",
     "quarantine": "instar.data.checks",

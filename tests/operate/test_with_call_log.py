@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 
 import pytest
 
+from instar.core import frames
 from instar.core.ids import call_id
 from instar.core.store import Store
 from instar.operate import promotion
@@ -65,8 +66,8 @@ def write_segment(store: Store, calls: int = 60) -> list[str]:
     at = _us(NOON + timedelta(hours=1))
     entries.append(record.Call(dead, at, at, "airline", 1, "champion", 1, None, 503, 900, 0, "no worker", None))
     entries.append(record.End(_us(NOON + DAY)))
-    frames = [record.encode_frame(n, record.encode_entry(entry)) for n, entry in enumerate(entries)]
-    path.write_bytes(segments.MAGIC + b"".join(segments.pack(frame) for frame in frames))
+    written = [record.encode_frame(n, record.encode_entry(entry)) for n, entry in enumerate(entries)]
+    path.write_bytes(segments.MAGIC + b"".join(frames.pack(frame) for frame in written))
     return names
 
 

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from instar.core import frames
 from instar.core.errors import Damaged
 from instar.core.ids import call_id
 from instar.serve import segments
@@ -15,7 +16,7 @@ payloads = st.lists(st.binary(max_size=60), max_size=8)
 
 
 def written(parts: list[bytes]) -> bytes:
-    return MAGIC + b"".join(map(segments.pack, parts))
+    return MAGIC + b"".join(map(frames.pack, parts))
 
 
 @settings(max_examples=60, deadline=None)
@@ -23,7 +24,7 @@ def written(parts: list[bytes]) -> bytes:
 def test_a_torn_tail_loses_only_frames_that_were_not_whole(parts: list[bytes], data: st.DataObject) -> None:
     whole = written(parts)
     cut = data.draw(st.integers(len(MAGIC), len(whole)))
-    kept, end = segments.unpack(whole[:cut], len(MAGIC))
+    kept, end = frames.unpack(whole[:cut], len(MAGIC))
     ends = [len(written(parts[:count])) for count in range(len(parts) + 1)]
     count = sum(1 for at in ends[1:] if at <= cut)
     assert [bytes(part) for part in kept] == parts[:count]
@@ -36,7 +37,7 @@ def test_a_flipped_bit_ends_the_reading_before_it(parts: list[bytes], data: st.D
     whole = bytearray(written(parts))
     at = data.draw(st.integers(len(MAGIC), len(whole) - 1))
     whole[at] ^= 1 << data.draw(st.integers(0, 7))
-    kept, end = segments.unpack(bytes(whole), len(MAGIC))
+    kept, end = frames.unpack(bytes(whole), len(MAGIC))
     assert [bytes(part) for part in kept] == parts[: len(kept)]
     assert end <= at
 
@@ -58,7 +59,7 @@ def test_reading_goes_on_where_it_stopped(tmp_path: Path) -> None:
     path.write_bytes(written([b"first"]))
     first, end = segments.read(path)
     with path.open("ab") as file:
-        file.write(segments.pack(b"second"))
+        file.write(frames.pack(b"second"))
     second, last = segments.read(path, end)
     assert [bytes(p) for p in (*first, *second)] == [b"first", b"second"]
     assert last == path.stat().st_size

@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from instar.core import frames
 from instar.core.ids import call_id
 from instar.serve import record, segments
 from instar.serve.record import Answer, Call, End, Head, Later, Personal, Schema, Work
@@ -36,7 +37,7 @@ class Segment:
         frame = record.encode_frame(self._sequence, metadata, salt, personal)
         self._sequence += 1
         with self.path.open("ab") as file:
-            file.write(segments.pack(frame))
+            file.write(frames.pack(frame))
 
     def schema(self, columns: tuple[tuple[str, str, bool], ...] = COLUMNS, number: int = 0) -> None:
         self.put(record.encode_entry(Schema(number, columns)))

@@ -36,7 +36,7 @@ from instar.operate import controllers
 
 log = logging.getLogger("instar.control")
 
-STAGES = ("plan", "data", "train", "release", "serve", "operate")
+STAGES = ("plan", "data", "train", "release", "serve", "operate", "notes")
 BODY_LIMIT = 64 * 1024 * 1024  # bytes; larger things are uploaded as streams
 LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1", "[::1]"})
 

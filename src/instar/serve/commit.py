@@ -15,6 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from instar.core import frames
 from instar.core.errors import Unavailable
 from instar.serve import record, segments
 
@@ -251,7 +252,7 @@ class EndpointLog:
         told: asyncio.Future[None] | None = None,
         last: bool = False,
     ) -> None:
-        data = segments.pack(record.encode_frame(segment.sequence, metadata, salt, personal))
+        data = frames.pack(record.encode_frame(segment.sequence, metadata, salt, personal))
         segment.sequence += 1
         segment.size += len(data)
         self._committer.submit(segment, before + data if before else data, told, last)

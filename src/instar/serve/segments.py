@@ -1,7 +1,6 @@
 """Append-only files of record frames, written while calls are answered, and read up to the last good checksum.
 
-A segment is `store/calls/<endpoint>/<boot>-<number>.seg`: eight letters of magic, then frames, each the length and the
-CRC-32 of its payload (little-endian, four bytes each) and the payload. A crash can tear only the tail, since a frame is
+A segment is `store/calls/<endpoint>/<boot>-<number>.seg`, of `core.frames`. A crash can tear only the tail, since a frame is
 acknowledged after the whole group before it reached the disk; `recover` cuts what is torn.
 """
 
@@ -10,18 +9,13 @@ from __future__ import annotations
 import fcntl
 import os
 import re
-import struct
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
-from instar.core.errors import Damaged
+from instar.core import frames
 from instar.core.ids import ALPHABET
 
 MAGIC = b"INSTARC1"
-_HEADER = struct.Struct("<II")
-FRAME_LIMIT_BYTES = 256 * 1024 * 1024  # a longer length can only be damage
-
 _GATEWAYS = ".gateways"  # no endpoint's name begins with a dot
 
 _NAME = re.compile(r"([0-9A-HJKMNP-TV-Z]{6})-(\d{6})\.seg\Z")
@@ -59,64 +53,18 @@ def list_segments(calls: Path, endpoint: str | None = None) -> list[SegmentName]
     return found
 
 
-def pack(payload: bytes) -> bytes:
-    """A frame: header and payload."""
-    return _HEADER.pack(len(payload), zlib.crc32(payload)) + payload
-
-
-def unpack(data: bytes | memoryview, start: int = 0) -> tuple[list[memoryview], int]:
-    """Payloads of the good frames in `data` from `start`, and where the last good one ends."""
-    view = memoryview(data)
-    payloads, end, size = [], start, len(view)
-    while end + 8 <= size:
-        length, checksum = _HEADER.unpack_from(view, end)
-        stop = end + 8 + length
-        if stop > size or length > FRAME_LIMIT_BYTES:
-            break
-        payload = view[end + 8 : stop]
-        if zlib.crc32(payload) != checksum:
-            break
-        payloads.append(payload)
-        end = stop
-    return payloads, end
-
-
 def read(path: Path, start: int = 0) -> tuple[list[memoryview], int]:
     """Payloads of a segment's good frames from byte `start` (0 for the beginning), and where the last one ends.
 
     Raises:
         Damaged: The file does not begin as a segment does.
     """
-    with path.open("rb") as file:
-        if start < len(MAGIC):
-            magic = file.read(len(MAGIC))
-            if magic != MAGIC:
-                # A crash between creating the file and its first write leaves less than the magic: no frames, no damage.
-                if MAGIC.startswith(magic):
-                    return [], 0
-                raise Damaged(
-                    "the file does not begin as a segment",
-                    subject=str(path),
-                    found=magic,
-                    asked=MAGIC,
-                    next_step="Restore it from a backup.",
-                )
-            start = len(MAGIC)
-        else:
-            file.seek(start)
-        payloads, end = unpack(file.read())
-    return payloads, start + end
+    return frames.read(path, MAGIC, start)
 
 
 def recover(path: Path) -> int:
     """Cut a torn tail off a segment whose writer is gone; returns how many bytes were cut."""
-    size = path.stat().st_size
-    _, end = read(path)
-    if end < size:
-        with path.open("r+b") as file:
-            file.truncate(end)
-            os.fsync(file.fileno())
-    return size - end
+    return frames.cut_tail(path, MAGIC)
 
 
 class BootLock:

@@ -34,6 +34,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "live": ("operate", "Say what answers, now or at a time."),
     "trace": ("operate", "Follow a record back to its causes, or forward to its effects."),
     "audit": ("operate", "Verify the record."),
+    "note": ("notes", "Write and read notes on records."),
     "demo": ("demo", "Replay a year of real flights round the whole life cycle."),
 }
 

@@ -89,7 +89,7 @@ def predict_command(
 ) -> None:
     """Ask an endpoint for predictions, of one row or of a file of rows; each is a call on the record."""
     from instar.core.errors import BadInput
-    from instar.interfaces.sdk import address_here
+    from instar.interfaces.sdk.client import address_here
     from instar.serve.client import Ask, InferClient
 
     if (rows is None) == (not inputs):

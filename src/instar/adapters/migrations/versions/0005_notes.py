@@ -1,4 +1,7 @@
-"""Notes on records, and studies of tuning."""
+"""Notes on records, how far the spools of runs are applied, and studies of tuning."""
+
+import sqlalchemy as sa
+from alembic import op
 
 revision = "0005"
 down_revision = "0004"
@@ -7,7 +10,27 @@ depends_on = None
 
 
 def upgrade() -> None:
-    pass
+    op.create_table(
+        "note",
+        sa.Column("id", sa.String(length=60), nullable=False),
+        sa.Column("project", sa.String(length=200), nullable=False),
+        sa.Column("subject", sa.String(length=400), nullable=False),
+        sa.Column("author", sa.String(length=200), nullable=False),
+        sa.Column("text", sa.Text(), nullable=False),
+        sa.Column("at", sa.BigInteger(), nullable=False),
+        sa.Column("edited", sa.BigInteger(), nullable=True),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_note")),
+    )
+    op.create_index(op.f("ix_note_subject"), "note", ["subject"], unique=False)
+    op.create_table(
+        "run_spool",
+        sa.Column("run", sa.String(length=60), nullable=False),
+        sa.Column("writer", sa.String(length=40), nullable=False),
+        sa.Column("applied", sa.BigInteger(), nullable=False),
+        sa.Column("heard", sa.BigInteger(), nullable=False),
+        sa.Column("place", sa.String(length=1000), nullable=False),
+        sa.PrimaryKeyConstraint("run", "writer", name=op.f("pk_run_spool")),
+    )
 
 
 def downgrade() -> None:
