@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from instar.core import identity
 from instar.core.clock import Clock, SystemClock
+from instar.core.errors import NotFound
 from instar.core.settings import Settings, read_settings
 from instar.core.store import Store
 
@@ -26,17 +27,22 @@ if TYPE_CHECKING:
     from instar.plan.runner import StepKind
 
 
+DEFAULT_PROJECT = "default"  # of a store that is used without a contract
+
+
 @dataclass
 class App:
-    """An opened store and the project that works on it.
+    """An opened store and the project that works on it, if there is one.
 
     Attributes:
         store: Ports and folder, as every stage takes them.
-        root: The project's folder.
+        root: The project's folder; None where a store is used without a project.
+        start: Where a project was looked for.
     """
 
     store: Store
-    root: Path
+    root: Path | None
+    start: Path | None = None
 
     @cached_property
     def project(self) -> Project:
@@ -46,9 +52,19 @@ class App:
             NotFound: There is no `instar.toml`.
             ContractError: It is wrong.
         """
-        from instar.plan.project import load_project
+        from instar.plan.project import find_root, load_project
 
-        return load_project(self.root)
+        return load_project(self.root if self.root is not None else find_root(self.start or Path.cwd()))
+
+    @cached_property
+    def project_name(self) -> str:
+        """The contract's project, or the store's project `default` where there is none."""
+        return self.project.name if self.root is not None else DEFAULT_PROJECT
+
+    @property
+    def project_if_any(self) -> Project | None:
+        """The project's contract; None where the store is used without one."""
+        return self.project if self.root is not None else None
 
     @cached_property
     def pipeline(self) -> Pipeline:
@@ -82,27 +98,49 @@ def open_app(
     store_folder: Path | None = None,
     clock: Clock | None = None,
     settings: Settings | None = None,
+    need_project: bool = True,
+    make: bool = True,
 ) -> Iterator[App]:
     """Open the store of the project in which `start` (default: this folder) lies.
 
     Args:
         store_folder: Overrides the settings' place of the store.
         clock: Event time; the machine's clock by default.
+        need_project: False: where no project is, the store of that folder is opened without one.
+        make: Whether a store that is not there is made then; a project's store always is.
 
     Raises:
-        NotFound: No folder from `start` upwards has an `instar.toml`.
+        NotFound: No folder from `start` upwards has an `instar.toml`, and there is no store to use without one.
         StoreTooNew: A later program wrote the store.
     """
-    from instar.plan.project import find_root
-
-    root = find_root(Path(start) if start is not None else Path.cwd())
     settings = settings or read_settings()
-    folder = store_folder or settings.store_folder(root)
+    start = Path(start) if start is not None else Path.cwd()
+    root = find_project(start, need_project)
+    folder = store_folder or settings.store_folder(root if root is not None else start)
+    if root is None and not make and not settings.database and not (folder / "instar.db").exists():
+        raise NotFound(
+            "there is neither a project nor a store",
+            subject=f"folder {start}",
+            asked=f"an instar.toml here or above, or a store at {folder}",
+            next_step="Name a store with INSTAR_STORE, or make a project with `instar init`, or a store with `instar up`.",
+        )
     store = open_store(folder, settings.database_url(folder), clock)
     try:
-        yield App(store, root)
+        yield App(store, root, start)
     finally:
         store.database.close()
+
+
+def find_project(start: Path, need: bool = True) -> Path | None:
+    """The folder of the project in which `start` lies; None where there is none and none is needed."""
+    from instar.plan.project import find_root
+
+    try:
+        return find_root(start)
+    except NotFound:
+        if need:
+            raise
+        return None
 
 
 def open_store(folder: Path, database_url: str, clock: Clock | None = None) -> Store:

@@ -13,6 +13,7 @@ from instar.core import errors, identity
 from instar.core.identity import Actor, Permission
 from instar.core.store import Store
 from instar.interfaces import control as server
+from instar.interfaces.api import bodies
 from instar.interfaces.api.routes import Reply, Request, Route
 from instar.interfaces.api.status import status_of
 
@@ -98,7 +99,7 @@ def test_an_error_carries_its_facts(client: TestClient) -> None:
 
 
 def test_a_body_over_the_limit_is_refused(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server, "BODY_LIMIT", 10)
+    monkeypatch.setattr(bodies, "BODY_LIMIT_BYTES", 10)
     assert client.post("/api/echo/x", content=b"x" * 11).status_code == 413
 
 

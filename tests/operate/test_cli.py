@@ -44,7 +44,7 @@ def run(store: Store, log: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     (tmp_path / "instar.toml").write_text(CONTRACT)
 
     @contextmanager
-    def opened(_project: str | None) -> Iterator[App]:
+    def opened(_project: str | None, **_: object) -> Iterator[App]:
         yield App(store, tmp_path)
 
     monkeypatch.setattr(instar.app, "open_app", opened)

@@ -27,6 +27,7 @@
     ├── Unavailable           try again later
     └── StoreError            the store itself
         ├── StoreBusy         another process holds it for too long
+        ├── StoreFull         no room is left on its disk
         ├── StoreTooNew       written by a later format
         └── Damaged           a digest, a chain or a file does not hold
 
@@ -184,6 +185,10 @@ class StoreError(InstarError):
 
 class StoreBusy(StoreError):
     """Another process holds the store for longer than we wait."""
+
+
+class StoreFull(StoreError):
+    """No room is left on the store's disk."""
 
 
 class StoreTooNew(StoreError):

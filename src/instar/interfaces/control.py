@@ -15,30 +15,20 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import uvicorn
-from starlette.applications import Starlette
-from starlette.concurrency import run_in_threadpool
-from starlette.requests import Request as HttpRequest
-from starlette.responses import Response
-from starlette.routing import Route as HttpRoute
 
 from instar.app import App, open_app
-from instar.core import identity
-from instar.core.errors import InstarError, MalformedRequest, NotAllowed, TooLarge
 from instar.core.identity import SYSTEM, Permission
 from instar.core.settings import read_settings
-from instar.core.telemetry import counter
+from instar.interfaces.api.application import Application
+from instar.interfaces.api.bodies import clear_uploads
 from instar.interfaces.api.routes import Reply, Request, Route
-from instar.interfaces.api.status import body_of, status_of
 from instar.operate import controllers
 
 log = logging.getLogger("instar.control")
 
 STAGES = ("plan", "data", "train", "release", "serve", "operate", "notes")
-BODY_LIMIT = 64 * 1024 * 1024  # bytes; larger things are uploaded as streams
-LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1", "[::1]"})
 
 
 def all_routes() -> list[Route]:
@@ -51,56 +41,9 @@ def all_routes() -> list[Route]:
     return [*found, *pages.routes, Route("GET", "/api/openapi.json", Permission.READ, _describe)]
 
 
-def build(app: App, routes: Iterable[Route] | None = None) -> Starlette:
+def build(app: App, routes: Iterable[Route] | None = None) -> Application:
     """The control process's web application over an opened store."""
-    table = all_routes() if routes is None else list(routes)
-    return Starlette(routes=[HttpRoute(route.path, _endpoint(app, route), methods=[route.method]) for route in table])
-
-
-def _endpoint(app: App, route: Route):  # type: ignore[no-untyped-def]
-    async def endpoint(http: HttpRequest) -> Response:
-        try:
-            _refuse_strangers(http)
-            body = await _body(http)
-            # One local user for now; a token will name others here, and nowhere else.
-            actor = identity.local_user()
-            identity.require(actor, route.permission)
-            request = Request(app, actor, http.path_params, dict(http.query_params), body, dict(http.headers))
-            reply = await run_in_threadpool(route.handler, request)
-        except InstarError as error:
-            reply = Reply(body_of(error), status_of(error))
-            if reply.status == 500:
-                log.exception("%s %s failed", http.method, http.url.path)
-        counter("instar_api_requests_total", "Requests to the control API", ("method", "path", "status")).labels(
-            route.method, route.path, str(reply.status)
-        ).inc()
-        return Response(reply.content(), reply.status, headers=dict(reply.headers), media_type=reply.media_type)
-
-    return endpoint
-
-
-def _refuse_strangers(http: HttpRequest) -> None:
-    """A page of another site, open in the user's browser, must not be able to act as the user."""
-    host = urlsplit("//" + http.headers.get("host", "")).hostname
-    if host not in LOOPBACK:
-        raise NotAllowed("the request names another host", found=host, asked="127.0.0.1 or localhost")
-    origin = http.headers.get("origin")
-    if origin is not None and urlsplit(origin).hostname not in LOOPBACK:
-        raise NotAllowed("the request comes from a page of another site", found=origin)
-    if http.method in ("POST", "PUT", "PATCH", "DELETE"):
-        media = http.headers.get("content-type", "application/json").split(";")[0].strip()
-        if media in ("application/x-www-form-urlencoded", "multipart/form-data", "text/plain"):
-            raise MalformedRequest("forms are not accepted", found=media, asked="application/json")
-
-
-async def _body(http: HttpRequest) -> bytes:
-    parts, size = [], 0
-    async for part in http.stream():
-        size += len(part)
-        if size > BODY_LIMIT:
-            raise TooLarge("the body is too large", found=f"more than {BODY_LIMIT} bytes", asked=f"{BODY_LIMIT} bytes")
-        parts.append(part)
-    return b"".join(parts)
+    return Application(app, all_routes() if routes is None else routes)
 
 
 def _describe(request: Request) -> Reply:
@@ -141,8 +84,9 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s")
     with open_app(options.project or options.folder.parent, store_folder=options.folder) as app:
         options.socket.unlink(missing_ok=True)
+        clear_uploads(app.store.folder)
         with _controllers(app) if read_settings().controllers else nullcontext():
-            uvicorn.run(build(app), uds=str(options.socket), log_level="warning", lifespan="off")
+            uvicorn.run(build(app), uds=str(options.socket), log_level="warning", lifespan="on")
 
 
 if __name__ == "__main__":

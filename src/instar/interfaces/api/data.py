@@ -54,10 +54,10 @@ def diff(request: Request) -> Reply:
 
 def land_rows(request: Request) -> Reply:
     """Land a body of JSON lines in a source; `?name=` is the delivery, `?partition=`, `?landed_at=` as in `ingest`."""
-    project = request.app.project
-    if request.path["project"] != project.name:
+    project = request.app.project_name
+    if request.path["project"] != project:
         raise NotFound(
-            "this server does not run that project", subject=f"project {request.path['project']}", asked=project.name
+            "this server does not run that project", subject=f"project {request.path['project']}", asked=project
         )
     step = request.app.pipeline.step(request.path["table"])
     if step.kind != "source":
@@ -74,7 +74,7 @@ def land_rows(request: Request) -> Reply:
     delivery = Delivery(request.query.get("name", "api"), rows, _moment(request))
     version = land(
         request.app.store,
-        project.name,
+        project,
         step,
         [delivery],
         request.query.get("partition"),

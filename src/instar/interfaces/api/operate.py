@@ -45,7 +45,7 @@ def post_outcomes(request: Request) -> Reply:
     if len(items) > MOST_OUTCOMES:
         raise BadInput("the posting has too many outcomes", found=len(items), asked=f"{MOST_OUTCOMES} or fewer")
     store = _acting(request)
-    posted = post(store, request.app.project.name, items, log_of(request.app.store).seen, TRUTHS)
+    posted = post(store, request.app.project_name, items, log_of(request.app.store).seen, TRUTHS)
     counts = {state: posted.count(state) for state in ("recorded", "parked", "corrected", "unchanged")}
     body = {**counts, "outcomes": [vars(receipt) for receipt in posted.receipts]}
     return Reply(body, 202 if counts["parked"] else 200)

@@ -15,13 +15,13 @@ def projects(request: Request) -> Reply:
     """The projects that the store holds records of, and the one that this server works for."""
     with request.app.store.database.read() as tx:
         known = journal.projects(tx)
-    return Reply({"projects": known, "own": request.app.project.name})
+    return Reply({"projects": known, "own": request.app.project_name})
 
 
 def contract(request: Request) -> Reply:
     """The project's contract: objective, problems, costs, gates and policies, with its revision."""
-    project = request.app.project
     _own(request)
+    project = request.app.project
     return Reply(
         {"project": project.name, "revision": project.revision, "contract": msgspec.to_builtins(project.contract)}
     )
@@ -36,11 +36,11 @@ def steps(request: Request) -> Reply:
 
 
 def _own(request: Request) -> None:
-    if request.path["project"] != request.app.project.name:
+    if request.path["project"] != request.app.project_name:
         raise NotFound(
             "this server works for another project",
             subject=f"project {request.path['project']}",
-            found=request.app.project.name,
+            found=request.app.project_name,
         )
 
 

@@ -71,7 +71,8 @@ def list_versions(request: Request) -> Reply:
 def show_version(request: Request) -> Reply:
     """The card of a version, named by its number, an alias, `champion` or `challenger`."""
     version = _version(request)
-    contract = request.app.project if request.app.project.name == version.project else None
+    own = request.app.project_if_any
+    contract = own if own is not None and own.name == version.project else None
     return Reply(card(request.app.store, version, contract))
 
 

@@ -1,16 +1,24 @@
-"""What a route of the API is: method, path, the permission that it needs, and a plain function from request to reply."""
+"""What a route of the API is: method, path, the permission that it needs, and a plain function from request to reply.
+
+    Route("GET", "/api/projects/{project}/runs/{run}", Permission.READ, show_run)
+    Route("PUT", "/files/{path:path}", Permission.TRAIN, keep, upload=True)   # the body is a file: request.upload
+
+A path's parts are words, `{name}`, `{name}.json`, or, as the last one, `{name:path}` for all that is left.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from instar.app import App
-from instar.core.errors import MalformedRequest
+from instar.core.errors import InstarError, MalformedRequest
 from instar.core.identity import Actor, Permission
+from instar.interfaces.api.status import body_of, status_of
 
 
 @dataclass(frozen=True)
@@ -20,10 +28,14 @@ class Request:
     Attributes:
         app: The opened store and project.
         actor: Who calls; already found to have the route's permission.
-        path: Values of the path's parameters.
+        path: Values of the path's parameters, decoded.
         query: Values of the query string; the last of a repeated key.
-        body: The undecoded body.
+        body: The undecoded body; empty on routes that take an upload.
         headers: The request's headers, by lower-case name.
+        query_lists: All values of each key of the query string, in their order.
+        upload: On routes that take an upload: the whole body as a file in the store's folder, which is removed when the
+            handler returns, unless it moved the file elsewhere.
+        method: As it was sent: HEAD reaches the handlers of GET.
     """
 
     app: App
@@ -32,6 +44,9 @@ class Request:
     query: Mapping[str, str] = field(default_factory=dict)
     body: bytes = b""
     headers: Mapping[str, str] = field(default_factory=dict)
+    query_lists: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    upload: Path | None = None
+    method: str = "GET"
 
     def json(self, type_: Any = Any) -> Any:
         """The body, decoded and checked against a msgspec type.
@@ -47,27 +62,62 @@ class Request:
 
 @dataclass(frozen=True)
 class Reply:
-    """The answer of a handler: a JSON-ready value, or bytes of a media type."""
+    """The answer of a handler: a JSON-ready value, bytes of a media type, or a file.
+
+    Attributes:
+        value: What JSON can say, or bytes, which are sent as they are.
+        file: Streamed instead of `value`, whole or the range that was asked for. It must stay until the answer is sent.
+    """
 
     value: Any = None
     status: int = 200
     media_type: str = "application/json"
     headers: Mapping[str, str] = field(default_factory=dict)
+    file: Path | None = None
 
     def content(self) -> bytes:
+        if isinstance(self.value, bytes):
+            return self.value
         if self.media_type == "application/json":
             return msgspec.json.encode(self.value)
-        return self.value if isinstance(self.value, bytes) else str(self.value).encode()
+        return str(self.value).encode()
 
 
 Handler = Callable[[Request], Reply]
 
 
+def _in_json(error: InstarError) -> Reply:
+    return Reply(body_of(error), status_of(error))
+
+
+@dataclass(frozen=True)
+class Voice:
+    """How a group of routes says no: every refusal of theirs, ours at the rim included, is worded by one function.
+
+    Attributes:
+        prefixes: Paths below them that name no route are refused in this voice, too; `{name}` stands for any one part.
+        refuse: From an error to the reply that says it; the rim sets the status 405 itself where it applies.
+    """
+
+    prefixes: tuple[str, ...] = ()
+    refuse: Callable[[InstarError], Reply] = _in_json
+
+
+PLAIN = Voice()
+
+
 @dataclass(frozen=True)
 class Route:
-    """One entry of the API's table."""
+    """One entry of the API's table.
+
+    Attributes:
+        upload: The body is streamed to a file before the handler is called: `request.upload`.
+        voice: How it says no.
+    """
 
     method: str
     path: str
     permission: Permission
     handler: Handler
+    upload: bool = False
+    voice: Voice = PLAIN

@@ -19,6 +19,7 @@ STATUS: tuple[tuple[type[errors.InstarError], int], ...] = (
     (errors.UnsafeModel, 422),
     (errors.Unavailable, 503),
     (errors.StoreBusy, 503),
+    (errors.StoreFull, 507),
 )
 
 

@@ -48,9 +48,9 @@ def trace_command(project: str | None, record: str, forward: bool, as_json: bool
     from instar.operate import trace
     from instar.serve.calls import CallLog
 
-    with open_app(project) as app:
+    with open_app(project, need_project=False, make=False) as app:
         walk = trace.forward if forward else trace.backward
-        found = walk(app.store, CallLog(app.store), app.project.name, record)
+        found = walk(app.store, CallLog(app.store), app.project_name, record)
     if as_json:
         click.echo(json.dumps(found.as_json(), indent=2))
     else:

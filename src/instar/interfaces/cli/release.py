@@ -32,11 +32,11 @@ def list_models(folder: str | None, model: str | None, as_json: bool) -> None:
     from instar.operate.review import names_of
     from instar.release import registry
 
-    with open_app(folder) as app:
-        found = registry.versions(app.store, app.project.name, model)
+    with open_app(folder, need_project=False, make=False) as app:
+        found = registry.versions(app.store, app.project_name, model)
         if model is not None and not found:
             raise NotFound("there is no such model", subject=f"model {model}", next_step="List them: instar models ls")
-        names = {one: names_of(app.store, app.project.name, one) for one in {v.model for v in found}}
+        names = {one: names_of(app.store, app.project_name, one) for one in {v.model for v in found}}
     listed = [{**registry.document(one), "aliases": names[one.model].get(one.number, [])} for one in found]
     if as_json:
         click.echo(json.dumps(listed, indent=2))
@@ -57,8 +57,8 @@ def show(folder: str | None, version: str, as_json: bool) -> None:
     from instar.operate.review import find_version
     from instar.release.card import card
 
-    with open_app(folder) as app:
-        facts = card(app.store, find_version(app.store, app.project.name, version), app.project)
+    with open_app(folder, need_project=False, make=False) as app:
+        facts = card(app.store, find_version(app.store, app.project_name, version), app.project_if_any)
     if as_json:
         click.echo(json.dumps(facts, indent=2))
     else:
@@ -75,8 +75,8 @@ def show_card(folder: str | None, version: str, as_json: bool) -> None:
     from instar.operate.review import find_version
     from instar.release.card import card, to_markdown
 
-    with open_app(folder) as app:
-        facts = card(app.store, find_version(app.store, app.project.name, version), app.project)
+    with open_app(folder, need_project=False, make=False) as app:
+        facts = card(app.store, find_version(app.store, app.project_name, version), app.project_if_any)
     click.echo(json.dumps(facts, indent=2) if as_json else to_markdown(facts), nl=as_json)
 
 
@@ -91,8 +91,8 @@ def write_report(folder: str | None, version: str, file: Path) -> None:
     from instar.evaluate.evaluation import get_evaluation
     from instar.operate.review import find_version
 
-    with open_app(folder) as app:
-        found = find_version(app.store, app.project.name, version)
+    with open_app(folder, need_project=False, make=False) as app:
+        found = find_version(app.store, app.project_name, version)
         if found.evaluation is None:
             raise NotFound(
                 "it was never evaluated", subject=found.name, next_step=f"Judge it: instar evaluate {found.name}"
@@ -113,8 +113,8 @@ def set_alias(folder: str | None, model: str, name: str, number: int | None) -> 
     from instar.app import open_app
     from instar.release import registry
 
-    with open_app(folder) as app:
-        registry.set_alias(app.store, app.project.name, model, name, number)
+    with open_app(folder, need_project=False, make=False) as app:
+        registry.set_alias(app.store, app.project_name, model, name, number)
     click.echo(f"{model}@{name} is {model}@{number}" if number else f"{model}@{name} is no more")
 
 
@@ -128,8 +128,8 @@ def evaluate(folder: str | None, version: str, as_json: bool) -> None:
     from instar.evaluate.evaluation import document
     from instar.operate.review import find_version, judge_again
 
-    with open_app(folder) as app:
-        found = judge_again(app.loop(), find_version(app.store, app.project.name, version))
+    with open_app(folder, need_project=False, make=False) as app:
+        found = judge_again(app.loop(), find_version(app.store, app.project_name, version))
     if as_json:
         click.echo(json.dumps(document(found), indent=2))
         return
@@ -157,8 +157,8 @@ def approve(
     from instar.release import approval
 
     ends = _moment(expires_at) if expires_at else None
-    with open_app(folder) as app:
-        found = review.find_version(app.store, app.project.name, version)
+    with open_app(folder, need_project=False, make=False) as app:
+        found = review.find_version(app.store, app.project_name, version)
         if gate is not None:
             if ends is None or found.evaluation is None:
                 raise BadInput(

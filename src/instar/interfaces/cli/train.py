@@ -33,8 +33,8 @@ def list_command(
     from instar.app import open_app
     from instar.train import runs
 
-    with open_app(project) as app:
-        found = runs.list_runs(app.store, app.project.name, experiment=experiment, step=step, state=state, limit=limit)
+    with open_app(project, need_project=False, make=False) as app:
+        found = runs.list_runs(app.store, app.project_name, experiment=experiment, step=step, state=state, limit=limit)
     if as_json:
         click.echo(json.dumps([runs.document(run) for run in found], indent=2))
     else:
@@ -50,7 +50,7 @@ def show_command(project: str | None, run: str, as_json: bool) -> None:
     from instar.app import open_app
     from instar.train import bundles, runs
 
-    with open_app(project) as app:
+    with open_app(project, need_project=False, make=False) as app:
         found = runs.get_run(app.store, run)
         with app.store.database.read() as tx:
             made = bundles.of_run(tx, found.id)
@@ -69,7 +69,7 @@ def compare_command(project: str | None, run: tuple[str, ...], as_json: bool) ->
     from instar.app import open_app
     from instar.train import runs
 
-    with open_app(project) as app:
+    with open_app(project, need_project=False, make=False) as app:
         found = [runs.get_run(app.store, one) for one in run]
     rows = differences(found)
     if as_json:

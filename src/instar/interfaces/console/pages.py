@@ -19,7 +19,7 @@ ASSETS = {
 
 def _home(request: Request) -> Reply:
     """Console: to the project of this server."""
-    return redirect(url(request.app.project.name))
+    return redirect(url(request.app.project_name))
 
 
 def _asset(request: Request) -> Reply:

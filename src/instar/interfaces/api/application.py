@@ -1,0 +1,167 @@
+"""The API as an ASGI application: each request finds its route, is judged at the door, and runs a plain function in a thread.
+
+    uvicorn.run(Application(app, all_routes()), uds="control.sock")
+
+The event loop only moves bytes; a handler may wait for the database or the disk, so it never runs there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Iterable, Mapping, MutableMapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from typing import Any
+from urllib.parse import parse_qsl, urlsplit
+
+from instar.app import App
+from instar.core import identity
+from instar.core.errors import InstarError, MalformedRequest, NotAllowed, NotFound
+from instar.core.telemetry import counter
+from instar.interfaces.api import bodies, sending
+from instar.interfaces.api.bodies import Gone, Receive
+from instar.interfaces.api.routes import Reply, Request, Route, Voice
+from instar.interfaces.api.sending import Prepared, Send
+from instar.interfaces.api.table import Table
+
+log = logging.getLogger("instar.control")
+
+LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
+UPLOAD_LIMIT_BYTES = 64 * 1024**3
+THREADS = 32  # handlers at once; more requests wait for their turn
+
+# What a page of another site can send without asking the server first.
+FORMS = frozenset({"application/x-www-form-urlencoded", "multipart/form-data", "text/plain"})
+
+
+class Application:
+    """Answers the requests of one process.
+
+    Args:
+        upload_limit_bytes: Of a body that is streamed to a file.
+    """
+
+    def __init__(
+        self, app: App, routes: Iterable[Route], *, upload_limit_bytes: int = UPLOAD_LIMIT_BYTES, threads: int = THREADS
+    ) -> None:
+        self._app = app
+        self._table = Table(routes)
+        self._upload_limit_bytes = upload_limit_bytes
+        self._threads = ThreadPoolExecutor(threads, thread_name_prefix="api")
+        self._requests = counter(
+            "instar_api_requests_total", "Requests to the control API", ("method", "path", "status")
+        )
+
+    async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
+        """ASGI entry."""
+        if scope["type"] == "lifespan":
+            await self._lifespan(receive, send)
+            return
+        headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
+        raw_path = (scope.get("raw_path") or scope["path"].encode()).decode("latin-1")
+        with contextlib.suppress(Gone):
+            prepared, label = await self._answer(scope, raw_path, headers, receive)
+            self._requests.labels(scope["method"], label, str(prepared.status)).inc()
+            await sending.send(prepared, send, self._threads)
+
+    async def _lifespan(self, receive: Receive, send: Send) -> None:
+        while True:
+            if (await receive())["type"] == "lifespan.startup":
+                await send({"type": "lifespan.startup.complete"})
+                continue
+            self._threads.shutdown()
+            await send({"type": "lifespan.shutdown.complete"})
+            return
+
+    async def _answer(
+        self, scope: MutableMapping[str, Any], raw_path: str, headers: Mapping[str, str], receive: Receive
+    ) -> tuple[Prepared, str]:
+        """The reply, and the route's path for the count of requests."""
+        method: str = scope["method"]
+        label, route = "unknown", None
+        try:
+            _refuse_strangers(method, headers)
+            methods, values = self._table.find(raw_path)
+            route = methods.get(method) or (methods.get("GET") if method == "HEAD" else None)
+            if route is None:
+                return self._unknown(raw_path, method, methods, headers)
+            label = route.path
+            # One local user for now; a token will name others here, and nowhere else.
+            actor = identity.local_user()
+            identity.require(actor, route.permission)
+            lists = _query(scope["query_string"])
+            request = Request(
+                self._app, actor, self._table.parameters(route, values), {key: found[-1] for key, found in lists.items()},
+                headers=headers, query_lists=lists, method=method,
+            )  # fmt: skip
+            loop = asyncio.get_running_loop()
+            if not route.upload:
+                request = replace(request, body=await bodies.in_memory(headers, receive))
+                return await loop.run_in_executor(self._threads, _handle, route, request), label
+            limit, folder = self._upload_limit_bytes, self._app.store.folder
+            async with bodies.in_file(headers, receive, folder, limit, self._threads) as upload:
+                request = replace(request, upload=upload)
+                return await loop.run_in_executor(self._threads, _handle, route, request), label
+        except InstarError as error:
+            refusing = route.voice if route is not None else self._table.voice(raw_path)
+            return _refuse(refusing, error, method, headers), label
+
+    def _unknown(
+        self, raw_path: str, method: str, methods: Mapping[str, Route], headers: Mapping[str, str]
+    ) -> tuple[Prepared, str]:
+        """What is answered where no route fits: 405 where another method would, the way without a last slash, or 404."""
+        subject = f"{method} {raw_path[:200]}"
+        if methods:
+            allowed = ", ".join(sorted(methods))
+            voice = next(iter(methods.values())).voice
+            reply = voice.refuse(NotFound("there is no such method here", subject=subject, asked=allowed))
+            reply = replace(reply, status=405, headers={**reply.headers, "allow": allowed})
+            return sending.prepare(reply, method, headers), "unknown"
+        shorter = raw_path.rstrip("/")
+        if shorter and shorter != raw_path and self._table.find(shorter)[0] and not shorter.startswith("//"):
+            return sending.prepare(Reply(b"", 307, "text/plain", {"location": shorter}), method, headers), "unknown"
+        error = NotFound("there is no such route", subject=subject, next_step="GET /api/openapi.json lists them.")
+        return _refuse(self._table.voice(raw_path), error, method, headers), "unknown"
+
+
+def _handle(route: Route, request: Request) -> Prepared:
+    """Run the handler, in a thread."""
+    try:
+        return sending.prepare(route.handler(request), request.method, request.headers)
+    except InstarError as error:
+        return _refuse(route.voice, error, request.method, request.headers)
+    except Exception as error:
+        log.exception("%s %s failed", request.method, route.path)
+        ours = InstarError(f"the server failed: {type(error).__name__}", subject=f"{request.method} {route.path}")
+        return _refuse(route.voice, ours, request.method, request.headers)
+
+
+def _refuse(voice: Voice, error: InstarError, method: str, headers: Mapping[str, str]) -> Prepared:
+    reply = voice.refuse(error)
+    if reply.status == 500:
+        log.error("%s: %s", type(error).__name__, error)
+    return sending.prepare(reply, method, headers)
+
+
+def _query(text: bytes) -> dict[str, list[str]]:
+    lists: dict[str, list[str]] = {}
+    for key, value in parse_qsl(text.decode("latin-1"), keep_blank_values=True) if text else ():
+        lists.setdefault(key, []).append(value)
+    return lists
+
+
+def _refuse_strangers(method: str, headers: Mapping[str, str]) -> None:
+    """A page of another site, open in the user's browser, must not be able to act as the user."""
+    host = urlsplit("//" + headers.get("host", "")).hostname
+    if host not in LOOPBACK:
+        raise NotAllowed("the request names another host", found=host, asked="127.0.0.1 or localhost")
+    origin = headers.get("origin")
+    if origin is not None and urlsplit(origin).hostname not in LOOPBACK:
+        raise NotAllowed("the request comes from a page of another site", found=origin)
+    # Other methods than these two are asked for first by a browser, and such questions are refused.
+    if method == "POST":
+        media = headers.get("content-type", "application/json").split(";")[0].strip()
+        if media in FORMS:
+            raise MalformedRequest("forms are not accepted", found=media, asked="application/json")
