@@ -25,6 +25,7 @@ OWNERS = (
     "instar.serve.routing",
     "instar.operate.actions",
     "instar.operate.alerts",
+    "instar.operate.firing",
     "instar.operate.measurement",
     "instar.operate.outcomes",
     "instar.operate.rollout",

@@ -6,7 +6,7 @@ The stages hold the behaviour; `project.py` reads and proves the file.
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 
@@ -190,8 +190,44 @@ class Problem(Section, frozen=True, kw_only=True):
     nullable: tuple[str, ...] = ()
 
 
+class StepTerms(Section, frozen=True, kw_only=True):
+    """How one step is attempted; what is left out is as its decorator says.
+
+    Attributes:
+        retries: Attempts after the first one failed.
+        retry_after: Wait before the second attempt; it doubles before each further one.
+        timeout: Longest time of one attempt.
+    """
+
+    retries: int | None = None
+    retry_after: timedelta | None = None
+    timeout: timedelta | None = None
+
+
+class Schedule(Section, frozen=True, kw_only=True):
+    """When `instar up` runs the pipeline by itself: by the calendar, or when data has landed.
+
+    Attributes:
+        cron: Minute, hour, day, month and weekday, as in `"0 3 * * *"`.
+        on: `"new data"`: when a source has rows or files that it had not when this fired last.
+        source: With `on`, the source that is looked at; default all of them.
+        zone: Time zone of `cron`, e.g. `"Europe/Berlin"`.
+        targets: Steps that are wanted, with what they need; default all.
+        parameters: Values by `"step.parameter"`.
+    """
+
+    cron: str = ""
+    on: str = ""
+    source: str = ""
+    zone: str = "UTC"
+    targets: tuple[str, ...] = ()
+    parameters: dict[str, Any] = {}
+
+
 class Contract(Section, frozen=True, kw_only=True):
     """The whole of `instar.toml`."""
 
     project: ProjectSection
     problem: dict[str, Problem]
+    schedule: dict[str, Schedule] = {}
+    step: dict[str, StepTerms] = {}

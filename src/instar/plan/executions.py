@@ -34,6 +34,9 @@ execution = sa.Table(
     sa.Column("ref", sa.String(120)),
     sa.Column("digest", sa.String(80)),
     sa.Column("error", sa.Text),
+    sa.Column("attempt", sa.Integer, nullable=False, server_default="1"),
+    sa.Column("partition", sa.String(200)),
+    sa.Column("log", sa.String(80)),
     sa.Index("ix_execution_step", "project", "step", "id"),
     sa.Index("ix_execution_key", "project", "key"),
 )
@@ -51,12 +54,13 @@ pipeline_run = sa.Table(
     sa.Column("event_at", Instant, nullable=False),
     sa.Column("started", Instant, nullable=False),
     sa.Column("ended", Instant),
+    sa.Column("resumes", sa.String(60)),
 )
 
 
 @dataclass(frozen=True)
 class Execution:
-    """One attempt of one step.
+    """One attempt of one step, or of one partition of a step that is declared `by` partitions.
 
     Attributes:
         id: `exec_…`.
@@ -77,6 +81,9 @@ class Execution:
         ref: The record it made: a table version or a bundle.
         digest: Content digest of that.
         error: Why it failed.
+        attempt: 1, or more when earlier attempts of the same walk failed and it was tried again.
+        partition: The partition that it is for; None for the step as a whole.
+        log: Blob of what the function printed and logged; None when it was silent.
     """
 
     id: str
@@ -97,6 +104,9 @@ class Execution:
     ref: str | None = None
     digest: str | None = None
     error: str | None = None
+    attempt: int = 1
+    partition: str | None = None
+    log: str | None = None
 
     @property
     def inputs(self) -> Mapping[str, str]:
@@ -107,7 +117,13 @@ class Execution:
 
 @dataclass(frozen=True)
 class PipelineRun:
-    """One walk of the pipeline; `steps` has each step's name, state and execution in the order of the walk."""
+    """One walk of the pipeline.
+
+    Attributes:
+        steps: Name, state and execution of each step, in the order in which they were settled.
+        targets: Steps that were asked for; None: all.
+        resumes: The walk before, which did not reach its end and which this one goes on from.
+    """
 
     id: str
     project: str
@@ -120,6 +136,7 @@ class PipelineRun:
     event_at: datetime
     started: datetime
     ended: datetime | None = None
+    resumes: str | None = None
 
 
 def get(tx: Transaction, id_: str) -> Execution | None:
@@ -129,7 +146,7 @@ def get(tx: Transaction, id_: str) -> Execution | None:
 
 def last(tx: Transaction, project: str, step: str, state: str | None = None) -> Execution | None:
     """The newest execution of a step, optionally in one state."""
-    query = sa.select(execution).where(execution.c.project == project, execution.c.step == step)
+    query = sa.select(execution).where(_whole(project), execution.c.step == step)
     if state is not None:
         query = query.where(execution.c.state == state)
     return _first(tx, query.order_by(execution.c.id.desc()).limit(1))
@@ -138,7 +155,7 @@ def last(tx: Transaction, project: str, step: str, state: str | None = None) -> 
 def done_with_key(tx: Transaction, project: str, step: str, key: str) -> list[Execution]:
     """Executions of a step which ended well with that key, newest first."""
     query = sa.select(execution).where(
-        execution.c.project == project,
+        _whole(project),
         execution.c.step == step,
         execution.c.key == key,
         execution.c.state == DONE,
@@ -150,6 +167,11 @@ def pipeline_runs(tx: Transaction, project: str, limit: int = 20) -> list[Pipeli
     """The newest walks of a project's pipeline."""
     query = sa.select(pipeline_run).where(pipeline_run.c.project == project)
     return [PipelineRun(**row._mapping) for row in tx.execute(query.order_by(pipeline_run.c.id.desc()).limit(limit))]
+
+
+def _whole(project: str) -> sa.ColumnElement[bool]:
+    """Executions of whole steps; those of single partitions are asked for by their own names."""
+    return sa.and_(execution.c.project == project, execution.c.partition.is_(None))
 
 
 def _first(tx: Transaction, query: sa.Select[Any]) -> Execution | None:

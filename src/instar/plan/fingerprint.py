@@ -146,6 +146,7 @@ class _Walk:
             self.unresolved.add(f"{name}: its source cannot be found")
             self.parts[name] = digest_of([code.co_code.hex(), [repr(one) for one in code.co_consts]])
             return name
+        node = sourcecode.without_terms(node, namespace)
         closure = dict(zip(code.co_freevars, function.__closure__ or (), strict=True))
         content = {
             "source": normal_text(node),

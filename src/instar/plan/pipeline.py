@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import types
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -30,8 +30,10 @@ from instar.plan.steps import (
     silver,
     source,
 )
+from instar.plan.terms import NAMES
 
 if TYPE_CHECKING:
+    from instar.plan.contract import StepTerms
     from instar.plan.project import Project
 
 __all__ = [
@@ -113,6 +115,17 @@ class Pipeline:
                 ahead += [item.name for item in self.steps[one].inputs]
         return found
 
+    def descendants(self, name: str) -> set[str]:
+        """All steps that depend on `name`, near and far."""
+        found: set[str] = set()
+        ahead = self.consumers(name)
+        while ahead:
+            one = ahead.pop()
+            if one not in found:
+                found.add(one)
+                ahead += self.consumers(one)
+        return found
+
     def consumers(self, name: str) -> list[str]:
         """Steps that read the output of `name` directly."""
         self.step(name)
@@ -129,7 +142,7 @@ def discover(project: Project) -> Pipeline:
     """
     files = importing.pipeline_files(project.root, project.contract.project.pipeline)
     modules, sources = importing.import_afresh(project.root, files)
-    return assemble(modules, sources, problems=project.contract.problem)
+    return _agreed(assemble(modules, sources, problems=project.contract.problem), project.contract.step)
 
 
 def assemble(
@@ -167,6 +180,22 @@ def assemble(
     return pipeline
 
 
+def _agreed(pipeline: Pipeline, terms: Mapping[str, StepTerms]) -> Pipeline:
+    """The pipeline on the terms of the contract, which has the last word on retries and timeouts."""
+    steps = dict(pipeline.steps)
+    for name, given in terms.items():
+        if name not in steps:
+            raise UnknownTable(
+                "the contract speaks of a step that the pipeline does not have",
+                subject=f"section [step.{name}] of instar.toml",
+                asked=", ".join(steps) or "a step",
+                next_step=did_you_mean(name, steps),
+            )
+        said = {key: value for key in NAMES if (value := getattr(given, key)) is not None}
+        steps[name] = replace(steps[name], terms=replace(steps[name].terms, **said))
+    return replace(pipeline, steps=steps)
+
+
 def _prove(pipeline: Pipeline, problems: Iterable[str] | None) -> None:
     tables = [step.name for step in pipeline.steps.values() if step.makes_table]
     for step in pipeline.steps.values():
@@ -180,6 +209,17 @@ def _prove(pipeline: Pipeline, problems: Iterable[str] | None) -> None:
                     next_step=did_you_mean(needed.name, tables)
                     or "Name a step that makes a table, or give the parameter a default.",
                 )
+        if step.by and not any(pipeline.steps[item.name].options.get("by") == step.by for item in step.inputs):
+            declared = ", ".join(
+                f"{item.name} by {pipeline.steps[item.name].options.get('by')}" for item in step.inputs
+            )
+            raise PipelineError(
+                f"none of its inputs is declared by {step.by!r}",
+                subject=f"step {step.name} in {Path(step.file).name}",
+                found=declared or "no input",
+                asked=f"an input declared with by={step.by!r}",
+                next_step="Declare the input by the same partitions, or take `by` out of the step's decorator.",
+            )
         if problems is not None and step.kind in MODEL_KINDS and step.problem not in (known := list(problems)):
             raise PipelineError(
                 "its problem is not in instar.toml",

@@ -16,7 +16,7 @@ import types
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,6 +24,7 @@ import msgspec
 
 from instar.core import ids
 from instar.core.errors import ContractError, NotFound
+from instar.plan import terms
 from instar.plan.contract import (
     Contract,
     Gates,
@@ -34,7 +35,9 @@ from instar.plan.contract import (
     ProjectSection,
     Retrain,
     Rollout,
+    Schedule,
     Split,
+    StepTerms,
 )
 from instar.plan.cost import Cost
 
@@ -50,7 +53,9 @@ __all__ = [
     "ProjectSection",
     "Retrain",
     "Rollout",
+    "Schedule",
     "Split",
+    "StepTerms",
     "find_root",
     "load_project",
     "parse_contract",
@@ -58,10 +63,9 @@ __all__ = [
 ]
 
 CONTRACT_FILE = "instar.toml"
+NEW_DATA = "new data"
 SCHEDULES = ("hourly", "daily", "weekly", "monthly")
 _NAME = re.compile(r"[a-z][a-z0-9_-]{0,99}\Z")
-_DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(s|m|h|d|w)\Z")
-_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 
 
 @dataclass(frozen=True)
@@ -122,8 +126,9 @@ def load_project(root: Path) -> Project:
 
 
 def revision_of(contract: Contract) -> str:
-    """Digest of the contract's values, defaults written out."""
-    return ids.digest_of(msgspec.to_builtins(contract))
+    """Digest of the contract's values, defaults written out; a kind of section that it has none of does not count."""
+    plain = msgspec.to_builtins(contract)
+    return ids.digest_of({name: section for name, section in plain.items() if section})
 
 
 def parse_contract(text: str) -> Contract:
@@ -166,10 +171,14 @@ def _read(wanted: Any, value: Any, path: str) -> Any:
             value in arguments, path, value, " or ".join(f'"{one}"' for one in arguments), _nearest(value, arguments)
         )
         return value
+    if origin in (types.UnionType, typing.Union) and type(None) in arguments:  # a key that may be left out
+        return _read(arguments[0], value, path)
     if origin in (types.UnionType, typing.Union):  # the one union: "all" or a list of columns
         chosen = next(one for one in arguments if isinstance(value, list) == (typing.get_origin(one) is tuple))
         _expect(isinstance(value, list | str), path, value, '"all" or a list of text')
         return _read(chosen, value, path)
+    if wanted is Any:
+        return value
     if wanted is timedelta:
         return _read_duration(value, path)
     if wanted is float:
@@ -209,14 +218,13 @@ def _read_section(wanted: type[msgspec.Struct], value: Any, path: str) -> Any:
     return wanted(**read)
 
 
-def _read_duration(value: Any, path: str) -> timedelta:
-    match = _DURATION.match(value) if isinstance(value, str) else None
-    _expect(match is not None, path, value, 'a duration such as "14d", "6h" or "30m"')
-    assert match is not None
+def _read_duration(value: Any, path: str) -> timedelta | None:
     try:
-        return timedelta(**{_UNITS[match[2]]: float(match[1])})
+        found = terms.duration(value) if isinstance(value, str) else None
     except OverflowError:
         raise _wrong(path, value, "a duration of less than a million days") from None
+    _expect(found is not None, path, value, 'a duration such as "14d", "6h" or "30m"')
+    return found
 
 
 def _prove(contract: Contract) -> None:
@@ -250,6 +258,35 @@ def _prove(contract: Contract) -> None:
                 ", ".join(reasons),
                 _nearest(reason, reasons),
             )
+    for name, schedule in contract.schedule.items():
+        _prove_schedule(f"schedule.{name}", name, schedule)
+    for name, one in contract.step.items():
+        path = f"step.{name}"
+        fits = one.retries is None or 0 <= one.retries <= terms.MOST_RETRIES
+        _expect(fits, f"{path}.retries", one.retries, f"0 to {terms.MOST_RETRIES}")
+        _expect(one.timeout is None or one.timeout > timedelta(0), f"{path}.timeout", "0", "more than 0")
+
+
+def _prove_schedule(path: str, name: str, schedule: Schedule) -> None:
+    from zoneinfo import ZoneInfo
+
+    from cronsim import CronSim, CronSimError
+
+    _expect(_NAME.match(name) is not None, path, name, _A_NAME)
+    both = 'either cron = "MINUTE HOUR DAY MONTH WEEKDAY" or on = "new data"'
+    _expect(bool(schedule.cron) != bool(schedule.on), path, {"cron": schedule.cron, "on": schedule.on}, both)
+    if schedule.on:
+        _expect(schedule.on == NEW_DATA, f"{path}.on", schedule.on, f'"{NEW_DATA}"', _nearest(schedule.on, [NEW_DATA]))
+    else:
+        _expect(not schedule.source, f"{path}.source", schedule.source, f'only with on = "{NEW_DATA}"')
+        try:
+            CronSim(schedule.cron, datetime(2000, 1, 1, tzinfo=UTC))
+        except CronSimError:
+            raise _wrong(f"{path}.cron", schedule.cron, 'five fields, as in "0 3 * * *" for three at night') from None
+    try:
+        ZoneInfo(schedule.zone)
+    except (KeyError, ValueError, OSError):
+        raise _wrong(f"{path}.zone", schedule.zone, 'a time zone such as "Europe/Berlin"') from None
 
 
 _A_NAME = "a small letter, then small letters, digits, _ or -"

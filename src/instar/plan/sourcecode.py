@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import contextlib
+import copy
 import functools
 import importlib.metadata
 import sys
@@ -12,6 +13,7 @@ import types
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from instar.plan import terms
 from instar.plan.importing import FOREIGN_FOLDERS, is_project_file
 
 _Function = ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda
@@ -88,6 +90,32 @@ class Sources:
             if name != "<locals>":
                 found = [inner for outer in found for inner in _within(outer) if getattr(inner, "name", None) == name]
         return [node for node in found if isinstance(node, ast.ClassDef)]
+
+
+def without_terms(node: _Function, namespace: Mapping[str, object]) -> _Function:
+    """A step's definition without what its decorator says of retries and timeouts, which changes no output."""
+    kept = [_without_terms(one, namespace) for one in getattr(node, "decorator_list", [])]
+    if isinstance(node, ast.Lambda) or kept == node.decorator_list:
+        return node
+    bare = copy.copy(node)
+    bare.decorator_list = kept
+    return bare
+
+
+def _without_terms(decorator: ast.expr, namespace: Mapping[str, object]) -> ast.expr:
+    if not isinstance(decorator, ast.Call) or all(one.arg not in terms.NAMES for one in decorator.keywords):
+        return decorator
+    if getattr(_named(decorator.func, namespace), "__module__", None) != "instar.plan.steps":
+        return decorator
+    keywords = [one for one in decorator.keywords if one.arg not in terms.NAMES]
+    return ast.copy_location(ast.Call(decorator.func, decorator.args, keywords), decorator)
+
+
+def _named(node: ast.expr, namespace: Mapping[str, object]) -> object:
+    """What a plain or dotted name stands for; None when that is not known."""
+    if isinstance(node, ast.Attribute):
+        return getattr(_named(node.value, namespace), node.attr, None)
+    return namespace.get(node.id) if isinstance(node, ast.Name) else None
 
 
 def file_of_module(name: str) -> str | None:

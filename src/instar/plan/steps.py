@@ -16,9 +16,11 @@ import inspect
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import Any, TypeVar, cast
 
 from instar.core.errors import PipelineError
+from instar.plan.terms import Terms, terms_of
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -53,9 +55,10 @@ class Step:
         inputs: Tables it reads, in the order of the function's parameters.
         parameters: Parameters with a default, and the default.
         options: What the decorator was given. source: `by`, `columns`, `key`, `landed`, `path`; silver: `key`; gold:
-            `entity`, `event_time`, `created_time`, `key`; model: `problem`, `search`, `seed`; baseline: `problem`; all
-            but source also `files` and `variables`, declared inputs that are no tables.
+            `entity`, `event_time`, `created_time`, `key`; silver and gold: `by`; model: `problem`, `search`, `seed`;
+            baseline: `problem`; all but source also `files` and `variables`, declared inputs that are no tables.
         file: The file that declares it.
+        terms: How it is attempted: retries and timeout.
     """
 
     name: str
@@ -65,10 +68,16 @@ class Step:
     parameters: Mapping[str, object] = field(default_factory=dict)
     options: Mapping[str, Any] = field(default_factory=dict)
     file: str = ""
+    terms: Terms = field(default_factory=Terms)
 
     @property
     def makes_table(self) -> bool:
         return self.kind in TABLE_KINDS
+
+    @property
+    def by(self) -> str | None:
+        """What a partition of its output is, e.g. `"month"`, for a step that runs once for each."""
+        return self.options.get("by") if self.kind in ("silver", "gold") else None
 
     @property
     def problem(self) -> str | None:
@@ -121,16 +130,29 @@ def source(
 
 
 def silver(
-    *, key: str | Sequence[str] | None = None, files: Sequence[str] = (), variables: Sequence[str] = ()
+    *,
+    key: str | Sequence[str] | None = None,
+    by: str | None = None,
+    files: Sequence[str] = (),
+    variables: Sequence[str] = (),
+    retries: int = 0,
+    retry_after: str | timedelta = "10s",
+    timeout: str | timedelta | None = None,
 ) -> Callable[[F], F]:
     """Declare a step that makes a clean table.
 
     Args:
         key: Columns which name a row; rows are then compared and traced by them.
+        by: What a partition is, as the input's source says, e.g. `"month"`: the function is called once for each partition
+            of its inputs declared `by` the same, and again only for those that are new or changed; other inputs are whole.
         files: Files of the project which the function reads; a change of one runs the step again.
         variables: Environment variables which it reads.
+        retries: How often it is tried again when it fails.
+        retry_after: Wait before the second attempt, doubled before each further one, e.g. `"10s"`.
+        timeout: Longest time of one attempt, which is then ended, e.g. `"5m"`.
     """
-    return _step("silver", {"key": _names(key), **_declared(files, variables)})
+    options = {"key": _names(key), "by": by, **_declared(files, variables)}
+    return _step("silver", options, (retries, retry_after, timeout))
 
 
 def gold(
@@ -139,8 +161,12 @@ def gold(
     event_time: str | None = None,
     created_time: str | None = None,
     key: str | Sequence[str] | None = None,
+    by: str | None = None,
     files: Sequence[str] = (),
     variables: Sequence[str] = (),
+    retries: int = 0,
+    retry_after: str | timedelta = "10s",
+    timeout: str | timedelta | None = None,
 ) -> Callable[[F], F]:
     """Declare a step that makes a table of features.
 
@@ -149,12 +175,13 @@ def gold(
         event_time: Column of the time at which the prediction is asked for.
         created_time: Column of the time at which the row's features became known.
         key: Columns which name a row; default the entity.
+        by, retries, retry_after, timeout: As of `silver`.
         files: Files of the project which the function reads.
         variables: Environment variables which it reads.
     """
     entity = _names(entity)
     options = {"entity": entity, "event_time": event_time, "created_time": created_time, "key": _names(key) or entity}
-    return _step("gold", {**options, **_declared(files, variables)})
+    return _step("gold", {**options, "by": by, **_declared(files, variables)}, (retries, retry_after, timeout))
 
 
 def model(
@@ -164,6 +191,9 @@ def model(
     seed: int = 0,
     files: Sequence[str] = (),
     variables: Sequence[str] = (),
+    retries: int = 0,
+    retry_after: str | timedelta = "10s",
+    timeout: str | timedelta | None = None,
 ) -> Callable[[F], F]:
     """Declare a recipe: a function from rows to a fitted estimator.
 
@@ -173,14 +203,29 @@ def model(
         seed: Seed of everything random.
         files: Files of the project which the function reads.
         variables: Environment variables which it reads.
+        retries, retry_after, timeout: As of `silver`.
     """
     found = {name: tuple(values) for name, values in (search or {}).items()}
-    return _step("model", {"problem": problem, "search": found, "seed": seed, **_declared(files, variables)})
+    options = {"problem": problem, "search": found, "seed": seed, **_declared(files, variables)}
+    return _step("model", options, (retries, retry_after, timeout))
 
 
-def baseline(problem: str, *, files: Sequence[str] = (), variables: Sequence[str] = ()) -> Callable[[F], F]:
-    """Declare a rule: a function which returns any object with `predict(frame)`; served like any model."""
-    return _step("baseline", {"problem": problem, **_declared(files, variables)})
+def baseline(
+    problem: str,
+    *,
+    files: Sequence[str] = (),
+    variables: Sequence[str] = (),
+    retries: int = 0,
+    retry_after: str | timedelta = "10s",
+    timeout: str | timedelta | None = None,
+) -> Callable[[F], F]:
+    """Declare a rule: a function which returns any object with `predict(frame)`; served like any model.
+
+    Args:
+        problem: The problem of `instar.toml` that it answers.
+        files, variables, retries, retry_after, timeout: As of `silver`.
+    """
+    return _step("baseline", {"problem": problem, **_declared(files, variables)}, (retries, retry_after, timeout))
 
 
 def check(table: str, *, severity: str = "error") -> Callable[[F], F]:
@@ -230,10 +275,12 @@ def _declared(files: Sequence[str], variables: Sequence[str]) -> dict[str, tuple
     return {"files": _names(files) or (), "variables": _names(variables) or ()}
 
 
-def _step(kind: str, options: dict[str, Any]) -> Callable[[F], F]:
+def _step(kind: str, options: dict[str, Any], terms: tuple[object, object, object]) -> Callable[[F], F]:
     def declare(function: F) -> F:
         inputs, parameters = _read_signature(function, kind)
-        step = Step(function.__name__, kind, function, inputs, parameters, options, function.__code__.co_filename)
+        agreed = terms_of(*terms, subject=f"step {function.__name__}")
+        file = function.__code__.co_filename
+        step = Step(function.__name__, kind, function, inputs, parameters, options, file, agreed)
         _leave_note(function, step)
         return function
 
