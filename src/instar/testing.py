@@ -13,7 +13,7 @@ import shutil
 import tempfile
 import weakref
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -36,12 +36,14 @@ class MemoryBlobs:
 
     def __init__(self) -> None:
         self._data: dict[str, bytes] = {}
+        self._put_at: dict[str, datetime] = {}
         self._files = Path(tempfile.mkdtemp(prefix="instar-blobs-"))
         weakref.finalize(self, shutil.rmtree, self._files, ignore_errors=True)
 
     def put(self, data: bytes) -> str:
         digest = ids.digest(data)
         self._data[digest] = bytes(data)
+        self._put_at[digest] = datetime.now(UTC)
         return digest
 
     def put_file(self, path: Path) -> str:
@@ -62,6 +64,16 @@ class MemoryBlobs:
 
     def has(self, digest: str) -> bool:
         return digest in self._data
+
+    def renew(self, digest: str) -> bool:
+        if digest in self._data:
+            self._put_at[digest] = datetime.now(UTC)
+        return digest in self._data
+
+    def collect(self, digest: str, before: datetime) -> int | None:
+        if digest not in self._data or self._put_at[digest] >= before:
+            return None
+        return len(self._data.pop(digest))
 
     def delete(self, digest: str) -> None:
         self._data.pop(digest, None)
@@ -105,6 +117,20 @@ class BlobsContract:
         for ask in (blobs.get, blobs.path):
             with pytest.raises(NotFound, match=unknown):
                 ask(unknown)
+
+    def test_only_what_nobody_put_lately_is_collected(self, blobs: Blobs) -> None:
+        digest, unknown = blobs.put(b"found again"), ids.digest(b"never put")
+        before = datetime.now(UTC) - timedelta(hours=1)
+        assert blobs.collect(digest, before) is None
+        assert blobs.has(digest)
+        assert blobs.renew(digest)
+        assert not blobs.renew(unknown)
+        after = datetime.now(UTC) + timedelta(seconds=1)
+        assert blobs.collect(digest, after) == len(b"found again")
+        assert blobs.collect(digest, after) is None
+        assert not blobs.has(digest)
+        assert blobs.put(b"found again") == digest
+        assert blobs.has(digest)
 
     def test_deleted_is_gone_and_deleting_again_is_nothing(self, blobs: Blobs) -> None:
         digest = blobs.put(b"short life")

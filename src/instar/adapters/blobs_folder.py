@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 
 from blake3 import blake3
@@ -24,8 +27,7 @@ class FolderBlobs:
     def put(self, data: bytes) -> str:
         digest = ids.digest(data)
         target = self._place(digest)
-        if target.exists():
-            os.utime(target)  # renews its grace: the collector looks at the time of the last put
+        if self.renew(digest):
             return digest
         target.parent.mkdir(exist_ok=True)
         descriptor, aside = tempfile.mkstemp(dir=target.parent)
@@ -61,6 +63,26 @@ class FolderBlobs:
     def has(self, digest: str) -> bool:
         return self._place(digest).exists()
 
+    def renew(self, digest: str) -> bool:
+        with self._turn(fcntl.LOCK_SH):
+            try:
+                os.utime(self._place(digest))  # the collector looks at the time of the last put
+            except FileNotFoundError:
+                return False
+        return True
+
+    def collect(self, digest: str, before: datetime) -> int | None:
+        target = self._place(digest)
+        with self._turn(fcntl.LOCK_EX):
+            try:
+                stat = target.stat()
+            except FileNotFoundError:
+                return None
+            if stat.st_mtime >= before.timestamp():
+                return None
+            target.unlink()
+            return stat.st_size
+
     def delete(self, digest: str) -> None:
         self._place(digest).unlink(missing_ok=True)
 
@@ -69,6 +91,13 @@ class FolderBlobs:
             name = file.parent.name + file.name
             if len(name) == 64:
                 yield "b3:" + name
+
+    @contextmanager
+    def _turn(self, how: int) -> Iterator[None]:
+        """Writers renew together, the collector removes alone: the system's lock ends with its process."""
+        with (self._folder / ".turn").open("a") as file:
+            fcntl.flock(file, how)
+            yield
 
     def _place(self, digest: str) -> Path:
         letters = digest.removeprefix("b3:")
@@ -81,4 +110,5 @@ class FolderBlobs:
         with open(aside, "rb+") as file:
             os.fsync(file.fileno())
         os.chmod(aside, 0o644)
-        os.replace(aside, target)
+        with self._turn(fcntl.LOCK_SH):  # not between the collector's look at an older copy and its deed
+            os.replace(aside, target)

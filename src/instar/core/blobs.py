@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
 from typing import Protocol
 
@@ -33,6 +34,16 @@ class Blobs(Protocol):
 
     def has(self, digest: str) -> bool:
         """Is it kept?"""
+
+    def renew(self, digest: str) -> bool:
+        """As if it were put again, without its bytes: renews its grace; False when it is not kept."""
+
+    def collect(self, digest: str, before: datetime) -> int | None:
+        """Forget it, unless it was put, or renewed, at or after a moment; no put can come between the look and the deed.
+
+        Returns:
+            Its size in bytes; None when it stays, or was not there.
+        """
 
     def delete(self, digest: str) -> None:
         """Forget it; nothing happens when it is not there."""

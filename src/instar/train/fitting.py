@@ -1,12 +1,11 @@
 """One fit: the user's function is given its rows, and what it returns is proven, scored and described by numbers.
 
 Which columns are features is the contract's word; which rows they are is the caller's. The function sees features and
-target only, in the form that its annotation asks for, with the seeds of Python and numpy set.
+target only, in the form that its annotation asks for, with chance seeded.
 """
 
 from __future__ import annotations
 
-import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -19,6 +18,7 @@ from instar.core.errors import ContractError, PipelineError, StepFailed
 from instar.plan.cost import Cost, best_threshold, mean_cost, neutral_threshold
 from instar.plan.pipeline import Input, Step
 from instar.plan.project import Problem, Split
+from instar.train import seeds
 from instar.train.native import as_form
 from instar.train.signature import normalise
 
@@ -104,12 +104,11 @@ def call(
         StepFailed: The function raised, or returned something that cannot predict.
     """
     assert step.function is not None
-    seed = int(step.options.get("seed") or 0)
+    seed = seed_of(step)
     if "seed" in step.parameters:
         parameters = {"seed": seed, **parameters}
     frame = given.lazy() if material.table.form == "polars.LazyFrame" else as_form(given, material.form)
-    random.seed(seed)
-    np.random.seed(seed % 2**32)
+    seeds.plant(seed)
     try:
         model = step.function(**{**others, material.table.name: frame}, **parameters)
     except Exception as error:
@@ -124,6 +123,11 @@ def call(
             asked=f"an object with {wanted}(frame)",
         )  # fmt: skip
     return model
+
+
+def seed_of(step: Step) -> int:
+    """The seed that is planted before the step's function is called."""
+    return int(step.options.get("seed") or 0)
 
 
 def decide(cost: Cost, truth: NDArray[np.bool_], scores: NDArray[np.float64], split: Split) -> float:

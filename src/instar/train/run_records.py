@@ -31,6 +31,7 @@ run_table = sa.Table(
     sa.Column("inputs", Json, nullable=False),
     sa.Column("code", Json),
     sa.Column("environment", sa.String(80)),
+    sa.Column("conditions", sa.String(80)),
     sa.Column("cause", sa.String(200), nullable=False),
     sa.Column("actor", sa.String(200), nullable=False),
     sa.Column("process", sa.Integer, nullable=False),
@@ -79,6 +80,7 @@ class Run:
         inputs: Table versions it read.
         code: Commit, difference and content (see `code.Code`); None when none was given.
         environment: Digest of the environment's description.
+        conditions: Digest of hardware, threads, seeds and what else it was made under (see `conditions.Conditions`).
         cause: Who or which action wanted it.
         metrics: Latest value by name.
         artifacts: Digest of the blob by path.
@@ -102,6 +104,7 @@ class Run:
     event_at: datetime
     started: datetime
     ended: datetime | None = None
+    conditions: str | None = None
     metrics: Mapping[str, float] = field(default_factory=dict)
     artifacts: Mapping[str, str] = field(default_factory=dict)
 
@@ -164,6 +167,7 @@ def document(run: Run) -> dict[str, Any]:
         "inputs": list(run.inputs),
         "code": dict(run.code) if run.code else None,
         "environment": run.environment,
+        "conditions": run.conditions,
         "artifacts": dict(run.artifacts),
         "cause": run.cause,
         "actor": run.actor,

@@ -23,6 +23,8 @@ from instar.core.database import Transaction
 from instar.core.errors import BadInput, Conflict
 from instar.core.store import Store
 from instar.train import code, environment
+from instar.train import conditions as conditioning
+from instar.train.conditions import Conditions
 from instar.train.run_records import (
     ABANDONED,
     FAILED,
@@ -77,10 +79,16 @@ def start(
     inputs: Sequence[str] = (),
     root: Path | None = None,
     cause: str = "user",
+    conditions: Conditions | None = None,
 ) -> Run:
-    """Put a run on the record, with its environment and, given the project's folder `root`, its code."""
+    """Put a run on the record, with its environment and, given the project's folder `root`, its code.
+
+    Args:
+        conditions: What it is made under; default this process's hardware, threads and chance, and no more.
+    """
     # Blobs first, record second: what the record names is there.
     described = environment.save(store.blobs, environment.capture(root), root)
+    kept = conditioning.save(store.blobs, conditions or conditioning.capture(root=root))
     run = Run(
         id=ids.new_id("run"),
         project=project,
@@ -94,6 +102,7 @@ def start(
         inputs=list(inputs),
         code=code.describe(code.capture(store.blobs, root)) if root is not None else None,
         environment=described,
+        conditions=kept,
         cause=cause,
         actor=store.actor.name,
         process=os.getpid(),

@@ -1,5 +1,8 @@
 """Tracking: experiments, runs with parameters, tags, metrics and inputs as rows that can be searched."""
 
+import sqlalchemy as sa
+from alembic import op
+
 revision = "0002"
 down_revision = "0001"
 branch_labels = None
@@ -7,7 +10,7 @@ depends_on = None
 
 
 def upgrade() -> None:
-    pass
+    op.add_column("run", sa.Column("conditions", sa.String(length=80), nullable=True))
 
 
 def downgrade() -> None:
