@@ -29,8 +29,8 @@ class Conditions(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         way: How it is made again: `"trial"` or `"refit"` of a step, `"command"`, or `"unknown"`.
         contract: Revision of the contract in effect.
-        key: Key of the step that ran, where one walk of the pipeline ran it.
         inputs: Record that each of the step's inputs was read from, by the input's name: a table version or a bundle.
+        rows: Content digest of the rows that the function was given; empty where none were.
         variables: Digest of each declared environment variable. Values are nowhere kept: they may be secrets.
         files: Content digest of each declared file, by its path in the project.
         command: The program's arguments, with its script below the project's folder; empty for steps.
@@ -44,8 +44,8 @@ class Conditions(msgspec.Struct, frozen=True, kw_only=True):
     threads: Threads
     seeds: Seeds
     contract: str | None = None
-    key: str | None = None
     inputs: dict[str, str] = {}
+    rows: str = ""
     variables: dict[str, str] = {}
     files: dict[str, str] = {}
     command: tuple[str, ...] = ()
@@ -59,8 +59,8 @@ def capture(
     way: str = "unknown",
     seed: int | None = None,
     contract: str | None = None,
-    key: str | None = None,
     inputs: Mapping[str, str] | None = None,
+    rows: str = "",
     variables: Iterable[str] = (),
     files: Mapping[str, str] | None = None,
     command: Sequence[str] = (),
@@ -80,8 +80,8 @@ def capture(
         threads=threads.capture(),
         seeds=seeds.capture(seed),
         contract=contract,
-        key=key,
         inputs=dict(inputs or {}),
+        rows=rows,
         variables={name: variable_digest(name) for name in sorted(variables)},
         files=dict(files or {}),
         command=tuple(command),

@@ -17,7 +17,7 @@ from instar.core.store import Store
 from instar.data import content
 from instar.plan.pipeline import Pipeline
 from instar.plan.project import Project
-from instar.train import bundle, bundles, environment, fitting, runs
+from instar.train import bundle, bundles, environment, fitting, recording, runs
 from instar.train.packing import describe, recipe_digest
 from instar.train.trial import problem_of
 
@@ -66,6 +66,7 @@ def refit(
         known = bundles.of_fit(tx, project.name, fit_key)
     if known is not None and store.blobs.has(known):
         return known
+    read = {**recording.sources_of(store, project, pipeline, step), table.name: fitted_on}
     with runs.running(
         store,
         project.name,
@@ -73,9 +74,10 @@ def refit(
         step=step.name,
         parameters=manifest.parameters,
         tags={"kind": step.kind, "refit_of": judged},
-        inputs=[fitted_on],
+        inputs=list(dict.fromkeys([fitted_on, *read.values()])),
         root=project.root,
         cause=cause,
+        conditions=recording.of_step(store, project, pipeline, step, read, given, way="refit"),
     ) as run:
         model = fitting.call(step, material, given, manifest.parameters, others or {})
         packed = describe(

@@ -45,8 +45,9 @@ class Threads(msgspec.Struct, frozen=True):
 def capture() -> Threads:
     """The threads that this process may use now."""
     set_ = {name: os.environ[name] for name in VARIABLES if name in os.environ}
-    torch = sys.modules.get("torch")
-    return Threads(usable_cores(), set_, _pools(), int(torch.get_num_threads()) if _whole(torch) else None)
+    torch: Any = sys.modules.get("torch")
+    threads = int(torch.get_num_threads()) if hasattr(torch, "get_num_threads") else None
+    return Threads(usable_cores(), set_, _pools(), threads)
 
 
 def variables_for(recorded: Threads) -> dict[str, str | None]:
@@ -97,8 +98,3 @@ def _pools() -> dict[str, str]:
 
 def _kernels(pool: Mapping[str, Any]) -> str:
     return f" {pool['architecture']}" if pool.get("architecture") else ""
-
-
-def _whole(torch: Any) -> bool:
-    """Is PyTorch imported, and not just being imported?"""
-    return hasattr(torch, "get_num_threads")

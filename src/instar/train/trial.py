@@ -24,7 +24,8 @@ from instar.data import tables
 from instar.plan.cost import per_row
 from instar.plan.pipeline import Input, Pipeline, Step
 from instar.plan.project import Problem, Project
-from instar.train import fitting, runs
+from instar.train import fitting, recording, runs
+from instar.train.conditions import Conditions
 from instar.train.fitting import Material
 from instar.train.native import NativeModel
 from instar.train.packing import recipe_digest
@@ -54,6 +55,8 @@ class Ground:
         version: Id of the table version with features and target.
         nullable: Features that may be missing in a call.
         others: The step's further inputs, by name.
+        inputs: Id of the record that each input was read from, by name.
+        conditions: What all its runs are made under.
     """
 
     project: Project
@@ -65,6 +68,8 @@ class Ground:
     version: str
     nullable: tuple[str, ...]
     others: Mapping[str, Any]
+    inputs: Mapping[str, str]
+    conditions: Conditions
 
 
 @dataclass(frozen=True)
@@ -107,7 +112,9 @@ def prepare(
     parts = cut(known, problem.split, material.event_time, None)
     nullable = tuple(name for name in material.features if name in problem.nullable or rows[name].null_count() > 0)
     others = {name: value for name, value in inputs.items() if name != table.name}
-    return Ground(project, pipeline, step, problem, material, parts, version, nullable, others)
+    read = {**recording.sources_of(store, project, pipeline, step), table.name: version}
+    about = recording.of_step(store, project, pipeline, step, read, material.given(parts.fit), way="trial")
+    return Ground(project, pipeline, step, problem, material, parts, version, nullable, others, read, about)
 
 
 def fit(
@@ -133,9 +140,10 @@ def fit(
         execution=execution,
         parameters=parameters,
         tags={"kind": step.kind, **(tags or {})},
-        inputs=[ground.version],
+        inputs=list(dict.fromkeys([ground.version, *ground.inputs.values()])),
         root=ground.project.root,
         cause=cause,
+        conditions=ground.conditions,
     ) as run:
         given = material.given(ground.parts.fit)
         begun = time.perf_counter()

@@ -1,0 +1,71 @@
+"""What is put on the record of a step's run before its function is called: the records that it reads, and its conditions.
+
+Every input is named by the very record that it was read from, so that it can be read again when newer ones are there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import polars as pl
+
+from instar.core.store import Store
+from instar.data import content, tables
+from instar.plan.keys import Keys, digest_of_file
+from instar.plan.pipeline import MODEL_KINDS, Pipeline, Step
+from instar.plan.project import Project
+from instar.train import bundles, conditions
+from instar.train.conditions import Conditions
+from instar.train.fitting import seed_of
+
+LARGEST_DECLARED = 50_000_000  # bytes; a declared file beyond it is known by its digest only
+
+
+def sources_of(store: Store, project: Project, pipeline: Pipeline, step: Step) -> dict[str, str]:
+    """Id of the record that each input of `step` is read from now: a table version, or a bundle's digest."""
+    found: dict[str, str] = {}
+    for item in step.inputs:
+        if pipeline.step(item.name).kind in MODEL_KINDS:
+            with store.database.read() as tx:
+                made = bundles.current(tx, project.name, item.name)
+            if made is not None:
+                found[item.name] = made[0]
+        else:
+            version = tables.latest(store, project.name, item.name)
+            if version is not None:
+                found[item.name] = version.id
+    return found
+
+
+def of_step(
+    store: Store,
+    project: Project,
+    pipeline: Pipeline,
+    step: Step,
+    inputs: Mapping[str, str],
+    given: pl.DataFrame,
+    *,
+    way: str,
+) -> Conditions:
+    """The conditions of a run of `step`; its declared files are kept.
+
+    Args:
+        inputs: Record by the input's name.
+        given: The rows that its function is given.
+        way: `"trial"` or `"refit"`.
+    """
+    files = {}
+    for file in Keys(project, pipeline).files(step):
+        small = file.stat().st_size <= LARGEST_DECLARED
+        name = file.relative_to(project.root).as_posix()
+        files[name] = store.blobs.put_file(file) if small else digest_of_file(file)
+    return conditions.capture(
+        way=way,
+        seed=seed_of(step),
+        contract=project.revision,
+        inputs=inputs,
+        rows=content.of_rows(given),
+        variables=step.options.get("variables", ()),
+        files=files,
+        root=project.root,
+    )
