@@ -16,6 +16,7 @@ from instar.interfaces import control as server
 from instar.interfaces.api import bodies
 from instar.interfaces.api.routes import Reply, Request, Route
 from instar.interfaces.api.status import status_of
+from instar.interfaces.mlflow.frame import VOICE
 
 
 def _echo(request: Request) -> Reply:
@@ -32,6 +33,7 @@ def _missing(request: Request) -> Reply:
     raise errors.NotFound("nothing has that name", subject="table x", next_step="List them.")
 
 
+READS = ("/search", "/search-datasets", "/get-latest-versions")
 ROUTES = [
     Route("GET", "/api/echo/{name}", Permission.READ, _echo),
     Route("POST", "/api/echo/{name}", Permission.OPERATE, _echo),
@@ -117,5 +119,6 @@ def test_every_route_is_registered_once_with_a_permission_and_described() -> Non
     for route in table:
         assert isinstance(route.permission, Permission)
         assert (route.handler.__doc__ or "").strip(), f"{route.method} {route.path} has no description"
-        if route.method != "GET":
+        # MLflow's protocol searches by POST.
+        if route.method != "GET" and not (route.voice is VOICE and route.path.endswith(READS)):
             assert route.permission is not Permission.READ, f"{route.method} {route.path} changes something"

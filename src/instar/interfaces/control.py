@@ -34,11 +34,12 @@ STAGES = ("plan", "data", "train", "release", "serve", "operate", "notes")
 def all_routes() -> list[Route]:
     """The one table of routes and their permissions: every stage's, the console's, and the description of the API."""
     from instar.interfaces.console import pages
+    from instar.interfaces.mlflow import routes as mlflow
 
     found: list[Route] = []
     for stage in STAGES:
         found += importlib.import_module(f"instar.interfaces.api.{stage}").routes
-    return [*found, *pages.routes, Route("GET", "/api/openapi.json", Permission.READ, _describe)]
+    return [*found, *mlflow.all_routes(), *pages.routes, Route("GET", "/api/openapi.json", Permission.READ, _describe)]
 
 
 def build(app: App, routes: Iterable[Route] | None = None) -> Application:
