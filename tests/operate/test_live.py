@@ -10,6 +10,7 @@ from instar.core.store import Store
 from instar.operate import promotion, rollout_walk
 from instar.operate.live import champion_of, live
 from instar.operate.rollout_rule import Terms
+from instar.release import registry
 from instar.release.registry import ModelVersion
 from instar.serve.policy import Shadow
 from instar.testing import NOON
@@ -72,6 +73,6 @@ def test_shares_of_a_canary_add_up(store: Store, make_version: Callable[..., Mod
 
 def test_unknown_endpoint(store: Store) -> None:
     assert live(store, "flights") == []
-    assert champion_of(store, "delay", "champion") is None
+    assert champion_of(store, "delay", "champion") == registry.FREE
     with pytest.raises(NotFound):
         live(store, "flights", endpoint="delay")

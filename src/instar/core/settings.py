@@ -5,6 +5,7 @@
 | `INSTAR_STORE` | the store's folder; default `.instar` beside `instar.toml` |
 | `INSTAR_DATABASE` | URL of the metadata database; default a SQLite file in the store |
 | `INSTAR_URL` | address of a running server which `instar predict` and the SDK talk to |
+| `INSTAR_WEBHOOK_TARGETS` | `any`: webhooks may go to http and to private addresses; default `public` |
 | `INSTAR_CONTROLLERS` | `off`: the server watches, retrains and rolls out nothing by itself |
 """
 
@@ -26,6 +27,7 @@ class Settings:
     database: str | None = None
     url: str | None = None
     controllers: bool = True
+    webhook_targets: str = "public"
 
     def store_folder(self, project_root: Path) -> Path:
         """The store's folder for a project at `project_root`."""
@@ -44,5 +46,6 @@ def read_settings(environment: Mapping[str, str] | None = None) -> Settings:
         store=Path(store).expanduser() if store else None,
         database=values.get("INSTAR_DATABASE") or None,
         url=values.get("INSTAR_URL") or None,
+        webhook_targets=values.get("INSTAR_WEBHOOK_TARGETS", "public").lower(),
         controllers=values.get("INSTAR_CONTROLLERS", "on").lower() not in ("off", "0", "no", "false"),
     )

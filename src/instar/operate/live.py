@@ -66,11 +66,19 @@ def live(store: Store, project: str, at: datetime | None = None, endpoint: str |
     return found
 
 
-def champion_of(store: Store, endpoint: str, alias: str) -> int | None:
-    """The version that `champion` or `challenger` names now, from the endpoint's policy; for `registry.find`."""
+def derive(store: Store, project: str) -> registry.Derive:
+    """How `champion` and `challenger` of a project's models are resolved, for `registry.find` and `registry.set_alias`."""
+    return lambda model, alias: champion_of(store, model, alias, project)
+
+
+def champion_of(store: Store, endpoint: str, alias: str, project: str | None = None) -> int | None:
+    """The version that `champion` or `challenger` names now, from the endpoint's policy; for `registry.find`.
+
+    Without an endpoint of that name (in the project, if one is named) both are aliases like any other: `registry.FREE`.
+    """
     revision = routing.current(store, endpoint)
-    if revision is None:
-        return None
+    if revision is None or (project is not None and revision.policy.project != project):
+        return registry.FREE
     if alias == "champion":
         return revision.policy.champion
     canary = revision.policy.canary
@@ -88,10 +96,11 @@ def _live(store: Store, project: str, revision: Revision, moment: datetime) -> L
         parts.append((policy.canary.version, "canary", share))
     parts += [(one.version, one.role, 0.0) for one in policy.shadows]
     answering = []
+    ids = {one.number: one.id for one in registry.versions(store, project, policy.endpoint)}
     for number, role, part in parts:
         bundle = revision.bundles[number]
-        known = registry.of_bundle(store, project, policy.endpoint, bundle)
-        answering.append(Answering(f"{policy.endpoint}@{number}", known.id if known else "", bundle, role, part))
+        name = f"{policy.endpoint}@{number}"
+        answering.append(Answering(name, ids.get(number, ""), bundle, role, part))
     walked = _rollout_at(store, project, policy.endpoint, moment)
     return Live(
         policy.endpoint,

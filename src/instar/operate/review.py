@@ -27,15 +27,15 @@ def find_version(store: Store, project: str, ref: str) -> ModelVersion:
     Raises:
         NotFound: Nothing has that name.
     """
-    return registry.find(store, project, ref, lambda model, name: live.champion_of(store, model, name))
+    return registry.find(store, project, ref, live.derive(store, project))
 
 
 def names_of(store: Store, project: str, model: str) -> dict[int, list[str]]:
     """All names of a model's versions by number: those that follow from the policy first, then the aliases."""
     named: dict[int, list[str]] = {}
     for name in registry.DERIVED:
-        number = live.champion_of(store, model, name)
-        if number is not None:
+        number = live.champion_of(store, model, name, project)
+        if number:
             named.setdefault(number, []).append(name)
     for name, number in registry.aliases(store, project, model).items():
         named.setdefault(number, []).append(name)

@@ -15,7 +15,7 @@ from instar.core import journal
 from instar.core.database import Instant, Transaction, metadata
 from instar.core.identity import Permission, require
 from instar.core.store import Store
-from instar.release.registry import ModelVersion
+from instar.release.version_records import ModelVersion
 
 bar_table = sa.Table(
     "model_bar",

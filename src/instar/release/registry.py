@@ -1,8 +1,8 @@
-"""The registry: models, their immutable versions and movable names, from the moment when a bundle becomes a candidate.
+"""The registry: models and their immutable versions, from the moment when a bundle becomes a candidate.
 
-A version is a bundle with a number. It never changes; what people say of it (state, stage, aliases) is kept beside it, and
-every change of that is journalled. `champion` and `challenger` are no aliases: they follow from an endpoint's policy, so
-whoever resolves such a name hands in how (`derived`).
+A version is a bundle with a number. It never changes; what people say of it (description, tags, state, stage, aliases) is
+kept beside it, and every change of that is journalled. Names of versions are set in `aliases`, the models themselves in
+`registered_models`.
 
     version = register(store, "flights", "delay", bundle=digest, evaluation=found.id, origin="recipe")
     find(store, "flights", "delay@3") == version
@@ -10,107 +10,37 @@ whoever resolves such a name hands in how (`derived`).
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable
-from dataclasses import dataclass
-from datetime import datetime
-from typing import Any, Literal
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 import sqlalchemy as sa
 
-from instar.core import ids, journal, lineage
-from instar.core.database import Instant, Transaction, metadata
-from instar.core.errors import BadInput, Conflict, NotAllowed, NotFound
+from instar.core import ids, lineage
+from instar.core.database import Transaction
+from instar.core.errors import Conflict, NotAllowed, NotFound
 from instar.core.identity import Permission, require
 from instar.core.store import Store
+from instar.release import aliases as names
+from instar.release import registered_models, webhooks
+from instar.release.aliases import DERIVED, FREE, Derive, aliases, set_alias
+from instar.release.version_records import (
+    ModelVersion,
+    Origin,
+    VersionState,
+    document,
+    first,
+    note,
+    of_model,
+    version_table,
+    version_tag_table,
+)
 from instar.train.bundle import content_digest, load_manifest
 
-Origin = Literal["baseline", "recipe", "refit", "ad hoc"]
-VersionState = Literal["registered", "approved", "rejected"]
-
-# Names that follow from the policy of the model's endpoint.
-DERIVED = ("champion", "challenger")
-_ALIAS = re.compile(r"[a-z][a-z0-9_-]{0,99}\Z")
-
-# From a model and a derived name to a version's number; None when nothing has that name now.
-Derive = Callable[[str, str], int | None]
-
-version_table = sa.Table(
-    "model_version",
-    metadata,
-    sa.Column("id", sa.String(40), primary_key=True),
-    sa.Column("project", sa.String(200), nullable=False),
-    sa.Column("model", sa.String(200), nullable=False),
-    sa.Column("number", sa.Integer, nullable=False),
-    sa.Column("bundle", sa.String(80), nullable=False, index=True),
-    sa.Column("content", sa.String(80), nullable=False, index=True),
-    sa.Column("run", sa.String(60), nullable=False),
-    sa.Column("recipe", sa.String(80), nullable=False),
-    sa.Column("origin", sa.String(20), nullable=False),
-    sa.Column("refit_of", sa.String(40)),
-    sa.Column("evaluation", sa.String(40)),
-    sa.Column("state", sa.String(20), nullable=False),
-    sa.Column("stage", sa.String(200), nullable=False),
-    sa.Column("registered_by", sa.String(200), nullable=False),
-    sa.Column("created_at", Instant, nullable=False),
-    sa.Column("event_at", Instant, nullable=False),
-    sa.UniqueConstraint("project", "model", "number"),
-    sa.UniqueConstraint("project", "model", "bundle"),
-)
-alias_table = sa.Table(
-    "model_alias",
-    metadata,
-    sa.Column("project", sa.String(200), primary_key=True),
-    sa.Column("model", sa.String(200), primary_key=True),
-    sa.Column("alias", sa.String(100), primary_key=True),
-    sa.Column("number", sa.Integer, nullable=False),
-)
-
-
-@dataclass(frozen=True)
-class ModelVersion:
-    """One version of a registered model.
-
-    Attributes:
-        id: `mver_…`.
-        number: 1, 2, … within the model.
-        bundle: Digest of the bundle.
-        content: Digest of what the bundle does, equal for the same fit made again.
-        run: Run that made it; `recipe` is the digest of its step and parameters.
-        origin: Where it comes from; `refit_of` is the id of the version that was judged in its place.
-        evaluation: Id of the evidence on it, once there is one.
-        state: `registered`, `approved` or `rejected`.
-        stage: Free text, as MLflow's stages.
-        registered_by: Who proposed it.
-    """
-
-    id: str
-    project: str
-    model: str
-    number: int
-    bundle: str
-    content: str
-    run: str
-    recipe: str
-    origin: Origin
-    refit_of: str | None
-    evaluation: str | None
-    state: VersionState
-    stage: str
-    registered_by: str
-    created_at: datetime
-    event_at: datetime
-
-    @property
-    def name(self) -> str:
-        """As people write it: `delay@3`."""
-        return f"{self.model}@{self.number}"
-
-
-def document(version: ModelVersion) -> dict[str, Any]:
-    """A version as JSON values, for listings."""
-    times = {"created_at": version.created_at.isoformat(), "event_at": version.event_at.isoformat()}
-    return {"version": version.name, **version.__dict__, **times}
+__all__ = [
+    "DERIVED", "FREE", "Derive", "ModelVersion", "Origin", "VersionState", "aliases", "delete", "document", "find",
+    "of_bundle", "register", "register_logged", "set_alias", "set_description", "set_stage", "set_state", "set_tag", "tags_of",
+    "version_table", "versions", "write_state",
+]  # fmt: skip
 
 
 def register(
@@ -137,47 +67,99 @@ def register(
         NotAllowed: The actor may not release.
     """
     require(store.actor, Permission.RELEASE)
-    manifest = load_manifest(store.blobs, bundle)
-    content = content_digest(manifest)
+    version = _draft(store, project, model, bundle, origin, evaluation, refit_of)
 
     def work(tx: Transaction) -> ModelVersion:
-        known = _one(tx, _of(project, model).where(version_table.c.bundle == bundle))
+        known = first(tx, of_model(project, model).where(version_table.c.bundle == bundle))
         if known is not None:
             return _with_evidence(tx, store, known, evaluation)
-        last = tx.execute(
-            sa.select(sa.func.max(version_table.c.number)).where(
-                version_table.c.project == project, version_table.c.model == model
-            )
-        ).scalar()
-        version = ModelVersion(
-            id=ids.new_id("mver"),
-            project=project,
-            model=model,
-            number=(last or 0) + 1,
-            bundle=bundle,
-            content=content,
-            run=manifest.run,
-            recipe=manifest.recipe,
-            origin=origin,
-            refit_of=refit_of,
-            evaluation=evaluation,
-            state="registered",
-            stage="",
-            registered_by=store.actor.name,
-            created_at=store.clock.wall(),
-            event_at=store.clock.event(),
-        )
-        tx.execute(version_table.insert().values(**version.__dict__))
-        lineage.link(tx, project, bundle, "was registered as", version.id)
-        if evaluation:
-            lineage.link(tx, project, evaluation, "is the evidence on", version.id)
-        if refit_of:
-            lineage.link(tx, project, refit_of, "was fitted again as", version.id)
-        facts = {"version": version.name, "bundle": bundle, "origin": origin, "evaluation": evaluation, "cause": cause}
-        _journal(tx, store, version, "model version", facts | {"refit_of": refit_of})
-        return version
+        return _insert(tx, store, version, {}, cause)
 
     return store.database.write(work, durable=True)
+
+
+def register_logged(
+    store: Store,
+    project: str,
+    model: str,
+    *,
+    bundle: str,
+    source: str,
+    run: str = "",
+    run_link: str = "",
+    logged_model: str | None = None,
+    description: str = "",
+    tags: Mapping[str, str] | None = None,
+) -> ModelVersion:
+    """Give a bundle that somebody logged the next number of a model: each time another, as MLflow's clients expect.
+
+    Args:
+        source: Where they said that its files are.
+        run: Run that it is from, if they named one; else the bundle's.
+
+    Raises:
+        NotFound: There is no such bundle, or no such model.
+    """
+    require(store.actor, Permission.RELEASE)
+    for key, value in (tags or {}).items():
+        registered_models.check_tag(key, value)
+    registered_models.get(store, project, model)
+    version = _draft(store, project, model, bundle, "logged", None, None)
+    version = replace(
+        version,
+        run=run or version.run,
+        source=source,
+        run_link=run_link,
+        logged_model=logged_model,
+        description=description,
+    )
+    return store.database.write(lambda tx: _insert(tx, store, version, tags or {}, "user"), durable=True)
+
+
+def _draft(
+    store: Store, project: str, model: str, bundle: str, origin: Origin, evaluation: str | None, refit_of: str | None
+) -> ModelVersion:
+    manifest = load_manifest(store.blobs, bundle)
+    return ModelVersion(
+        id=ids.new_id("mver"),
+        project=project,
+        model=model,
+        number=0,
+        bundle=bundle,
+        content=content_digest(manifest),
+        run=manifest.run,
+        recipe=manifest.recipe,
+        origin=origin,
+        refit_of=refit_of,
+        evaluation=evaluation,
+        state="registered",
+        stage="",
+        registered_by=store.actor.name,
+        created_at=store.clock.wall(),
+        event_at=store.clock.event(),
+    )
+
+
+def _insert(tx: Transaction, store: Store, draft: ModelVersion, tags: Mapping[str, str], cause: str) -> ModelVersion:
+    registered_models.ensure(tx, store, draft.project, draft.model)
+    number = registered_models.next_number(tx, store, draft.project, draft.model)
+    version = replace(draft, number=number)
+    tx.execute(version_table.insert().values(**version.__dict__))
+    for key, value in tags.items():
+        tx.execute(version_tag_table.insert().values(version=version.id, key=key, value=value))
+    lineage.link(tx, version.project, version.bundle, "was registered as", version.id)
+    if version.evaluation:
+        lineage.link(tx, version.project, version.evaluation, "is the evidence on", version.id)
+    if version.refit_of:
+        lineage.link(tx, version.project, version.refit_of, "was fitted again as", version.id)
+    told = {
+        "name": version.model, "version": str(number), "source": version.source, "run_id": version.run or None,
+        "tags": dict(tags), "description": version.description or None,
+    }  # fmt: skip
+    webhooks.announce(tx, store, version.project, "model_version.created", told)
+    facts = {"version": version.name, "bundle": version.bundle, "origin": version.origin, "cause": cause}
+    note(tx, store, version, "model version", facts | {"evaluation": version.evaluation, "refit_of": version.refit_of})
+    return version
 
 
 def find(store: Store, project: str, ref: str, derived: Derive | None = None) -> ModelVersion:
@@ -199,7 +181,7 @@ def find(store: Store, project: str, ref: str, derived: Derive | None = None) ->
 
 def versions(store: Store, project: str, model: str | None = None) -> list[ModelVersion]:
     """Versions of a project, of one model if named, in order of model and number."""
-    query = sa.select(version_table).where(version_table.c.project == project)
+    query = sa.select(version_table).where(version_table.c.project == project, version_table.c.deleted_at.is_(None))
     if model is not None:
         query = query.where(version_table.c.model == model)
     with store.database.read() as tx:
@@ -208,9 +190,10 @@ def versions(store: Store, project: str, model: str | None = None) -> list[Model
 
 
 def of_bundle(store: Store, project: str, model: str, bundle: str) -> ModelVersion | None:
-    """The version that a bundle is of a model, if it is registered."""
+    """The first version that a bundle is of a model, if it is registered."""
+    query = of_model(project, model).where(version_table.c.bundle == bundle)
     with store.database.read() as tx:
-        return _one(tx, _of(project, model).where(version_table.c.bundle == bundle))
+        return first(tx, query.order_by(version_table.c.number))
 
 
 def set_state(
@@ -229,9 +212,7 @@ def set_state(
 
     def work(tx: Transaction) -> ModelVersion:
         changed = write_state(tx, version, state)
-        _journal(
-            tx, store, version, f"model version {state}", {"version": version.name, "reason": reason, "cause": cause}
-        )
+        note(tx, store, version, f"model version {state}", {"version": version.name, "reason": reason, "cause": cause})
         return changed
 
     return store.database.write(work, durable=True)
@@ -246,76 +227,94 @@ def write_state(tx: Transaction, version: ModelVersion, state: VersionState) -> 
 def set_stage(store: Store, version: ModelVersion, stage: str) -> ModelVersion:
     """Set the free-text stage of a version; it decides nothing."""
     require(store.actor, Permission.RELEASE)
-
-    def work(tx: Transaction) -> ModelVersion:
-        tx.execute(version_table.update().where(version_table.c.id == version.id).values(stage=stage))
-        _journal(tx, store, version, "model version stage", {"version": version.name, "stage": stage})
-        return ModelVersion(**{**version.__dict__, "stage": stage})
-
-    return store.database.write(work, durable=True)
+    return _said(store, version, "model version stage", {"stage": stage})
 
 
-def set_alias(store: Store, project: str, model: str, alias: str, number: int | None) -> None:
-    """Point a name at a version, or take the name away with None.
-
-    Raises:
-        NotAllowed: The name is `champion` or `challenger`.
-        BadInput: The name cannot be told from a number or an id.
-        NotFound: There is no such version.
-    """
+def set_description(store: Store, version: ModelVersion, description: str) -> ModelVersion:
+    """Change what is said of a version."""
     require(store.actor, Permission.RELEASE)
-    if alias in DERIVED:
-        raise NotAllowed(
-            f"{alias} follows from what the endpoint answers with, and cannot be set",
-            subject=f"{model}@{alias}",
-            next_step=f"Use `instar promote {model}@N` or `instar rollback {model}`.",
-        )
-    if not _ALIAS.match(alias):
-        raise BadInput(
-            "that cannot be an alias", found=repr(alias), asked="a lower-case letter, then letters, digits, - or _"
-        )
+    return _said(store, version, "model version description", {"description": description})
+
+
+def set_tag(store: Store, version: ModelVersion, key: str, value: str | None) -> None:
+    """Set a tag of a version, or take it away with None; taking away what is not there is nothing."""
+    require(store.actor, Permission.RELEASE)
+    registered_models.check_tag(key, value or "")
 
     def work(tx: Transaction) -> None:
-        here = (alias_table.c.project == project, alias_table.c.model == model, alias_table.c.alias == alias)
-        before = tx.execute(sa.select(alias_table.c.number).where(*here)).scalar()
-        if before == number:
-            return
-        tx.execute(alias_table.delete().where(*here))
-        if number is not None:
-            if _one(tx, _of(project, model).where(version_table.c.number == number)) is None:
-                raise NotFound("there is no such model version", subject=f"{model}@{number}")
-            tx.execute(alias_table.insert().values(project=project, model=model, alias=alias, number=number))
-        body = {"alias": alias, "number": number, "before": before}
-        journal.append(tx, store.clock, store.actor, project, "model alias", f"{model}@{alias}", body)
+        here = (version_tag_table.c.version == version.id, version_tag_table.c.key == key)
+        gone = tx.execute(version_tag_table.delete().where(*here)).rowcount
+        told = {"name": version.model, "version": str(version.number), "key": key}
+        if value is not None:
+            tx.execute(version_tag_table.insert().values(version=version.id, key=key, value=value))
+            webhooks.announce(tx, store, version.project, "model_version_tag.set", told | {"value": value})
+        elif gone:
+            webhooks.announce(tx, store, version.project, "model_version_tag.deleted", told)
+        _touch(tx, store, version)
+        note(tx, store, version, "model version tag", {"version": version.name, "key": key, "value": value})
 
     store.database.write(work, durable=True)
 
 
-def aliases(store: Store, project: str, model: str) -> dict[str, int]:
-    """The names set for a model, with the numbers that they point at."""
-    query = sa.select(alias_table.c.alias, alias_table.c.number).where(
-        alias_table.c.project == project, alias_table.c.model == model
-    )
-    with store.database.read() as tx:
-        return {row.alias: row.number for row in tx.execute(query.order_by(alias_table.c.alias))}
+def tags_of(tx: Transaction, versions: list[str]) -> dict[str, dict[str, str]]:
+    """Tags by version's id, in one query however many there are."""
+    query = sa.select(version_tag_table).where(version_tag_table.c.version.in_(versions))
+    found: dict[str, dict[str, str]] = {}
+    for row in tx.execute(query.order_by(version_tag_table.c.key)):
+        found.setdefault(row.version, {})[row.key] = row.value
+    return found
+
+
+def delete(store: Store, version: ModelVersion, in_use: Callable[[ModelVersion], str]) -> None:
+    """Take a version out of the registry, its aliases with it; its record and its bundle stay, its number is not given again.
+
+    Args:
+        in_use: Why it may not go, empty when it may: it answers, or did.
+
+    Raises:
+        NotAllowed: It is in use.
+    """
+    require(store.actor, Permission.RELEASE)
+    why = in_use(version)
+    if why:
+        raise NotAllowed(f"it cannot be deleted: {why}", subject=version.name)
+
+    def work(tx: Transaction) -> None:
+        here = version_table.update().where(version_table.c.id == version.id, version_table.c.deleted_at.is_(None))
+        if not tx.execute(here.values(deleted_at=store.clock.wall())).rowcount:
+            return
+        names.drop(tx, version.project, version.model, version.number)
+        note(tx, store, version, "model version deleted", {"version": version.name, "bundle": version.bundle})
+
+    store.database.write(work, durable=True)
+
+
+def _said(store: Store, version: ModelVersion, kind: str, values: Mapping[str, str]) -> ModelVersion:
+    def work(tx: Transaction) -> ModelVersion:
+        changed = _touch(tx, store, version, **values)
+        note(tx, store, version, kind, {"version": version.name, **values})
+        return changed
+
+    return store.database.write(work, durable=True)
+
+
+def _touch(tx: Transaction, store: Store, version: ModelVersion, **values: str) -> ModelVersion:
+    now = store.clock.wall()
+    tx.execute(version_table.update().where(version_table.c.id == version.id).values(updated_at=now, **values))
+    return replace(version, updated_at=now, **values)  # type: ignore[arg-type]
 
 
 def _resolve(tx: Transaction, project: str, ref: str, derived: Derive | None) -> ModelVersion | None:
-    if ref.startswith("mver_"):
-        query = sa.select(version_table).where(version_table.c.project == project, version_table.c.id == ref)
-        return _one(tx, query)
-    model, _, wanted = ref.partition("@")
-    query = _of(project, model)
-    if not wanted:
-        return _one(tx, query.order_by(version_table.c.number.desc()).limit(1))
+    if ref.startswith("mver_"):  # a deleted one, too: the record names it
+        return first(tx, sa.select(version_table).where(version_table.c.project == project, version_table.c.id == ref))
+    model, at, wanted = ref.rpartition("@")
+    if not at:
+        return first(tx, of_model(project, ref).order_by(version_table.c.number.desc()))
+    query = of_model(project, model)
     if wanted.isascii() and wanted.isdigit():
-        return _one(tx, query.where(version_table.c.number == int(wanted)))
-    if wanted in DERIVED:
-        number = derived(model, wanted) if derived is not None else None
-    else:
-        here = (alias_table.c.project == project, alias_table.c.model == model, alias_table.c.alias == wanted)
-        number = tx.execute(sa.select(alias_table.c.number).where(*here)).scalar()
-    return None if number is None else _one(tx, query.where(version_table.c.number == number))
+        return first(tx, query.where(version_table.c.number == int(wanted))) if len(wanted) < 10 else None
+    number = names.number_of(tx, project, model, wanted, derived)
+    return None if number is None else first(tx, query.where(version_table.c.number == number))
 
 
 def _with_evidence(tx: Transaction, store: Store, known: ModelVersion, evaluation: str | None) -> ModelVersion:
@@ -331,18 +330,5 @@ def _with_evidence(tx: Transaction, store: Store, known: ModelVersion, evaluatio
         )
     tx.execute(version_table.update().where(version_table.c.id == known.id).values(evaluation=evaluation))
     lineage.link(tx, known.project, evaluation, "is the evidence on", known.id)
-    _journal(tx, store, known, "model version evidence", {"version": known.name, "evaluation": evaluation})
+    note(tx, store, known, "model version evidence", {"version": known.name, "evaluation": evaluation})
     return ModelVersion(**{**known.__dict__, "evaluation": evaluation})
-
-
-def _of(project: str, model: str) -> sa.Select[Any]:
-    return sa.select(version_table).where(version_table.c.project == project, version_table.c.model == model)
-
-
-def _one(tx: Transaction, query: sa.Select[Any]) -> ModelVersion | None:
-    row = tx.execute(query).one_or_none()
-    return None if row is None else ModelVersion(**row._mapping)
-
-
-def _journal(tx: Transaction, store: Store, version: ModelVersion, kind: str, body: dict[str, Any]) -> None:
-    journal.append(tx, store.clock, store.actor, version.project, kind, version.id, body)

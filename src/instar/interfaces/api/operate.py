@@ -15,7 +15,7 @@ from instar.core.store import Store
 from instar.interfaces.api.routes import Reply, Request, Route
 from instar.interfaces.cli.operate import audit_document, live_document, moment_of
 from instar.operate import actions, alerts, audit, promotion, rollout, trace
-from instar.operate.live import champion_of, live
+from instar.operate.live import derive, live
 from instar.operate.measurement import measurements
 from instar.operate.outcomes import Item, post
 from instar.release import registry
@@ -129,7 +129,7 @@ def promote(request: Request) -> Reply:
     if body.version is None:
         raise BadInput("the version to promote is missing", asked=f'"version": "{endpoint}@3"')
     store = _acting(request)
-    version = registry.find(store, project, body.version, lambda model, alias: champion_of(store, model, alias))
+    version = registry.find(store, project, body.version, derive(store, project))
     if version.model != endpoint:
         raise BadInput("it is a version of another model", found=version.name, asked=f"a version of {endpoint}")
     revision = promotion.promote(store, project, endpoint, version, body.reason)

@@ -14,6 +14,7 @@ from instar.evaluate import evaluation as evaluations
 from instar.evaluate.evaluation import Evaluation
 from instar.interfaces.api.routes import Reply, Request, Route
 from instar.operate import review
+from instar.operate.live import derive
 from instar.release import approval, registry
 from instar.release.card import card
 from instar.release.registry import ModelVersion
@@ -105,7 +106,7 @@ def set_alias(request: Request) -> Reply:
     """Point a name at a version, or take it away."""
     body: Point = request.json(Point)
     project, model, alias = request.path["project"], request.path["model"], request.path["alias"]
-    registry.set_alias(_acting(request), project, model, alias, body.version)
+    registry.set_alias(_acting(request), project, model, alias, body.version, derive(request.app.store, project))
     return Reply({"model": model, "aliases": registry.aliases(request.app.store, project, model)})
 
 

@@ -111,10 +111,12 @@ def write_report(folder: str | None, version: str, file: Path) -> None:
 def set_alias(folder: str | None, model: str, name: str, number: int | None) -> None:
     """Point NAME at version NUMBER of MODEL; without a number the name is taken away."""
     from instar.app import open_app
+    from instar.operate.live import derive
     from instar.release import registry
 
     with open_app(folder, need_project=False, make=False) as app:
-        registry.set_alias(app.store, app.project_name, model, name, number)
+        project = app.project_name
+        registry.set_alias(app.store, project, model, name, number, derive(app.store, project))
     click.echo(f"{model}@{name} is {model}@{number}" if number else f"{model}@{name} is no more")
 
 
