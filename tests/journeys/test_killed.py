@@ -112,11 +112,11 @@ class Dying:
     def read(self) -> AbstractContextManager[Transaction]:
         return self._real.read()
 
-    def write(self, work: Callable[[Transaction], T], *, durable: bool = False) -> T:
+    def write(self, work: Callable[[Transaction], T], *, durable: bool = False, shared: bool = False) -> T:
         if self.left <= 0:
             raise Killed
         self.left -= 1
-        return self._real.write(work, durable=durable)
+        return self._real.write(work, durable=durable, shared=shared)
 
     def close(self) -> None:
         self._real.close()

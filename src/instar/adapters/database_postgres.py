@@ -34,11 +34,11 @@ class PostgresDatabase:
         with self._engine.connect().execution_options(isolation_level="REPEATABLE READ") as connection:
             yield connection
 
-    def write(self, work: Callable[[Transaction], T], *, durable: bool = False) -> T:
+    def write(self, work: Callable[[Transaction], T], *, durable: bool = False, shared: bool = False) -> T:
         deadline = time.monotonic() + BUSY_SECONDS
         while True:
             try:
-                return self._write_once(work, durable)
+                return self._write_once(work, durable, shared)
             except sa.exc.DBAPIError as error:
                 if getattr(error.orig, "sqlstate", None) not in _RETRY:
                     raise
@@ -50,10 +50,11 @@ class PostgresDatabase:
                     ) from error
                 time.sleep(random.uniform(0.001, 0.02))
 
-    def _write_once(self, work: Callable[[Transaction], T], durable: bool) -> T:
+    def _write_once(self, work: Callable[[Transaction], T], durable: bool, shared: bool) -> T:
         with self._engine.connect() as connection, connection.begin():
             connection.exec_driver_sql(f"SET LOCAL lock_timeout = '{int(BUSY_SECONDS * 1000)}ms'")
-            connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({WRITER_LOCK})")
+            lock = "pg_advisory_xact_lock_shared" if shared else "pg_advisory_xact_lock"
+            connection.exec_driver_sql(f"SELECT {lock}({WRITER_LOCK})")
             connection.exec_driver_sql("SET LOCAL synchronous_commit = " + ("on" if durable else "off"))
             return work(connection)
 

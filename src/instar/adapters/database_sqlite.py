@@ -12,8 +12,9 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from instar.adapters.write_line import busy, line_of
 from instar.core.database import T, Transaction
-from instar.core.errors import StoreBusy, StoreError
+from instar.core.errors import StoreError
 
 BUSY_SECONDS = 60.0  # how long a writer waits for others before it gives up
 NETWORK_FILE_SYSTEMS = frozenset(
@@ -29,24 +30,30 @@ class SqliteDatabase:
     def __init__(self, path: Path) -> None:
         refuse_network_file_system(path.parent)
         path.parent.mkdir(parents=True, exist_ok=True)
+        self._line = line_of(path)
         self._engine = sa.create_engine(f"sqlite:///{path}", connect_args={"timeout": BUSY_SECONDS})
         sa.event.listen(self._engine, "connect", _configure)
         sa.event.listen(self._engine, "begin", _begin)
 
     @contextmanager
     def read(self) -> Iterator[Transaction]:
-        with self._engine.connect() as connection:
+        try:
+            opened = self._engine.connect()
+        except sa.exc.OperationalError as error:
+            raise _translated(error) from error
+        with opened as connection:
             yield connection
 
-    def write(self, work: Callable[[Transaction], T], *, durable: bool = False) -> T:
+    def write(self, work: Callable[[Transaction], T], *, durable: bool = False, shared: bool = False) -> T:
         deadline = time.monotonic() + BUSY_SECONDS
-        while True:
-            try:
-                return self._write_once(work, durable)
-            except sa.exc.OperationalError as error:
-                if not _busy(error) or time.monotonic() > deadline:
-                    raise _translated(error) from error
-                time.sleep(random.uniform(0.001, 0.02))
+        with self._line.turn(BUSY_SECONDS):
+            while True:
+                try:
+                    return self._write_once(work, durable)
+                except sa.exc.OperationalError as error:
+                    if not _busy(error) or time.monotonic() > deadline:
+                        raise _translated(error) from error
+                    time.sleep(random.uniform(0.001, 0.02))
 
     def _write_once(self, work: Callable[[Transaction], T], durable: bool) -> T:
         with self._engine.connect() as plain:
@@ -99,10 +106,4 @@ def _busy(error: sa.exc.OperationalError) -> bool:
 
 
 def _translated(error: sa.exc.OperationalError) -> Exception:
-    if _busy(error):
-        return StoreBusy(
-            f"another process has been writing for more than {BUSY_SECONDS:.0f} s",
-            subject="store",
-            next_step="Wait for the other command to end, or end it, and try again; nothing was written.",
-        )
-    return error
+    return busy(BUSY_SECONDS) if _busy(error) else error

@@ -17,7 +17,7 @@ OWNERS = (
     "instar.train.bundles",
     "instar.train.logged_models",
     "instar.train.model_links",
-    "instar.train.run_records",
+    "instar.train.tracking_tables",
     "instar.train.spool_position",
     "instar.evaluate.evaluation",
     "instar.release.approval",

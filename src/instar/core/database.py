@@ -10,9 +10,9 @@ whole. So the function must do nothing that cannot be done twice: no I/O, no use
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, Protocol, TypeVar
 
 import sqlalchemy as sa
@@ -41,12 +41,14 @@ class Database(Protocol):
     def read(self) -> AbstractContextManager[Transaction]:
         """One consistent snapshot to read from."""
 
-    def write(self, work: Callable[[Transaction], T], *, durable: bool = False) -> T:
+    def write(self, work: Callable[[Transaction], T], *, durable: bool = False, shared: bool = False) -> T:
         """Run `work` in one exclusive transaction, all or nothing.
 
         Args:
             work: Called with the open transaction; may be called again when the database was busy.
             durable: The commit must survive a power failure (True where a journal entry is in it).
+            shared: Other shared writers may write at the same time, where the database can; exclusive ones still may not.
+                Sound only when `work` first locks the one row that all its writes hang on (see `row_lock`).
 
         Raises:
             StoreBusy: Others held the database for longer than the adapter waits.
@@ -67,14 +69,23 @@ class Instant(sa.types.TypeDecorator[datetime]):
             return None
         if value.tzinfo is None:
             raise ValueError(f"naive time {value.isoformat()}: records hold aware times")
-        delta = value.astimezone(UTC) - _EPOCH
-        return (delta.days * 86_400 + delta.seconds) * 1_000_000 + delta.microseconds
+        return microseconds(value)
 
     def process_result_value(self, value: Any | None, dialect: sa.Dialect) -> datetime | None:
         if value is None:
             return None
-        seconds, microseconds = divmod(int(value), 1_000_000)
-        return datetime.fromtimestamp(seconds, UTC).replace(microsecond=microseconds)
+        return moment(int(value))
+
+
+def microseconds(value: datetime) -> int:
+    """An aware time as whole microseconds since 1970."""
+    delta = value.astimezone(UTC) - _EPOCH
+    return (delta.days * 86_400 + delta.seconds) * 1_000_000 + delta.microseconds
+
+
+def moment(value: int) -> datetime:
+    """The time of so many microseconds since 1970, in UTC."""
+    return _EPOCH + timedelta(microseconds=value)
 
 
 class Json(sa.types.TypeDecorator[Any]):
@@ -88,6 +99,36 @@ class Json(sa.types.TypeDecorator[Any]):
 
     def process_result_value(self, value: Any | None, dialect: sa.Dialect) -> Any | None:
         return None if value is None else json.loads(value)
+
+
+def row_lock(tx: Transaction) -> str:
+    """What a `SELECT` of a shared writer ends with, so that no other writer changes what hangs on the row until the commit."""
+    return " FOR NO KEY UPDATE" if tx.dialect.name == "postgresql" else ""
+
+
+def fetch(tx: Transaction, statement: str, values: Sequence[Any] = ()) -> list[Any]:
+    """Rows of a query as plain tuples, straight from the driver: for reads of very many rows. Values stand as `?`."""
+    cursor = _driver(tx).execute(_marked(tx, statement), values)
+    found: list[Any] = cursor.fetchall()
+    cursor.close()
+    return found
+
+
+def insert(tx: Transaction, statement: str, rows: Sequence[Sequence[Any]]) -> None:
+    """Run one statement for many rows, straight at the driver. Values stand as `?`."""
+    cursor = _driver(tx).cursor()
+    cursor.executemany(_marked(tx, statement), rows)
+    cursor.close()
+
+
+def _driver(tx: Transaction) -> Any:
+    if not tx.in_transaction():  # the driver's own statements do not make SQLAlchemy begin one
+        tx.begin()
+    return tx.connection.dbapi_connection
+
+
+def _marked(tx: Transaction, statement: str) -> str:
+    return statement.replace("?", "%s") if tx.dialect.name == "postgresql" else statement
 
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)

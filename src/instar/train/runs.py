@@ -9,10 +9,11 @@ An experiment is a named group of runs; a model step's runs have the name of its
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -22,49 +23,39 @@ from instar.core import ids, journal, lineage
 from instar.core.database import Transaction
 from instar.core.errors import BadInput, Conflict
 from instar.core.store import Store
-from instar.train import code, environment
+from instar.train import code, environment, experiments
 from instar.train import conditions as conditioning
+from instar.train.artifacts import log_artifact
 from instar.train.conditions import Conditions
+from instar.train.histories import metric_history
+from instar.train.run_log import delete_tag, log, log_metrics, put_parameters, put_tags, set_tags, writable
 from instar.train.run_records import (
     ABANDONED,
     FAILED,
     FINISHED,
+    KILLED,
     RUNNING,
+    SCHEDULED,
+    STATES,
+    Columns,
     Metric,
     Run,
-    artifact_table,
-    complete,
     document,
     get_run,
-    list_runs,
-    metric_history,
-    metric_table,
+    load,
     require,
-    run_table,
 )
+from instar.train.run_values import check_text, parameter_rows, tag_rows
+from instar.train.tracking_tables import ACTIVE, DELETED, experiment_table, run_table
 
 __all__ = [
-    "ABANDONED",
-    "FAILED",
-    "FINISHED",
-    "RUNNING",
-    "Metric",
-    "Run",
-    "abandon",
-    "document",
-    "fail",
-    "finish",
-    "get_run",
-    "list_runs",
-    "log_artifact",
-    "log_metrics",
-    "metric_history",
-    "running",
-    "set_tags",
-    "start",
-]
+    "ABANDONED", "ACTIVE", "DELETED", "FAILED", "FINISHED", "KILLED", "RUNNING", "SCHEDULED", "Columns", "Metric", "Run",
+    "abandon", "delete", "delete_tag", "document", "fail", "finish", "get_run", "list_runs", "log", "log_artifact",
+    "log_metrics", "metric_history", "restore", "running", "set_tags", "start", "update",
+]  # fmt: skip
 
 LONGEST_ERROR = 4000  # characters; the rest of a message has rarely helped anybody
+LONGEST_NAME = 500  # characters of a run's name
 
 
 def start(
@@ -80,97 +71,110 @@ def start(
     root: Path | None = None,
     cause: str = "user",
     conditions: Conditions | None = None,
+    name: str = "",
+    user: str | None = None,
+    started: datetime | None = None,
+    state: str = RUNNING,
+    capture: bool = True,
+    id: str | None = None,
 ) -> Run:
     """Put a run on the record, with its environment and, given the project's folder `root`, its code.
 
     Args:
         conditions: What it is made under; default this process's hardware, threads and chance, and no more.
+        experiment: Its name, or its id (`exp_…`); one of that name is made when there is none.
+        started: When it began; now, unless it is told of later.
+        capture: False for the run of another machine: this process's environment and code are not its own.
+        id: An id that the caller chose (`run_…`), so that starting it again finds the run instead of making a second one.
+
+    Raises:
+        BadInput: A name, parameter or tag cannot be kept.
+        NotFound: There is no experiment of that id.
+        Conflict: The experiment is deleted.
     """
+    _check_run(name, state, id)
+    rows, marks = parameter_rows(parameters or {}), tag_rows(tags or {})
+    if not experiment.startswith("exp_"):
+        experiments.check_name(experiment)
     # Blobs first, record second: what the record names is there.
-    described = environment.save(store.blobs, environment.capture(root), root)
-    kept = conditioning.save(store.blobs, conditions or conditioning.capture(root=root))
+    described = environment.save(store.blobs, environment.capture(root), root) if capture else None
+    kept = (
+        conditioning.save(store.blobs, conditions or conditioning.capture(root=root)) if capture or conditions else None
+    )
+    about = code.describe(code.capture(store.blobs, root)) if capture and root is not None else None
     run = Run(
-        id=ids.new_id("run"),
+        key=0,
+        id=id or ids.new_id("run"),
         project=project,
         experiment=experiment,
+        experiment_id="",
+        name=name,
         step=step,
         execution=execution,
-        parameters=dict(parameters or {}),
-        tags=dict(tags or {}),
-        state=RUNNING,
+        state=state,
+        lifecycle=ACTIVE,
         error=None,
         inputs=list(inputs),
-        code=code.describe(code.capture(store.blobs, root)) if root is not None else None,
+        code=about,
         environment=described,
         conditions=kept,
         cause=cause,
         actor=store.actor.name,
-        process=os.getpid(),
+        user=user,
+        process=os.getpid() if capture else 0,
         event_at=store.clock.event(),
-        started=store.clock.wall(),
+        started=started or store.clock.wall(),
+        parameters=dict(parameters or {}),
+        tags=dict(tags or {}),
     )
-    values = {column.name: getattr(run, column.name) for column in run_table.columns}
 
-    def work(tx: Transaction) -> None:
-        tx.execute(run_table.insert().values(values))
-        for version in run.inputs:
-            lineage.link(tx, project, version, "was read by", run.id)
+    def work(tx: Transaction) -> Run:
+        if id is not None:
+            known = tx.execute(sa.select(run_table.c.key).where(run_table.c.id == id)).scalar()
+            if known is not None:
+                return load(tx, [known])[0]
+        group = _group(tx, store, project, experiment)
+        made = replace(run, project=group.project, experiment=group.name, experiment_id=group.id)
+        values = {
+            column.name: getattr(made, column.name) for column in run_table.c if column.name not in ("key", *_LATER)
+        }
+        (key,) = tx.execute(run_table.insert().values(**values, user_name=user)).inserted_primary_key or (0,)
+        put_parameters(tx, made.id, key, rows)
+        put_tags(tx, key, marks)
+        for version in made.inputs:
+            lineage.link(tx, made.project, version, "was read by", made.id)
         if execution is not None:
-            lineage.link(tx, project, execution, "ran", run.id)
+            lineage.link(tx, made.project, execution, "ran", made.id)
+        return replace(made, key=key)
 
-    store.database.write(work)
-    return run
-
-
-def log_metrics(store: Store, run: str, metrics: Mapping[str, float], step: int = 0) -> None:
-    """Log values of metrics. The same name, step and moment again replaces the value."""
-    now = store.clock.wall()
-    rows = [
-        {"run": run, "name": name, "step": step, "at": now, "value": None if math.isnan(value) else float(value)}
-        for name, value in metrics.items()
-    ]
-    keys = [row["name"] for row in rows]
-
-    def work(tx: Transaction) -> None:
-        require(tx, run)
-        same = (metric_table.c.run == run) & (metric_table.c.step == step) & (metric_table.c.at == now)
-        tx.execute(metric_table.delete().where(same, metric_table.c.name.in_(keys)))
-        tx.execute(metric_table.insert(), rows)
-
-    if rows:
-        store.database.write(work)
+    return store.database.write(work)
 
 
-def log_artifact(store: Store, run: str, path: str, data: bytes | Path) -> str:
-    """Keep a file with a run under a relative path; returns its digest.
+_LATER = ("user_name", "deleted_with")
 
-    Raises:
-        BadInput: `path` is absolute or leaves the run.
-    """
-    if not path or path.startswith("/") or ".." in path.split("/"):
-        raise BadInput(
-            "an artifact's path is relative", subject=f"run {run}", found=path, asked="such as plots/roc.png"
+
+def list_runs(
+    store: Store,
+    project: str,
+    *,
+    experiment: str | None = None,
+    step: str | None = None,
+    state: str | None = None,
+    limit: int = 100,
+) -> list[Run]:
+    """Active runs of a project, the newest first."""
+    at = run_table.c
+    query = sa.select(at.key).where(at.project == project, at.lifecycle == ACTIVE)
+    if experiment is not None:
+        named = sa.select(experiment_table.c.id).where(
+            experiment_table.c.project == project, experiment_table.c.name == experiment
         )
-    digest = store.blobs.put(data) if isinstance(data, bytes) else store.blobs.put_file(data)
-    size = len(data) if isinstance(data, bytes) else data.stat().st_size
-
-    def work(tx: Transaction) -> None:
-        require(tx, run)
-        tx.execute(artifact_table.delete().where(artifact_table.c.run == run, artifact_table.c.path == path))
-        tx.execute(artifact_table.insert().values(run=run, path=path, blob=digest, size=size))
-
-    store.database.write(work)
-    return digest
-
-
-def set_tags(store: Store, run: str, tags: Mapping[str, str]) -> None:
-    """Add tags to a run, or change them."""
-
-    def work(tx: Transaction) -> None:
-        known = require(tx, run)
-        tx.execute(run_table.update().where(run_table.c.id == run).values(tags={**known.tags, **tags}))
-
-    store.database.write(work)
+        query = query.where(at.experiment_id.in_(named))
+    for column, value in ((at.step, step), (at.state, state)):
+        if value is not None:
+            query = query.where(column == value)
+    with store.database.read() as tx:
+        return load(tx, list(tx.execute(query.order_by(at.started.desc(), at.id.desc()).limit(limit)).scalars()))
 
 
 def finish(store: Store, run: str) -> Run:
@@ -178,7 +182,7 @@ def finish(store: Store, run: str) -> Run:
 
     Raises:
         NotFound: There is no such run.
-        Conflict: It has ended otherwise.
+        Conflict: It has ended otherwise, or is deleted.
     """
     return _end(store, run, FINISHED, None)
 
@@ -186,7 +190,43 @@ def finish(store: Store, run: str) -> Run:
 def fail(store: Store, run: str, error: BaseException | str) -> Run:
     """End a run with the error that stopped it."""
     text = error if isinstance(error, str) else f"{type(error).__name__}: {error}"
-    return _end(store, run, FAILED, text[:LONGEST_ERROR])
+    return _end(store, run, FAILED, text[:LONGEST_ERROR].replace("\0", "\\0"))
+
+
+def update(
+    store: Store, run: str, *, state: str | None = None, ended: datetime | None = None, name: str | None = None
+) -> Run:
+    """Change a run's name, state or end, as MLflow's clients do; reopening one that has ended is allowed here.
+
+    Two clients that end a run: the later one wins, and the journal has both.
+
+    Raises:
+        BadInput: There is no such state.
+        NotFound: There is no such run.
+        Conflict: It is deleted.
+    """
+    _check_run(name or "", state or RUNNING, None)
+
+    def work(tx: Transaction) -> Run:
+        key = writable(tx, run)
+        (known,) = load(tx, [key])
+        values: dict[str, Any] = {}
+        if name is not None:
+            values["name"] = name
+        if state is not None:
+            over = state not in (RUNNING, SCHEDULED)
+            values |= {"state": state, "ended": (ended or known.ended or store.clock.wall()) if over else None}
+        elif ended is not None:
+            values["ended"] = ended
+        if values:
+            tx.execute(run_table.update().where(run_table.c.key == key).values(values))
+        (changed,) = load(tx, [key])
+        if changed.state != known.state:
+            _journal_end(tx, store, changed)
+        return changed
+
+    # An end is a decision on the record; a new name, or a heartbeat of "running", is not.
+    return store.database.write(work, durable=state is not None and state not in (RUNNING, SCHEDULED))
 
 
 @contextmanager
@@ -204,7 +244,7 @@ def running(store: Store, project: str, **about: Any) -> Iterator[Run]:
 def abandon(store: Store, project: str, step: str) -> int:
     """Mark runs of a step as abandoned whose process on this machine died before it could; returns how many there were."""
     query = sa.select(run_table.c.id, run_table.c.process).where(
-        run_table.c.project == project, run_table.c.step == step, run_table.c.state == RUNNING
+        run_table.c.project == project, run_table.c.step == step, run_table.c.state == RUNNING, run_table.c.process > 0
     )
     with store.database.read() as tx:
         dead = [row.id for row in tx.execute(query) if not _alive(row.process)]
@@ -215,6 +255,66 @@ def abandon(store: Store, project: str, step: str) -> int:
         return tx.execute(rows.values(values)).rowcount
 
     return store.database.write(work) if dead else 0
+
+
+def delete(store: Store, run: str) -> Run:
+    """Hide a run; deleting it again changes nothing.
+
+    Raises:
+        NotFound: There is no such run.
+    """
+    return _hide(store, run, DELETED, "run deleted")
+
+
+def restore(store: Store, run: str) -> Run:
+    """Bring a deleted run back.
+
+    Raises:
+        NotFound: There is no such run.
+        Conflict: Its experiment is deleted.
+    """
+    return _hide(store, run, ACTIVE, "run restored")
+
+
+def _group(tx: Transaction, store: Store, project: str, experiment: str) -> experiments.Experiment:
+    if not experiment.startswith("exp_"):
+        return experiments.ensure_in(tx, store, project, experiment)
+    found = experiments.require_experiment(tx, experiment)
+    if found.state != ACTIVE:
+        raise Conflict(
+            "the experiment is deleted", subject=f"experiment {experiment}", found=found.state, asked=ACTIVE,
+            next_step="Restore it first.",
+        )  # fmt: skip
+    return found
+
+
+def _check_run(name: str, state: str, id: str | None) -> None:
+    if len(name) > LONGEST_NAME:
+        raise BadInput(
+            "the name of a run is too long", found=f"{len(name)} characters", asked=f"at most {LONGEST_NAME}"
+        )
+    check_text(name, "the name of a run", repr(name))
+    if state not in STATES:
+        raise BadInput("a run has no such state", found=state, asked=", ".join(STATES))
+    if id is not None and not (id.startswith("run_") and id.isascii() and id[4:].isalnum() and len(id) <= 60):
+        raise BadInput("that is no id of a run", found=id[:80], asked="run_ and letters or digits")
+
+
+def _hide(store: Store, run: str, lifecycle: str, kind: str) -> Run:
+    def work(tx: Transaction) -> Run:
+        key = require(tx, run)
+        (known,) = load(tx, [key])
+        if known.lifecycle == lifecycle:
+            return known
+        if lifecycle == ACTIVE:
+            _group(tx, store, known.project, known.experiment_id)
+        at = store.clock.wall() if lifecycle == DELETED else None
+        values = {"lifecycle": lifecycle, "deleted_at": at, "deleted_with": None}
+        tx.execute(run_table.update().where(run_table.c.key == key).values(values))
+        journal.append(tx, store.clock, store.actor, known.project, kind, known.id, {"experiment": known.experiment})
+        return replace(known, lifecycle=lifecycle, deleted_at=at)
+
+    return store.database.write(work, durable=True)
 
 
 def _alive(process: int) -> bool:
@@ -229,16 +329,22 @@ def _alive(process: int) -> bool:
 
 def _end(store: Store, run: str, state: str, error: str | None) -> Run:
     def work(tx: Transaction) -> Run:
-        known = require(tx, run)
+        key = writable(tx, run)
+        (known,) = load(tx, [key])
         if known.state == state:
             return known
         if known.state != RUNNING:
             raise Conflict("the run has ended", subject=f"run {run}", found=known.state, asked=state)
         values = {"state": state, "error": error, "ended": store.clock.wall()}
-        tx.execute(run_table.update().where(run_table.c.id == run).values(values))
-        (ended,) = complete(tx, [require(tx, run)])
-        body = {"experiment": ended.experiment, "step": ended.step, "state": state, "error": error}
-        journal.append(tx, store.clock, store.actor, ended.project, "run ended", run, body)
+        tx.execute(run_table.update().where(run_table.c.key == key).values(values))
+        (ended,) = load(tx, [key])
+        _journal_end(tx, store, ended)
         return ended
 
     return store.database.write(work, durable=True)
+
+
+def _journal_end(tx: Transaction, store: Store, run: Run) -> None:
+    kind = "run reopened" if run.state in (RUNNING, SCHEDULED) else "run ended"
+    body = {"experiment": run.experiment, "step": run.step, "state": run.state, "error": run.error}
+    journal.append(tx, store.clock, store.actor, run.project, kind, run.id, body)

@@ -1,0 +1,190 @@
+"""Logging to a run: metrics, parameters and tags in one transaction, all or nothing, while it trains and after.
+
+Logging the same again changes nothing, so a client may repeat what it is not sure of. A parameter never changes. Metrics
+may still arrive after the run has ended, as they do from a spool.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from instar.core.database import Transaction, fetch, insert, microseconds, row_lock
+from instar.core.errors import BadInput, Conflict, NotFound
+from instar.core.store import Store
+from instar.train.run_records import Metric, require
+from instar.train.run_values import Point, metric_rows, parameter_rows, tag_rows
+from instar.train.tracking_tables import ACTIVE
+
+MetricRow = tuple[str, int, int, float, int]
+
+_POINTS_SQLITE = "INSERT OR IGNORE INTO run_metric (run, name, step, at, value, nan) VALUES (?, ?, ?, ?, ?, ?)"
+_POINTS_POSTGRES = (
+    "INSERT INTO run_metric (run, name, step, at, value, nan) SELECT ?::int, p.* FROM unnest(?::text[], ?::bigint[],"
+    " ?::bigint[], ?::float8[], ?::smallint[]) AS p ON CONFLICT DO NOTHING"
+)
+_NEWER = (
+    " ON CONFLICT (run, name) DO UPDATE SET step = excluded.step, at = excluded.at, value = excluded.value, nan = excluded.nan"
+    " WHERE (excluded.step, excluded.at, -excluded.nan, excluded.value)"
+    " > (run_latest.step, run_latest.at, -run_latest.nan, run_latest.value)"
+)
+_LATEST_SQLITE = f"INSERT INTO run_latest (run, name, step, at, value, nan) VALUES (?, ?, ?, ?, ?, ?){_NEWER}"
+_LATEST_POSTGRES = (
+    "INSERT INTO run_latest (run, name, step, at, value, nan) SELECT ?::int, p.* FROM unnest(?::text[], ?::bigint[],"
+    f" ?::bigint[], ?::float8[], ?::smallint[]) AS p{_NEWER}"
+)
+
+
+def log(
+    store: Store,
+    run: str,
+    *,
+    metrics: Sequence[Metric] = (),
+    points: Sequence[Point] = (),
+    parameters: Mapping[str, Any] | None = None,
+    tags: Mapping[str, str] | None = None,
+) -> None:
+    """Log to a run, all or nothing; what is there already is left as it is.
+
+    Args:
+        metrics: Values of metrics. Equal points are kept once; different values at one step and moment are all kept.
+        points: The same as plain tuples of name, value, step and microseconds since 1970, for those who have many.
+        parameters: Values that never change: the same again is accepted.
+        tags: Texts that replace those of the same name.
+
+    Raises:
+        BadInput: A name or value cannot be kept.
+        NotFound: There is no such run.
+        Conflict: The run is deleted, or a parameter has another value already.
+    """
+    named = [(metric.name, metric.value, metric.step, microseconds(metric.at)) for metric in metrics]
+    rows = metric_rows([*named, *points] if named else points)
+    newest = latest(rows)
+    given, marks = parameter_rows(parameters or {}), tag_rows(tags or {})
+
+    def work(tx: Transaction) -> None:
+        key = writable(tx, run)
+        put_parameters(tx, run, key, given)
+        put_tags(tx, key, marks)
+        put_points(tx, key, rows, newest)
+
+    if rows or given or marks:
+        store.database.write(work, shared=True)
+    else:
+        with store.database.read() as tx:
+            writable(tx, run, lock=False)
+
+
+def log_metrics(
+    store: Store, run: str, metrics: Mapping[str, float], step: int = 0, at: datetime | None = None
+) -> None:
+    """Log one value of each metric, all at one step and moment: now, unless `at` says otherwise."""
+    moment = microseconds(at or store.clock.wall())
+    log(store, run, points=[(name, value, step, moment) for name, value in metrics.items()])
+
+
+def set_tags(store: Store, run: str, tags: Mapping[str, str]) -> None:
+    """Add tags to a run, or change them."""
+    log(store, run, tags=tags)
+
+
+def delete_tag(store: Store, run: str, key: str) -> None:
+    """Take a tag away.
+
+    Raises:
+        NotFound: There is no such run, or it has no such tag.
+        Conflict: The run is deleted.
+    """
+
+    def work(tx: Transaction) -> None:
+        number = writable(tx, run)
+        if not fetch(tx, "SELECT 1 FROM run_tag WHERE run = ? AND name = ?", (number, key)):
+            raise NotFound("the run has no such tag", subject=f"run {run}", found=key)
+        insert(tx, "DELETE FROM run_tag WHERE run = ? AND name = ?", [(number, key)])
+
+    if "\0" in key:
+        raise BadInput("the name of a tag has a NUL character", subject=f"run {run}")
+    store.database.write(work, shared=True)
+
+
+def writable(tx: Transaction, run: str, *, lock: bool = True) -> int:
+    """The key of an active run, whose row is held until the commit.
+
+    Raises:
+        NotFound: There is no such run.
+        Conflict: It is deleted.
+    """
+    end = row_lock(tx) if lock else ""
+    found = fetch(tx, f"SELECT key, lifecycle FROM run WHERE id = ?{end}", (run,)) if "\0" not in run else []
+    if not found:
+        number = require(tx, run)  # the beginning of an id, or an error that says what there is
+        found = fetch(tx, f"SELECT key, lifecycle FROM run WHERE key = ?{end}", (number,))
+    key, lifecycle = found[0]
+    if lifecycle != ACTIVE:
+        raise Conflict(
+            "the run is deleted", subject=f"run {run}", found=lifecycle, asked=ACTIVE, next_step="Restore it first."
+        )
+    return int(key)
+
+
+def put_parameters(tx: Transaction, run: str, key: int, rows: Sequence[tuple[str, str, str | None, str]]) -> None:
+    """Add parameters to a run whose row is held.
+
+    Raises:
+        Conflict: One has another value already.
+    """
+    if not rows:
+        return
+    marks = ",".join("?" * len(rows))
+    query = f"SELECT name, value, rest FROM run_parameter WHERE run = ? AND name IN ({marks})"
+    known = {name: (value, rest) for name, value, rest in fetch(tx, query, (key, *(row[0] for row in rows)))}
+    for name, value, rest, _ in rows:
+        if name in known and known[name] != (value, rest):
+            raise Conflict(
+                "the parameter has another value already",
+                subject=f"run {run}, parameter {name}",
+                found="".join(part or "" for part in known[name]),
+                asked=value + (rest or ""),
+                next_step="A parameter never changes: start another run, or log it as a metric or tag.",
+            )
+    fresh = [(key, *row) for row in rows if row[0] not in known]
+    if fresh:
+        insert(tx, "INSERT INTO run_parameter (run, name, value, rest, kind) VALUES (?, ?, ?, ?, ?)", fresh)
+
+
+def put_tags(tx: Transaction, key: int, rows: Sequence[tuple[str, str, str | None]]) -> None:
+    """Add or change tags of a run whose row is held."""
+    if rows:
+        statement = (
+            "INSERT INTO run_tag (run, name, value, rest) VALUES (?, ?, ?, ?)"
+            " ON CONFLICT (run, name) DO UPDATE SET value = excluded.value, rest = excluded.rest"
+        )
+        insert(tx, statement, [(key, *row) for row in rows])
+
+
+def put_points(tx: Transaction, key: int, rows: Sequence[MetricRow], newest: Sequence[MetricRow]) -> None:
+    """Add points of metrics to a run whose row is held, and move its latest values on."""
+    if not rows:
+        return
+    if tx.dialect.name == "postgresql":
+        fetch_nothing(tx, _POINTS_POSTGRES, (key, *map(list, zip(*rows, strict=True))))
+        fetch_nothing(tx, _LATEST_POSTGRES, (key, *map(list, zip(*newest, strict=True))))
+    else:
+        insert(tx, _POINTS_SQLITE, [(key, *row) for row in rows])
+        insert(tx, _LATEST_SQLITE, [(key, *row) for row in newest])
+
+
+def fetch_nothing(tx: Transaction, statement: str, values: Sequence[Any]) -> None:
+    """Run one statement that returns no rows."""
+    insert(tx, statement, [values])
+
+
+def latest(rows: Sequence[MetricRow]) -> list[MetricRow]:
+    """The newest of each metric: by step, then moment, then value; any number is newer than none."""
+    found: dict[str, MetricRow] = {}
+    for row in rows:
+        known = found.get(row[0])
+        if known is None or (row[1], row[2], -row[4], row[3]) > (known[1], known[2], -known[4], known[3]):
+            found[row[0]] = row
+    return list(found.values())

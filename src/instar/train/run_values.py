@@ -1,0 +1,177 @@
+"""Keys and values that a run logs, checked and put into the form in which they are kept; used at every write to a run.
+
+A parameter is kept as text, which is what is searched and what MLflow's clients see, beside the kind of value that it
+was, so that `3`, `3.0`, `"3"` and `True` come back as they were given.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from instar.core.errors import BadInput
+from instar.train.tracking_tables import HEAD
+
+LONGEST_KEY = 250  # characters, as MLflow has it
+LONGEST_VALUE = 500_000  # characters of a parameter or tag: a record is no place for a file
+FIRST_STEP, LAST_STEP = -(2**63), 2**63 - 1
+
+Point = tuple[str, float, int, int]  # name, value, step, microseconds since 1970
+
+
+def check_key(key: str, what: str) -> None:
+    """Refuse a key that cannot be kept.
+
+    Args:
+        what: What it names, for the message: `"metric"`, `"parameter"`, `"tag"`.
+
+    Raises:
+        BadInput: It is empty, too long, or has a character that databases refuse.
+    """
+    if not isinstance(key, str) or not key:
+        raise BadInput(f"a {what} needs a name", found=repr(key), asked="a text")
+    if len(key) > LONGEST_KEY:
+        raise BadInput(
+            f"the name of a {what} is too long",
+            subject=f"{what} {key[:40]}…",
+            found=f"{len(key)} characters",
+            asked=f"at most {LONGEST_KEY}",
+        )
+    check_text(key, f"the name of a {what}", repr(key))
+
+
+def check_text(text: str, what: str, subject: str) -> None:
+    """Refuse a text that a database cannot keep: with a NUL or half a character.
+
+    Raises:
+        BadInput: It is one.
+    """
+    if "\0" in text:
+        raise BadInput(f"{what} has a NUL character", subject=subject, next_step="Leave it out: it cannot be kept.")
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise BadInput(f"{what} has half of a surrogate pair", subject=subject, asked="whole characters") from None
+
+
+def check_value(text: str, what: str, key: str) -> None:
+    """Refuse a value of a parameter or tag that is too long or cannot be kept.
+
+    Raises:
+        BadInput: It is one.
+    """
+    if not isinstance(text, str):
+        raise BadInput("it is no text", subject=f"{what} {key}", found=repr(text)[:60], asked="a text")
+    if len(text) > LONGEST_VALUE:
+        raise BadInput(
+            f"the value of a {what} is too long",
+            subject=f"{what} {key}",
+            found=f"{len(text)} characters",
+            asked=f"at most {LONGEST_VALUE}",
+            next_step="Keep it as an artifact.",
+        )
+    check_text(text, f"the value of a {what}", f"{what} {key}")
+
+
+def halves(text: str) -> tuple[str, str | None]:
+    """A value as it is kept: its head, which is indexed, and the rest."""
+    return text[:HEAD], text[HEAD:] or None
+
+
+def to_text(value: Any) -> tuple[str, str]:
+    """A parameter's value as text, and its kind.
+
+    >>> to_text(0.1), to_text(True), to_text([1, "a"])
+    (('0.1', 'float'), ('True', 'bool'), ('[1, "a"]', 'json'))
+    """
+    if isinstance(value, str):
+        return str(value), "text"
+    if value is None or isinstance(value, bool):
+        return str(value), "null" if value is None else "bool"
+    if isinstance(value, int):
+        return str(int(value)), "int"
+    if isinstance(value, float):
+        return repr(float(value)), "float"
+    if isinstance(value, list | tuple | dict):
+        return json.dumps(value, sort_keys=True, ensure_ascii=False, default=str), "json"
+    scalar = getattr(value, "item", None)  # NumPy's and PyTorch's numbers
+    if callable(scalar) and getattr(value, "ndim", 0) == 0:
+        found = scalar()
+        if isinstance(found, bool | int | float | str):
+            return to_text(found)
+    return str(value), "text"
+
+
+def from_text(text: str, kind: str) -> Any:
+    """The value that `to_text` made text of; tuples come back as lists, other objects as text."""
+    if kind == "text":
+        return text
+    if kind == "json":
+        return json.loads(text)
+    if kind == "bool":
+        return text == "True"
+    if kind == "int":
+        return int(text)
+    return float(text) if kind == "float" else None
+
+
+def parameter_rows(parameters: Mapping[str, Any]) -> list[tuple[str, str, str | None, str]]:
+    """Parameters as rows: name, head, rest, kind.
+
+    Raises:
+        BadInput: A name or value cannot be kept.
+    """
+    rows = []
+    for name, value in parameters.items():
+        check_key(name, "parameter")
+        text, kind = to_text(value)
+        check_value(text, "parameter", name)
+        rows.append((name, *halves(text), kind))
+    return rows
+
+
+def tag_rows(tags: Mapping[str, str]) -> list[tuple[str, str, str | None]]:
+    """Tags as rows: name, head, rest.
+
+    Raises:
+        BadInput: A name or value cannot be kept.
+    """
+    rows = []
+    for name, value in tags.items():
+        check_key(name, "tag")
+        check_value(value, "tag", name)
+        rows.append((name, *halves(value)))
+    return rows
+
+
+def metric_rows(points: Sequence[Point]) -> list[tuple[str, int, int, float, int]]:
+    """Points of metrics as rows: name, step, moment, value, whether it is no number.
+
+    Raises:
+        BadInput: A name cannot be kept, a value is no number, or a step is beyond 64 bits.
+    """
+    known: set[str] = set()
+    rows = []
+    for name, value, step, at in points:
+        if name not in known:
+            check_key(name, "metric")
+            known.add(name)
+        try:
+            number = float(value)
+        except (TypeError, ValueError, OverflowError):
+            raise BadInput(
+                "the value of a metric is no number", subject=f"metric {name}", found=repr(value)[:60], asked="a float"
+            ) from None
+        if not FIRST_STEP <= step <= LAST_STEP or not FIRST_STEP <= at <= LAST_STEP:
+            raise BadInput(
+                "a step or time is beyond 64 bits", subject=f"metric {name}", found=f"step {step}, time {at}"
+            )
+        rows.append((name, step, at, number, 0) if number == number else (name, step, at, 0.0, 1))
+    return rows
+
+
+def number(value: float, nan: int) -> float:
+    """The value of a metric's row."""
+    return math.nan if nan else float(value)
