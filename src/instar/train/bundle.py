@@ -138,6 +138,7 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
         unportable: Why there is no portable form; empty if there is one.
         code: Digest of a zip of the project's Python files, which unpickling needs.
         environment: Digest of the environment's description.
+        lock: Digest of the lock of that environment, by which it is built again.
         profile: Digest of the profile of the rows fitted on.
         fitted_on: Table version; `fitted_rows` of it, in event time from `fitted_from` to `fitted_until` (ISO 8601).
         key: Columns that name the entity of a row.
@@ -161,6 +162,7 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     parity: Parity | None = None
     code: str | None = None
     environment: str
+    lock: str | None = None
     run: str
     fitted_on: str
     fitted_rows: int
@@ -232,6 +234,7 @@ def parts(manifest: Manifest) -> dict[str, str]:
         "native form": manifest.native,
         "code": manifest.code,
         "environment": manifest.environment,
+        "lock": manifest.lock,
         "profile": manifest.profile,
     }
     return {part: digest for part, digest in named.items() if digest}

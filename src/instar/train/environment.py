@@ -7,6 +7,7 @@ there is one. Two runs in equal environments have equal digests.
 from __future__ import annotations
 
 import functools
+import json
 import platform
 import re
 import sys
@@ -18,6 +19,8 @@ import msgspec
 
 from instar.core import ids
 from instar.core.blobs import Blobs
+
+FOLDER = "folder"  # the source of a distribution that was installed from a folder
 
 # The first that is found from the project's folder upwards is the lock; uv's own comes first.
 LOCK_FILES = ("uv.lock", "requirements.lock", "requirements.txt", "poetry.lock", "pdm.lock", "pylock.toml")
@@ -31,6 +34,7 @@ class Environment(msgspec.Struct, frozen=True):
         implementation: e.g. `"cpython"`.
         system, machine: e.g. `"linux"`, `"x86_64"`.
         distributions: Version by normalised name.
+        sources: Where distributions come from that come from no index: `"folder"`, or an address, with its hash or commit.
         lock: Digest of the lock's text, which is kept as a blob; None without a lock.
         lock_file: Its name.
         hashed: Does the lock hold a hash for each file? Only then is it certain that the same bytes are installed.
@@ -41,6 +45,7 @@ class Environment(msgspec.Struct, frozen=True):
     system: str
     machine: str
     distributions: dict[str, str]
+    sources: dict[str, str] = {}
     lock: str | None = None
     lock_file: str | None = None
     hashed: bool = False
@@ -55,7 +60,8 @@ def capture(root: Path | None = None) -> Environment:
         implementation=sys.implementation.name,
         system=sys.platform,
         machine=platform.machine(),
-        distributions=dict(_distributions()),
+        distributions={name: version for name, version, _ in _distributions()},
+        sources={name: source for name, _, source in _distributions() if source},
         lock=ids.digest(text) if file else None,
         lock_file=file.name if file else None,
         hashed=b"sha256:" in text,
@@ -99,11 +105,35 @@ def find_lock(root: Path) -> Path | None:
     return None
 
 
+def normal(name: str) -> str:
+    """A distribution's name as indexes compare it."""
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
 @functools.cache
-def _distributions() -> tuple[tuple[str, str], ...]:
-    found: dict[str, str] = {}
+def _distributions() -> tuple[tuple[str, str, str], ...]:
+    found: dict[str, tuple[str, str]] = {}
     for distribution in metadata.distributions():
         name = distribution.metadata["Name"]
-        if name:
-            found.setdefault(re.sub(r"[-_.]+", "-", name).lower(), distribution.version)  # the first one is imported
-    return tuple(sorted(found.items()))
+        if name and normal(name) not in found:  # the first one is imported
+            found[normal(name)] = (distribution.version, _source(distribution))
+    return tuple((name, *found[name]) for name in sorted(found))
+
+
+def _source(distribution: metadata.Distribution) -> str:
+    """What `direct_url.json` says of a distribution that was not taken from an index (PEP 610); else nothing."""
+    text = distribution.read_text("direct_url.json")
+    if not text:
+        return ""
+    try:
+        said = json.loads(text)
+        address = str(said["url"])
+    except (ValueError, KeyError, TypeError):
+        return FOLDER
+    if "dir_info" in said:
+        return FOLDER
+    if "vcs_info" in said:
+        return f"{said['vcs_info']['vcs']}+{address}@{said['vcs_info'].get('commit_id', '')}"
+    archive = said.get("archive_info", {})
+    known = archive.get("hashes", {}).get("sha256") or str(archive.get("hash", "")).removeprefix("sha256=")
+    return f"{address}#sha256:{known}" if known else address

@@ -19,7 +19,7 @@ from instar.data import profile
 from instar.plan.fingerprint import fingerprint
 from instar.plan.pipeline import Pipeline, Step
 from instar.plan.project import Project
-from instar.train import conversion, native
+from instar.train import conversion, locks, native
 from instar.train.bundle import OUTPUTS, Manifest
 from instar.train.fitting import Material, sample
 from instar.train.native import NativeModel
@@ -89,6 +89,7 @@ def describe(
         parity=conversion.parity(converted, live.score_frame, tested, inputs),
         code=run.code["content"] if run.code else None,
         environment=_environment(run),
+        lock=locks.lock_of(store, _environment(run)).requirements,
         run=run.id,
         fitted_on=fitted_on,
         fitted_rows=rows.height,
