@@ -7,10 +7,11 @@ read. It is made once an environment and store, when a bundle is packed.
 
 from __future__ import annotations
 
+import functools
 import re
 import subprocess
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
@@ -21,8 +22,10 @@ from instar.core.store import Store
 from instar.train import environment, tools
 from instar.train.environment import FOLDER, Environment
 
-# What an environment is built with, and nothing imports.
-_TOOLS = frozenset({"pip"})
+_TOOLS = frozenset({"pip"})  # what an environment is built with, and nothing imports
+_SEEDS = frozenset(
+    {"setuptools", "wheel"}
+)  # what `venv` put there: part of the environment only if the project says so
 OWN = "instar"  # comes into an environment as a copy of the running one (see `environments.own_copy`)
 _SECONDS = 60.0
 
@@ -72,13 +75,14 @@ def make(store: Store, described: Environment) -> Lock:
     """The lock of an environment; its text is kept."""
     hashes = _of_project(store, described)
     lines, unhashed, folders = [], [], []
-    wanted = {name: version for name, version in described.distributions.items() if name not in _TOOLS}
+    seeds = {name for name in _SEEDS if hashes and (name, described.distributions.get(name)) not in hashes}
+    wanted = {name: version for name, version in described.distributions.items() if name not in _TOOLS | seeds}
     missing = {
         name: version
         for name, version in wanted.items()
         if (name, version) not in hashes and name not in described.sources
     }
-    hashes |= _of_uv(missing)
+    hashes |= dict(_of_uv(tuple(sorted(missing.items()))))
     for name, version in sorted(wanted.items()):
         source = described.sources.get(name, "")
         if source == FOLDER or name == OWN:
@@ -126,7 +130,8 @@ def _of_packages(text: str) -> Iterator[tuple[tuple[str, str], tuple[str, ...]]]
             yield (environment.normal(name[1]), version[1]), tuple(found)
 
 
-def _of_uv(missing: Mapping[str, str]) -> Hashes:
+@functools.cache
+def _of_uv(missing: tuple[tuple[str, str], ...]) -> Hashes:
     """What uv's cache knows; distributions that it does not know are left out one by one."""
     uv = tools.uv()
     left = dict(missing)
