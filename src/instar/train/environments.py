@@ -252,6 +252,4 @@ def _count(store: Store, lock: Lock) -> int:
 
 
 def _own_version() -> str:
-    import instar
-
-    return instar.__version__
+    return environment.capture().distributions.get(locks.OWN, "0")
