@@ -7,6 +7,7 @@ so a pinned read needs neither the Delta log nor a later version.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime
 from pathlib import Path
@@ -206,6 +207,13 @@ def get(store: Store, project: str, ref: str) -> TableVersion:
     raise NotFound(
         "there is no such table version", subject=f"table {ref}", found=found, next_step="See instar data ls."
     )
+
+
+def of_ids(store: Store, ids: Sequence[str]) -> list[TableVersion]:
+    """The versions of those ids, of any project; unknown ones are left out."""
+    with store.database.read() as tx:
+        rows = tx.execute(sa.select(table_version).where(table_version.c.id.in_(ids)).order_by(table_version.c.id))
+        return [_version(row) for row in rows]
 
 
 def at(store: Store, project: str, table: str, moment: datetime) -> TableVersion | None:

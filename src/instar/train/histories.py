@@ -14,6 +14,7 @@ from instar.train.run_records import Metric, require
 from instar.train.run_values import number
 
 PointRow = tuple[int, int, float, int]  # step, microseconds since 1970, value, whether it is no number
+LatestRow = tuple[str, float, int, int]  # name, value, step, microseconds since 1970
 
 _AFTER = " AND (step, at, value, nan) > (?, ?, ?, ?)"
 _ORDER = " ORDER BY step, at, value, nan"
@@ -68,6 +69,19 @@ def histories(store: Store, runs: Sequence[str], name: str, *, limit: int) -> di
     with store.database.read() as tx:
         query = f"SELECT step, at, value, nan FROM run_metric WHERE run = ? AND name = ?{_ORDER} LIMIT ?"
         return {run: [_metric(name, row) for row in fetch(tx, query, (require(tx, run), name, limit))] for run in runs}
+
+
+def latest(store: Store, keys: Sequence[int]) -> dict[int, list[LatestRow]]:
+    """The latest value of each metric of runs, with its step and moment, by the runs' keys, in one query."""
+    if not keys:
+        return {}
+    chosen = ",".join(map(str, keys))  # our own numbers: safe to write out, and quicker than to bind
+    query = f"SELECT run, name, value, step, at, nan FROM run_latest WHERE run IN ({chosen}) ORDER BY run, name"
+    found: dict[int, list[LatestRow]] = {}
+    with store.database.read() as tx:
+        for run, name, value, step, at, nan in fetch(tx, query):
+            found.setdefault(run, []).append((name, number(value, nan) if nan else value, step, at))
+    return found
 
 
 def _metric(name: str, row: PointRow) -> Metric:

@@ -6,7 +6,7 @@ may still arrive after the run has ended, as they do from a spool.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -44,6 +44,8 @@ def log(
     points: Sequence[Point] = (),
     parameters: Mapping[str, Any] | None = None,
     tags: Mapping[str, str] | None = None,
+    project: str | None = None,
+    also: Callable[[Transaction], None] | None = None,
 ) -> None:
     """Log to a run, all or nothing; what is there already is left as it is.
 
@@ -52,10 +54,12 @@ def log(
         points: The same as plain tuples of name, value, step and microseconds since 1970, for those who have many.
         parameters: Values that never change: the same again is accepted.
         tags: Texts that replace those of the same name.
+        project: The run must be of this project, and `run` its whole id: for callers from elsewhere.
+        also: What else belongs to the same transaction.
 
     Raises:
         BadInput: A name or value cannot be kept.
-        NotFound: There is no such run.
+        NotFound: There is no such run, or not in `project`.
         Conflict: The run is deleted, or a parameter has another value already.
     """
     named = [(metric.name, metric.value, metric.step, microseconds(metric.at)) for metric in metrics]
@@ -64,16 +68,19 @@ def log(
     given, marks = parameter_rows(parameters or {}), tag_rows(tags or {})
 
     def work(tx: Transaction) -> None:
-        key = writable(tx, run)
+        key = writable(tx, run, project)
         put_parameters(tx, run, key, given)
         put_tags(tx, key, marks)
         put_points(tx, key, rows, newest)
+        if also is not None:
+            also(tx)
 
     if rows or given or marks:
-        store.database.write(work, shared=True)
+        # What else is written may hang on other rows than the run's.
+        store.database.write(work, shared=also is None)
     else:
         with store.database.read() as tx:
-            writable(tx, run, lock=False)
+            writable(tx, run, project, lock=False)
 
 
 def log_metrics(
@@ -108,19 +115,24 @@ def delete_tag(store: Store, run: str, key: str) -> None:
     store.database.write(work, shared=True)
 
 
-def writable(tx: Transaction, run: str, *, lock: bool = True) -> int:
+def writable(tx: Transaction, run: str, project: str | None = None, *, lock: bool = True) -> int:
     """The key of an active run, whose row is held until the commit.
+
+    Args:
+        project: The run must be of this project, and `run` its whole id.
 
     Raises:
         NotFound: There is no such run.
         Conflict: It is deleted.
     """
     end = row_lock(tx) if lock else ""
-    found = fetch(tx, f"SELECT key, lifecycle FROM run WHERE id = ?{end}", (run,)) if "\0" not in run else []
+    found = fetch(tx, f"SELECT key, lifecycle, project FROM run WHERE id = ?{end}", (run,)) if "\0" not in run else []
+    if project is not None and (not found or found[0][2] != project):
+        raise NotFound("there is no such run", subject=f"run {run}")  # do not tell of another project's
     if not found:
         number = require(tx, run)  # the beginning of an id, or an error that says what there is
-        found = fetch(tx, f"SELECT key, lifecycle FROM run WHERE key = ?{end}", (number,))
-    key, lifecycle = found[0]
+        found = fetch(tx, f"SELECT key, lifecycle, project FROM run WHERE key = ?{end}", (number,))
+    key, lifecycle, _ = found[0]
     if lifecycle != ACTIVE:
         raise Conflict(
             "the run is deleted", subject=f"run {run}", found=lifecycle, asked=ACTIVE, next_step="Restore it first."

@@ -238,3 +238,10 @@ class RunOutputs(Message):
 
 class SearchDatasets(Message):
     experiment_ids: list[str] | None = None
+
+
+class DatasetSummary(Message):
+    experiment_id: str
+    name: str
+    digest: str
+    context: str | None = None

@@ -1,0 +1,66 @@
+"""Histories of metrics over MLflow's protocol: paged, of many runs at once, and thinned out for a curve."""
+
+from __future__ import annotations
+
+import math
+
+from instar.core.identity import Permission
+from instar.interfaces.mlflow.errors import invalid
+from instar.interfaces.mlflow.frame import Call, Message, Operation, required
+from instar.interfaces.mlflow.limits import page_size
+from instar.interfaces.mlflow.messages import (
+    GetMetricHistory,
+    GetMetricHistoryBulk,
+    MetricOut,
+)
+from instar.interfaces.mlflow.run_documents import metric
+from instar.interfaces.mlflow.runs import find, of_project
+from instar.train import histories
+
+MOST_POINTS = 25_000
+MOST_RUNS = 100
+
+
+class Points(Message):
+    """Answer: values of a metric."""
+
+    metrics: list[MetricOut]
+    next_page_token: str | None = None
+
+
+def history(call: Call, asked: GetMetricHistory) -> Points:
+    """All values of a metric of a run, or a page of them."""
+    run = find(call, asked)
+    key = required(asked.metric_key, "metric_key")
+    limit = page_size(asked.max_results, MOST_POINTS, 2**31) if asked.max_results is not None else None
+    page = histories.points(call.store, run.id, key, limit=limit, token=asked.page_token or None)
+    return Points(
+        [metric(key, math.nan if nan else value, step, at) for step, at, value, nan in page.items], page.token
+    )
+
+
+def bulk(call: Call, asked: GetMetricHistoryBulk) -> Points:
+    """Values of a metric of several runs, at most 25,000 in all."""
+    key = required(asked.metric_key, "metric_key")
+    runs = sorted({of_project(call, run).id for run in _runs(asked.run_id, "run_id")})
+    limit = min(page_size(asked.max_results, MOST_POINTS, 2**31), MOST_POINTS)
+    found: list[MetricOut] = []
+    for run in runs:
+        page = histories.points(call.store, run, key, limit=limit - len(found)) if len(found) < limit else None
+        for step, at, value, nan in page.items if page is not None else ():
+            found.append(metric(key, math.nan if nan else value, step, at, run))
+    return Points(found)
+
+
+def _runs(asked: list[str] | None, name: str) -> list[str]:
+    if not asked:
+        raise invalid(f"Missing value for required parameter '{name}': at least one run.")
+    if len(asked) > MOST_RUNS:
+        raise invalid(f"The request cannot specify more than {MOST_RUNS} {name}. Received {len(asked)} {name}.")
+    return asked
+
+
+operations = [
+    Operation("GET", "metrics/get-history", Permission.READ, history, GetMetricHistory),
+    Operation("GET", "metrics/get-history-bulk", Permission.READ, bulk, GetMetricHistoryBulk),
+]
