@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -139,6 +139,17 @@ class PipelineRun:
     resumes: str | None = None
 
 
+@dataclass(frozen=True)
+class Result:
+    """What an execution made that ended well, without all that its record holds."""
+
+    id: str
+    step: str
+    key: str
+    ref: str
+    digest: str
+
+
 def get(tx: Transaction, id_: str) -> Execution | None:
     """The execution of that id."""
     return _first(tx, sa.select(execution).where(execution.c.id == id_))
@@ -152,21 +163,64 @@ def last(tx: Transaction, project: str, step: str, state: str | None = None) -> 
     return _first(tx, query.order_by(execution.c.id.desc()).limit(1))
 
 
-def done_with_key(tx: Transaction, project: str, step: str, key: str) -> list[Execution]:
-    """Executions of a step which ended well with that key, newest first."""
-    query = sa.select(execution).where(
-        _whole(project),
-        execution.c.step == step,
-        execution.c.key == key,
-        execution.c.state == DONE,
+def newest(tx: Transaction, project: str, steps: Iterable[str], state: str | None = None) -> dict[str, Execution]:
+    """The newest execution of each of many steps, optionally in one state."""
+    query = (
+        'SELECT id FROM execution WHERE project = ? AND step = ? AND "partition" IS NULL'
+        + (" AND state = ?" if state else "")
+        + " ORDER BY id DESC LIMIT 1"
     )
-    return [Execution(**row._mapping) for row in tx.execute(query.order_by(execution.c.id.desc()))]
+    wanted = ((project, step, state) if state else (project, step) for step in steps)
+    ids = [row[0] for values in wanted if (row := tx.exec_driver_sql(at_driver(tx, query), values).first())]
+    found = {}
+    for some in _chunks(ids):
+        for row in tx.execute(sa.select(execution).where(execution.c.id.in_(some))):
+            found[row.step] = Execution(**row._mapping)
+    return found
+
+
+def results(tx: Transaction, project: str, keys: Iterable[str], steps: Iterable[str] = ()) -> dict[str, list[Result]]:
+    """What executions made which ended well with one of those keys, by key, the newest first.
+
+    Args:
+        steps: Only parts of these steps: executions of single partitions. None given: only of whole steps.
+    """
+    parts = list(steps)
+    of = sa.and_(execution.c.project == project, execution.c.state == DONE)
+    of = sa.and_(of, execution.c.partition.isnot(None) if parts else execution.c.partition.is_(None))
+    if parts:
+        of = sa.and_(of, execution.c.step.in_(parts))
+    columns = (execution.c.id, execution.c.step, execution.c.key, execution.c.ref, execution.c.digest)
+    found: dict[str, list[Result]] = {}
+    for some in _chunks(list(keys)):
+        query = sa.select(*columns).where(of, execution.c.key.in_(some)).order_by(execution.c.id.desc())
+        for row in tx.execute(query):
+            found.setdefault(row.key, []).append(Result(*row))
+    return found
+
+
+def of_walk(tx: Transaction, pipe: str, states: Iterable[str] | None = None) -> list[Execution]:
+    """Executions of one walk, in order, optionally in some states."""
+    query = sa.select(execution).where(execution.c.pipe == pipe)
+    if states is not None:
+        query = query.where(execution.c.state.in_(list(states)))
+    return [Execution(**row._mapping) for row in tx.execute(query.order_by(execution.c.id))]
 
 
 def pipeline_runs(tx: Transaction, project: str, limit: int = 20) -> list[PipelineRun]:
     """The newest walks of a project's pipeline."""
     query = sa.select(pipeline_run).where(pipeline_run.c.project == project)
     return [PipelineRun(**row._mapping) for row in tx.execute(query.order_by(pipeline_run.c.id.desc()).limit(limit))]
+
+
+def at_driver(tx: Transaction, statement: str) -> str:
+    """A statement with `?` for its values, as the driver of this database wants it."""
+    return statement if tx.dialect.paramstyle == "qmark" else statement.replace("?", "%s")
+
+
+def _chunks(values: Sequence[str], size: int = 500) -> Iterator[Sequence[str]]:
+    for start in range(0, len(values), size):
+        yield values[start : start + size]
 
 
 def _whole(project: str) -> sa.ColumnElement[bool]:

@@ -39,11 +39,16 @@ def pipeline_files(root: Path, pattern: str) -> list[Path]:
     return files
 
 
-def import_afresh(root: Path, files: Sequence[Path]) -> tuple[list[types.ModuleType], Mapping[str, str]]:
+def import_afresh(
+    root: Path, files: Sequence[Path], texts: Mapping[str, str] | None = None
+) -> tuple[list[types.ModuleType], Mapping[str, str]]:
     """Import `files` and whatever project modules they import, all from source.
 
     Modules of a project imported before are forgotten first: two projects may each have their `helpers.py`. The modules
     keep their plain names, so that what is pickled from them can be unpickled wherever the files are.
+
+    Args:
+        texts: Text to take for a file instead of what the disk has, by path: as it was when keys were taken of it.
 
     Returns:
         The modules in the order of `files`, and a live mapping of each imported path to its text.
@@ -53,7 +58,7 @@ def import_afresh(root: Path, files: Sequence[Path]) -> tuple[list[types.ModuleT
     """
     root = root.resolve()
     forget()
-    finder = ProjectFinder(root)
+    finder = ProjectFinder(root, texts or {})
     sys.meta_path.insert(_before_path_finder(), finder)
     sys.path.append(str(root))  # for folders without __init__.py, which only the ordinary finder joins together
     importlib.invalidate_caches()
@@ -99,8 +104,9 @@ def is_project_file(root: Path, file: str | Path) -> bool:
 class ProjectFinder:
     """Finds the modules of one project, before any installed module but after those of Python itself."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, texts: Mapping[str, str]) -> None:
         self.root = root
+        self.texts = texts
         self.sources: dict[str, str] = {}
 
     def find_spec(
@@ -108,9 +114,10 @@ class ProjectFinder:
     ) -> importlib.machinery.ModuleSpec | None:
         if fullname.partition(".")[0] in sys.stdlib_module_names:
             return None
-        sources = self.sources
+        texts_, sources = self.texts, self.sources
 
         class Loader(_SourceOnlyLoader):
+            texts = texts_
             kept = sources
 
         for folder in [str(self.root)] if path is None else list(path):
@@ -124,15 +131,23 @@ class ProjectFinder:
 class _SourceOnlyLoader(importlib.machinery.SourceFileLoader):
     """Compiles the text of a file and keeps it; neither reads nor writes byte code."""
 
+    texts: Mapping[str, str]
     kept: dict[str, str]
 
     def path_stats(self, path: str) -> Mapping[str, object]:
         raise OSError("no byte code for project files")  # the documented way to be compiled from source
 
     def get_data(self, path: str) -> bytes:
-        data = super().get_data(path)
-        self.kept[str(path)] = importlib.util.decode_source(data)
+        known = self.texts.get(str(path))
+        data = super().get_data(path) if known is None else b""
+        self.kept[str(path)] = importlib.util.decode_source(data) if known is None else known
         return data
+
+    def get_code(self, fullname: str) -> types.CodeType:
+        # From the text, not the bytes: it is what fingerprints are taken of, and its coding has been read already.
+        path = self.get_filename(fullname)
+        self.get_data(path)
+        return compile(self.kept[path], path, "exec", dont_inherit=True)
 
 
 def _before_path_finder() -> int:

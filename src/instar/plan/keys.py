@@ -38,6 +38,7 @@ class Ingredients:
         python: Version of the language, e.g. `"3.11"`.
         distributions: Versions of distributions that the code reaches.
         inputs: Content digest of each input.
+        partitions: Content of each partition, of a step that runs by partitions; no part of the key, which has the whole.
         parameters: Values of the function's parameters.
         options: The decorator's options, and for a model the terms of its problem.
         files: Content digest of each declared file.
@@ -51,6 +52,7 @@ class Ingredients:
     python: str = f"{sys.version_info.major}.{sys.version_info.minor}"
     distributions: Mapping[str, str] = field(default_factory=dict)
     inputs: Mapping[str, str] = field(default_factory=dict)
+    partitions: Mapping[str, str] = field(default_factory=dict)
     parameters: Mapping[str, Any] = field(default_factory=dict)
     options: Mapping[str, str] = field(default_factory=dict)
     files: Mapping[str, str] = field(default_factory=dict)
@@ -60,7 +62,7 @@ class Ingredients:
     def key(self) -> str:
         """The step key."""
         plain = self.plain()
-        return digest_of({name: plain[name] for name in plain if name not in ("parts", "unresolved")})
+        return digest_of({name: plain[name] for name in plain if name not in ("parts", "partitions", "unresolved")})
 
     def plain(self) -> dict[str, Any]:
         """As JSON values, to be kept."""

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -60,3 +60,31 @@ class Recalls(Protocol):
 
     def recall(self, project: Project, step: Step, ref: str) -> Stored | None:
         """Make the record `ref` current again; None when it is gone, and the step then runs."""
+
+
+@runtime_checkable
+class ReadsMany(Protocol):
+    """A kind that finds the current outputs of many steps with few questions to the record."""
+
+    def digests(self, project: Project, names: Iterable[str]) -> Mapping[str, str]:
+        """Content digest of the current output of each of `names` that has one."""
+
+
+@runtime_checkable
+class Partitions(Protocol):
+    """A kind whose outputs are made of partitions, so that a step may run once for each and again for what changed."""
+
+    def partitions(self, project: Project, name: str) -> Mapping[str, str]:
+        """Content digest of each partition of the current output, by its name; `""` names rows without a partition."""
+
+    def load_part(self, project: Project, input: Input, consumer: Step, partition: str) -> object:
+        """One partition of the current output, pinned, in the form that `consumer` wants; without rows if it has none."""
+
+    def store_part(self, project: Project, execution: Execution, step: Step, output: object) -> Stored:
+        """Keep what the function made of one partition, out of sight until all parts are joined."""
+
+    def has_part(self, project: Project, step: Step, partition: str, part: Stored) -> bool:
+        """Can this part still be joined?"""
+
+    def join(self, project: Project, execution: Execution, step: Step, parts: Mapping[str, Stored]) -> Stored:
+        """Make these parts, and no others, the step's next output: one version, in which each is a partition."""

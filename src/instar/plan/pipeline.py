@@ -115,6 +115,10 @@ class Pipeline:
                 ahead += [item.name for item in self.steps[one].inputs]
         return found
 
+    def is_cut(self, step: Step, name: str) -> bool:
+        """Does `step` read its input `name` partition by partition?"""
+        return step.by is not None and self.steps[name].options.get("by") == step.by
+
     def descendants(self, name: str) -> set[str]:
         """All steps that depend on `name`, near and far."""
         found: set[str] = set()
@@ -132,8 +136,11 @@ class Pipeline:
         return [step.name for step in self.steps.values() if any(item.name == name for item in step.inputs)]
 
 
-def discover(project: Project) -> Pipeline:
+def discover(project: Project, texts: Mapping[str, str] | None = None) -> Pipeline:
     """Import the project's pipeline files afresh and put their steps together.
+
+    Args:
+        texts: Text to take for a file instead of what the disk has, by path.
 
     Raises:
         PipelineError: A file is missing or cannot be imported, or two steps have one name.
@@ -141,7 +148,7 @@ def discover(project: Project) -> Pipeline:
         CycleError: Steps wait for each other in a ring.
     """
     files = importing.pipeline_files(project.root, project.contract.project.pipeline)
-    modules, sources = importing.import_afresh(project.root, files)
+    modules, sources = importing.import_afresh(project.root, files, texts)
     return _agreed(assemble(modules, sources, problems=project.contract.problem), project.contract.step)
 
 

@@ -40,8 +40,8 @@ class Terms:
 
     def wait_seconds(self, attempt: int) -> float:
         """Wait after attempt number `attempt` (from 1) failed."""
-        doubled: timedelta = self.retry_after * 2 ** min(attempt - 1, 20)
-        return min(doubled, LONGEST_WAIT).total_seconds()
+        doubled: float = self.retry_after.total_seconds() * 2.0 ** min(attempt - 1, 100)
+        return min(doubled, LONGEST_WAIT.total_seconds())
 
     def again(self, attempt: int, error: BaseException) -> bool:
         """Is another attempt worth it? What is wrong with the input or against the rules stays so."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -11,6 +11,7 @@ from instar.plan import executions
 from instar.plan.executions import Execution
 from instar.plan.keys import Keys
 from instar.plan.kinds import StepKind
+from instar.plan.known import Known, runs
 from instar.plan.pipeline import Pipeline
 from instar.plan.project import Project
 
@@ -21,6 +22,7 @@ _SECTIONS = {
     "checks": "check",
     "distributions": "library",
     "inputs": "input",
+    "partitions": "partition",
     "parameters": "parameter",
     "options": "option",
     "files": "file",
@@ -131,8 +133,7 @@ def why(
         UnknownTable: The pipeline has no such step.
     """
     pipeline.step(step)
-    found = _survey(store, project, pipeline, kinds, pipeline.order([step]), parameters)
-    return found[step]
+    return survey(store, project, pipeline, kinds, pipeline.order([step]), parameters)[step]
 
 
 def status(
@@ -143,7 +144,7 @@ def status(
     parameters: Mapping[str, object] | None = None,
 ) -> list[StepStatus]:
     """How all steps stand, in the order of the pipeline."""
-    return list(_survey(store, project, pipeline, kinds, pipeline.order(), parameters).values())
+    return list(survey(store, project, pipeline, kinds, pipeline.order(), parameters).values())
 
 
 def differences(before: Mapping[str, Any] | None, after: Mapping[str, Any]) -> list[Reason]:
@@ -154,7 +155,7 @@ def differences(before: Mapping[str, Any] | None, after: Mapping[str, Any]) -> l
     if before.get("python") != after["python"]:
         found.append(Reason("python", "version", before.get("python"), after["python"]))
     for section, what in _SECTIONS.items():
-        old, new = before.get(section, {}), after[section]
+        old, new = before.get(section, {}), after.get(section, {})
         for name in sorted({*old, *new}):
             if old.get(name) != new.get(name):
                 found.append(Reason(what, name, old.get(name), new.get(name)))
@@ -166,37 +167,62 @@ def reasons_of(execution: Execution) -> tuple[Reason, ...]:
     return tuple(Reason(**one) for one in execution.reasons)
 
 
-def _survey(
+def survey(
     store: Store,
     project: Project,
     pipeline: Pipeline,
     kinds: Mapping[str, StepKind],
-    names: list[str],
-    parameters: Mapping[str, object] | None,
+    names: Sequence[str],
+    parameters: Mapping[str, object] | None = None,
+    *,
+    taken: Sequence[str] = (),
+    force: Iterable[str] = (),
 ) -> dict[str, StepStatus]:
-    keys = Keys(project, pipeline, parameters)
+    """How some steps stand, each after its inputs: what a walk of just these would do. Nothing is written.
+
+    Args:
+        taken: Inputs of these steps that would not be walked.
+        force: Steps that would run although their result is known.
+    """
+    keys, forced = Keys(project, pipeline, parameters), set(force)
+    known = Known(store, project, pipeline, kinds, keys, names, taken)
+    last, good = known.newest(names), known.newest(names, executions.DONE)
     found: dict[str, StepStatus] = {}
     for name in names:
         step = pipeline.steps[name]
-        current = kinds[step.kind].digest(project, name)
-        if step.kind == "source" and not step.options.get("path"):
+        current = known.current.get(name)
+        if not runs(step):
             found[name] = StepStatus(name, step.kind, "landed" if current else "empty", digest=current)
             continue
-        with store.database.read() as tx:
-            last = executions.last(tx, project.name, name)
-            good = executions.last(tx, project.name, name, executions.DONE)
-        inputs = {item.name: found[item.name].digest or "" for item in step.inputs}
-        now = keys.ingredients(step, inputs)
-        with store.database.read() as tx:
-            same = executions.done_with_key(tx, project.name, name, now.key())
-        reasons = [Reason(UPSTREAM, item.name) for item in step.inputs if found[item.name].would_run]
+        inputs = {item.name: known.current.get(item.name) or "" for item in step.inputs}
+        now = known.ahead(name) or keys.ingredients(step, inputs)
+        same = known.results(step, known.key(step, now))
+        reasons = [Reason(UPSTREAM, item.name) for item in step.inputs if _runs_first(found.get(item.name))]
+        if name in forced:
+            reasons.append(Reason(FORCED))
         if not any(one.digest == current for one in same):
-            reasons += differences(good.ingredients if good else None, now.plain()) or [Reason(NO_OUTPUT)]
-        state = "stale" if good else "never"
-        if last is not None and last.state in (executions.FAILED, executions.RUNNING) and reasons:
-            state = last.state
+            before = good.get(name)
+            reasons += differences(before.ingredients if before else None, now.plain()) or [Reason(NO_OUTPUT)]
+        newest = last.get(name)
+        state = "stale" if name in good else "never"
+        if newest is not None and newest.state in (executions.FAILED, executions.RUNNING) and reasons:
+            state = newest.state
         if not reasons:
             state = "current"
-            reasons = list(reasons_of(same[0]))
-        found[name] = StepStatus(name, step.kind, state, tuple(reasons), last, current, now.unresolved)
+            made = next(one for one in same if one.digest == current)
+            reasons = list(reasons_of(_record(store, good.get(name), made.id)))
+        found[name] = StepStatus(name, step.kind, state, tuple(reasons), newest, current, now.unresolved)
+    return found
+
+
+def _runs_first(status: StepStatus | None) -> bool:
+    return status is not None and status.would_run
+
+
+def _record(store: Store, good: Execution | None, id_: str) -> Execution:
+    if good is not None and good.id == id_:
+        return good
+    with store.database.read() as tx:
+        found = executions.get(tx, id_)
+    assert found is not None
     return found
