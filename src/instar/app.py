@@ -6,6 +6,7 @@ with open_app() as app:                    # the project of this folder, and its
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from instar.plan.pipeline import Pipeline
     from instar.plan.project import Project
     from instar.plan.runner import StepKind
+    from instar.train.search import Search
+    from instar.train.studies import Study
 
 
 DEFAULT_PROJECT = "default"  # of a store that is used without a contract
@@ -82,6 +85,25 @@ class App:
         tables = TableKind(self.store, self.project, self.pipeline)
         models = ModelKind(self.store, self.project, self.pipeline, cut=cut)
         return {"source": tables, "silver": tables, "gold": tables, "model": models, "baseline": models}
+
+    def search(self, study: Study, *, apart: bool = False) -> Search:
+        """This process's search of a study's space.
+
+        Args:
+            apart: Others search beside it: with the same seed they would propose the same points.
+
+        Raises:
+            Unavailable: The library behind it is not installed.
+        """
+        from instar.adapters.search_optuna import OptunaSearch
+        from instar.train import search_space, studies, tuning_loop
+
+        terms = study.terms
+        return OptunaSearch(
+            studies.file_of(self.store, study), search_space.from_document(terms["space"]),
+            tuning_loop.objectives_of(study), sampler=terms["sampler"], pruner=terms["pruner"],
+            seed=terms["seed"] + (os.getpid() if apart else 0),
+        )  # fmt: skip
 
     def loop(self) -> Loop:
         """What the life cycle turns with: the project's steps, their kinds, and the prediction log."""
