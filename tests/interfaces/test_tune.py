@@ -58,7 +58,7 @@ def test_a_study_ends_with_a_short_list_and_a_page(shop: Path, tmp_path: Path) -
     assert "<script" not in page.read_text()
     report = tuned(shop, "--trials", "9", "--sampler", "random")
     assert [one["number"] for one in report["trials"]] == list(range(9))
-    assert report["trials"][0]["parameters"] == {"learning_rate": 0.1, "leaves": 8, "iterations": 40}  # the defaults
+    assert report["trials"][0]["parameters"] == {"learning_rate": 0.1, "leaves": 8, "iterations": 50}  # the defaults
     assert sum(report["importances"].values()) == pytest.approx(1.0)
     listed = json.loads(instar(shop, "studies", "ls", "--json").stdout)
     assert [one["id"] for one in listed] == [report["study"]["id"]]
@@ -88,7 +88,7 @@ def test_parameters_that_are_set_are_not_searched(shop: Path) -> None:
         (["no_show_trees", "--objective", "profit", "--trials", "1", "--seed", "77"], "objective profit"),
         (["no_show_trees", "--shares", "0.5,0.2"], "shares of the rows grow"),
         (["no_show_trees", "--shares", "some"], "no list of shares"),
-        (["no_show_trees", "-S", "clean_bookings.x=1"], "no such parameter"),
+        (["no_show_trees", "-S", "clean_bookings.x=1"], "no step has that parameter"),
         ([], "name the step to tune"),
         (["--join", "stdy_none"], "there is no such study"),
     ],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 
 from instar.adapters.search_optuna import OptunaSearch
-from instar.core import journal
+from instar.core import journal, processes
 from instar.core.errors import BadInput, NotFound, StepFailed
 from instar.evaluate.split import cut
 from instar.train import runs, search_space, studies, trial, tuning_loop
@@ -79,8 +80,8 @@ def test_a_study_goes_on_where_it_stopped_with_other_points(bench: Bench) -> Non
 
 def test_a_trial_of_a_dead_process_is_made_again(bench: Bench) -> None:
     study = begin(bench, 2)
-    lost = search_of(bench, study).ask("elsewhere 1")
-    mine = search_of(bench, study).ask(f"{tuning_loop.this_process().rpartition(' ')[0]} 4194305")  # no such process
+    lost = search_of(bench, study).ask("elsewhere 1 1")
+    mine = search_of(bench, study).ask(f"{processes.host()} {os.getpid()} before")  # the number was given to another
     assert lost is not None
     assert mine is not None
     search = search_of(bench, study)
@@ -218,7 +219,7 @@ def test_every_sampler_stays_in_the_space(tmp_path: Path, sampler: str) -> None:
     search = OptunaSearch(tmp_path / "s.log", space, [Objective("cost")], sampler=sampler, seed=3)
     points = []
     for value in range(14):
-        proposal = search.ask("here 1")
+        proposal = search.ask("here 1 1")
         assert proposal is not None
         assert search_space.holds(space, proposal.parameters)
         assert (proposal.parameters["depth"] - 2) % 3 == 0
@@ -232,7 +233,7 @@ def test_a_grid_ends_when_every_point_was_tried(tmp_path: Path) -> None:
     space: search_space.Space = {"leaf": (5, 10), "depth": search_space.Range(1, 3)}
     search = OptunaSearch(tmp_path / "s.log", space, [Objective("cost")], sampler="grid")
     seen = set()
-    while (proposal := search.ask("here 1")) is not None:
+    while (proposal := search.ask("here 1 1")) is not None:
         seen.add((proposal.parameters["leaf"], proposal.parameters["depth"]))
         search.tell(proposal.number, DONE, [1.0])
     assert seen == {(leaf, depth) for leaf in (5, 10) for depth in (1, 2, 3)}

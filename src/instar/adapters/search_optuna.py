@@ -11,6 +11,7 @@ from instar.core.errors import BadInput, Unavailable
 from instar.plan.ranges import Range
 from instar.train.search import DONE, FAILED, PRUNED, RUNNING, Objective, Proposal, Tried
 from instar.train.search_space import Space
+from instar.train.tuning import trials
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
@@ -53,14 +54,18 @@ class OptunaSearch:
         )  # fmt: skip
         # Counted on with the trials: a resumed random search must not propose its first points again.
         seed += len(study.get_trials(deepcopy=False))
-        study.sampler = _sampler(sampler, space, seed)
+        study.sampler = _sampler(sampler, seed)
         study.pruner = _pruner(pruner, most_steps)
         self._study = study
+        self._grid = sampler == "grid"
+        if self._grid and not study.get_trials(deepcopy=False):
+            for point in _grid(space):
+                study.enqueue_trial(point)
         self._many = len(objectives) > 1
         self._asked: dict[int, Any] = {}
 
     def ask(self, process: str) -> Proposal | None:
-        if self._grid_is_used_up():
+        if self._grid and not self._waiting():
             return None
         with warnings.catch_warnings():
             warnings.simplefilter(
@@ -130,10 +135,10 @@ class OptunaSearch:
             )
         return {name: float(share) for name, share in found.items()}
 
-    def _grid_is_used_up(self) -> bool:
-        sampler = self._study.sampler
-        used_up = getattr(sampler, "is_exhausted", None)
-        return bool(used_up(self._study)) if used_up is not None else False
+    def _waiting(self) -> bool:
+        from optuna.trial import TrialState
+
+        return bool(self._study.get_trials(deepcopy=False, states=(TrialState.WAITING,)))
 
 
 def _optuna() -> Any:
@@ -164,26 +169,28 @@ def _distributions(space: Space) -> dict[str, BaseDistribution]:
     return found
 
 
-def _sampler(name: str, space: Space, seed: int) -> Any:
+def _sampler(name: str, seed: int) -> Any:
     samplers = _optuna().samplers
-    if name == "grid":
-        endless = [
-            name for name, where in space.items() if isinstance(where, Range) and not (where.whole or where.step)
-        ]
-        if endless:
-            raise BadInput(
-                "a grid needs values to choose from", subject=f"parameter {', '.join(endless)}", found="a range",
-                asked="a list of values, whole numbers, or a range with a step",
-            )  # fmt: skip
-        return samplers.GridSampler({name: _points(where) for name, where in space.items()}, seed=seed)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # some samplers are called experimental
         return {
             "tpe": lambda: samplers.TPESampler(seed=seed, multivariate=True, constant_liar=True),
             "random": lambda: samplers.RandomSampler(seed=seed),
+            "grid": lambda: samplers.RandomSampler(seed=seed),  # every point is in the queue from the start
             "quasi-random": lambda: samplers.QMCSampler(seed=seed, scramble=True, warn_independent_sampling=False),
             "nsga2": lambda: samplers.NSGAIISampler(seed=seed),
         }[name]()
+
+
+def _grid(space: Space) -> list[dict[str, Any]]:
+    """Every point of a space, the last parameter changing fastest."""
+    endless = [name for name, where in space.items() if isinstance(where, Range) and not (where.whole or where.step)]
+    if endless:
+        raise BadInput(
+            "a grid needs values to choose from", subject=f"parameter {', '.join(endless)}", found="a range",
+            asked="a list of values, whole numbers, or a range with a step",
+        )  # fmt: skip
+    return trials({name: _points(where) for name, where in space.items()})
 
 
 def _points(where: Range | tuple[Any, ...]) -> list[Any]:

@@ -39,7 +39,7 @@ class Tried:
         state: `"done"`, `"pruned"`, `"failed"` or `"running"`.
         values: One for each objective; empty unless done.
         run: Id of its run; None before it has one.
-        process: Who runs it, as `"host pid"`.
+        process: Who runs it, as it called itself.
     """
 
     number: int

@@ -10,13 +10,12 @@ from __future__ import annotations
 
 import math
 import os
-import socket
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from instar.core import processes
 from instar.core.errors import BadInput, InstarError
 from instar.core.store import Store
 from instar.train import runs, search_space, trial
@@ -122,7 +121,7 @@ def objectives_of(study: Study) -> list[Objective]:
 
 def this_process() -> str:
     """This process, as trials name it."""
-    return f"{socket.gethostname()} {os.getpid()}"
+    return f"{processes.host()} {os.getpid()} {processes.born(os.getpid())}"
 
 
 def costs_of(store: Store, run: runs.Run) -> np.ndarray[Any, np.dtype[np.float64]]:
@@ -170,7 +169,8 @@ def _keep_costs(store: Store, made: Trial) -> None:
 
 def _give_back(search: Search, number: int, parameters: Mapping[str, Any]) -> None:
     search.tell(number, FAILED)
-    search.suggest(parameters, again=True)
+    if parameters:  # none: it ended before it had any
+        search.suggest(parameters, again=True)
 
 
 def _value(metrics: Mapping[str, float], name: str) -> float:
@@ -185,17 +185,8 @@ def _surplus(proposal: Proposal, search: Search, study: Study) -> bool:
 
 
 def _alive(process: str) -> bool:
-    host, _, pid = process.rpartition(" ")
-    return host != socket.gethostname() or Path(f"/proc/{pid}").exists() or _answers(int(pid or 0))
-
-
-def _answers(pid: int) -> bool:
-    if Path("/proc/self").exists():
+    """Does a process still live? One of another machine is taken to."""
+    if not process:  # it ended between taking the trial and saying so
         return False
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
+    host, pid, born = process.rsplit(" ", 2)
+    return host != processes.host() or processes.born(int(pid)) == born

@@ -24,7 +24,7 @@ from instar.plan import runner
 from instar.plan.keys import given_parameters
 from instar.plan.pipeline import Step
 from instar.plan.steps import did_you_mean
-from instar.train import search_space, studies, trial, tuning_loop
+from instar.train import runs, search_space, studies, trial, tuning_loop
 from instar.train.packing import recipe_digest
 from instar.train.search import RUNNING, Tried
 from instar.train.studies import Study
@@ -79,6 +79,7 @@ def open_study(app: App, wish: Wish, on_event: Callable[[runner.Event], None] | 
     )  # fmt: skip
     search = app.search(study)
     tuning_loop.take_up(search)
+    runs.abandon(app.store, app.project.name, step.name)
     if not known:
         space = search_space.from_document(terms["space"])
         if search_space.holds(space, step.parameters):
