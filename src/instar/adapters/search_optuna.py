@@ -95,7 +95,7 @@ class OptunaSearch:
         self._study.tell(number, list(values) if state == DONE else None, states[state], skip_if_finished=True)
 
     def suggest(self, parameters: Mapping[str, Any], *, again: bool = False) -> None:
-        point = {name: parameters[name] for name in self._distributions}
+        point = {name: parameters[name] for name in self._distributions if name in parameters}
         self._study.enqueue_trial(point, skip_if_exists=not again)
 
     def tried(self) -> list[Tried]:
