@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from instar.core import identity
 from instar.core.clock import Clock, SystemClock
 from instar.core.errors import NotFound
-from instar.core.settings import Settings, read_settings
+from instar.core.settings import DEFAULT_PROJECT, Settings, read_settings
 from instar.core.store import Store
 
 if TYPE_CHECKING:
@@ -28,9 +28,6 @@ if TYPE_CHECKING:
     from instar.plan.runner import StepKind
     from instar.train.search import Search
     from instar.train.studies import Study
-
-
-DEFAULT_PROJECT = "default"  # of a store that is used without a contract
 
 
 @dataclass
@@ -135,9 +132,11 @@ def open_app(
         NotFound: No folder from `start` upwards has an `instar.toml`, and there is no store to use without one.
         StoreTooNew: A later program wrote the store.
     """
+    from instar.plan.project import find_root_if_any
+
     settings = settings or read_settings()
     start = Path(start) if start is not None else Path.cwd()
-    root = find_project(start, need_project)
+    root = find_root_if_any(start, need=need_project)
     folder = store_folder or settings.store_folder(root if root is not None else start)
     if root is None and not make and not settings.database and not (folder / "instar.db").exists():
         raise NotFound(
@@ -151,18 +150,6 @@ def open_app(
         yield App(store, root, start)
     finally:
         store.database.close()
-
-
-def find_project(start: Path, need: bool = True) -> Path | None:
-    """The folder of the project in which `start` lies; None where there is none and none is needed."""
-    from instar.plan.project import find_root
-
-    try:
-        return find_root(start)
-    except NotFound:
-        if need:
-            raise
-        return None
 
 
 def open_store(folder: Path, database_url: str, clock: Clock | None = None) -> Store:

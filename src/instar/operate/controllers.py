@@ -8,17 +8,29 @@ from __future__ import annotations
 
 import logging
 import threading
+from typing import TYPE_CHECKING
 
 from instar.core.errors import Conflict, InstarError
-from instar.operate import cycle
-from instar.operate.proposal import Loop
+from instar.core.store import Store
 from instar.plan import leases
-from instar.serve import sealing
+from instar.serve import routing
+
+if TYPE_CHECKING:
+    from instar.operate.proposal import Loop
+    from instar.plan.project import Project
 
 log = logging.getLogger("instar.controllers")
 
 EVERY_SECONDS = 10.0
 LEASE_WAIT_SECONDS = 2.0  # between two looks whether the other controller still lives
+
+
+def anything_to_do(store: Store, project: Project | None) -> bool:
+    """Whether there is something to watch: an endpoint, or a schedule of the project's.
+
+    Asked before the controllers are begun, since they bring all stages into memory.
+    """
+    return bool(routing.endpoints(store)) or (project is not None and bool(project.contract.schedule))
 
 
 def run(loop: Loop, stop: threading.Event, every_seconds: float = EVERY_SECONDS) -> None:
@@ -38,6 +50,9 @@ def run(loop: Loop, stop: threading.Event, every_seconds: float = EVERY_SECONDS)
 
 def look(loop: Loop) -> None:
     """One look: seal, then tick."""
+    from instar.operate import cycle
+    from instar.serve import sealing
+
     try:
         sealing.seal(loop.store)
         cycle.tick(loop)
@@ -47,3 +62,14 @@ def look(loop: Loop) -> None:
         )
     except InstarError:
         log.exception("a look at project %s failed; the next one tries again", loop.project.name)
+
+
+def run_without_project(store: Store, stop: threading.Event, every_seconds: float = EVERY_SECONDS) -> None:
+    """Where the store is used without a contract: seal what endpoints log, until `stop` is set."""
+    from instar.serve import sealing
+
+    while not stop.wait(every_seconds):
+        try:
+            sealing.seal(store)
+        except InstarError:
+            log.exception("sealing failed; the next look tries again")
