@@ -32,8 +32,6 @@ FOLDERS = (
     "interfaces/sdk",
     "interfaces/api",
     "interfaces/mlflow",
-    "interfaces/tuning",
-    "interfaces/charts",
     "interfaces/console",
     "interfaces/demo",
 )

@@ -3,6 +3,8 @@
 What a project's pipeline needs, by its public name; each is loaded when it is first used, so that importing is quick:
 
     from instar import baseline, check, gold, model, silver, source
+
+And what any script or notebook needs: `instar.run` records a run, `instar.connect` talks to a server.
 """
 
 from __future__ import annotations
@@ -13,39 +15,25 @@ if TYPE_CHECKING:
     from instar.data.checks import quarantine
     from instar.data.features import as_of
     from instar.interfaces.sdk.client import connect
+    from instar.interfaces.sdk.run import run
     from instar.plan.pipeline import baseline, check, gold, model, silver, source
-    from instar.plan.ranges import between
-    from instar.train.reporting import report
 
 __version__ = "0.1.0"
 
 _HOMES = {
     "as_of": "instar.data.features",
     "baseline": "instar.plan.pipeline",
-    "between": "instar.plan.ranges",
     "check": "instar.plan.pipeline",
     "connect": "instar.interfaces.sdk.client",
     "gold": "instar.plan.pipeline",
     "model": "instar.plan.pipeline",
     "quarantine": "instar.data.checks",
-    "report": "instar.train.reporting",
+    "run": "instar.interfaces.sdk.run",
     "silver": "instar.plan.pipeline",
     "source": "instar.plan.pipeline",
 }
 
-__all__ = [
-    "as_of",
-    "baseline",
-    "between",
-    "check",
-    "connect",
-    "gold",
-    "model",
-    "quarantine",
-    "report",
-    "silver",
-    "source",
-]
+__all__ = ["as_of", "baseline", "check", "connect", "gold", "model", "quarantine", "run", "silver", "source"]
 
 
 def __getattr__(name: str) -> object:

@@ -6,7 +6,6 @@ with open_app() as app:                    # the project of this folder, and its
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,17 +16,19 @@ from typing import TYPE_CHECKING
 from instar.core import identity
 from instar.core.clock import Clock, SystemClock
 from instar.core.errors import NotFound
-from instar.core.settings import DEFAULT_PROJECT, Settings, read_settings
-from instar.core.store import Store
+from instar.core.settings import Settings, read_settings
 
 if TYPE_CHECKING:
+    from instar.core.blobs import Blobs
     from instar.core.database import Database
+    from instar.core.store import Store
     from instar.operate.proposal import Loop
     from instar.plan.pipeline import Pipeline
     from instar.plan.project import Project
     from instar.plan.runner import StepKind
-    from instar.train.search import Search
-    from instar.train.studies import Study
+
+
+DEFAULT_PROJECT = "default"  # of a store that is used without a contract
 
 
 @dataclass
@@ -83,25 +84,6 @@ class App:
         models = ModelKind(self.store, self.project, self.pipeline, cut=cut)
         return {"source": tables, "silver": tables, "gold": tables, "model": models, "baseline": models}
 
-    def search(self, study: Study, *, apart: bool = False) -> Search:
-        """This process's search of a study's space.
-
-        Args:
-            apart: Others search beside it: with the same seed they would propose the same points.
-
-        Raises:
-            Unavailable: The library behind it is not installed.
-        """
-        from instar.adapters.search_optuna import OptunaSearch
-        from instar.train import search_space, studies, tuning_loop
-
-        terms = study.terms
-        return OptunaSearch(
-            studies.file_of(self.store, study), search_space.from_document(terms["space"]),
-            tuning_loop.objectives_of(study), sampler=terms["sampler"], pruner=terms["pruner"],
-            seed=terms["seed"] + (os.getpid() if apart else 0),
-        )  # fmt: skip
-
     def loop(self) -> Loop:
         """What the life cycle turns with: the project's steps, their kinds, and the prediction log."""
         from instar.operate.proposal import Loop
@@ -132,11 +114,9 @@ def open_app(
         NotFound: No folder from `start` upwards has an `instar.toml`, and there is no store to use without one.
         StoreTooNew: A later program wrote the store.
     """
-    from instar.plan.project import find_root_if_any
-
     settings = settings or read_settings()
     start = Path(start) if start is not None else Path.cwd()
-    root = find_root_if_any(start, need=need_project)
+    root = find_project(start, need_project)
     folder = store_folder or settings.store_folder(root if root is not None else start)
     if root is None and not make and not settings.database and not (folder / "instar.db").exists():
         raise NotFound(
@@ -152,15 +132,35 @@ def open_app(
         store.database.close()
 
 
+def find_project(start: Path, need: bool = True) -> Path | None:
+    """The folder of the project in which `start` lies; None where there is none and none is needed."""
+    from instar.plan.project import find_root
+
+    try:
+        return find_root(start)
+    except NotFound:
+        if need:
+            raise
+        return None
+
+
 def open_store(folder: Path, database_url: str, clock: Clock | None = None) -> Store:
     """Open a store, making it or bringing it to this program's format when needed."""
     from instar.adapters import migrations
     from instar.adapters.blobs_folder import FolderBlobs
+    from instar.core.store import Store
 
     folder.mkdir(parents=True, exist_ok=True)
     database = open_database(database_url)
     migrations.prepare(database)
     return Store(folder, database, FolderBlobs(folder / "blobs"), clock or SystemClock(), identity.local_user())
+
+
+def staging(folder: Path) -> Blobs:
+    """Blobs that lie beside a spool until a store has them."""
+    from instar.adapters.blobs_folder import FolderBlobs
+
+    return FolderBlobs(folder)
 
 
 def open_database(url: str) -> Database:

@@ -19,7 +19,6 @@ OWNERS = (
     "instar.train.model_links",
     "instar.train.tracking_tables",
     "instar.train.spool_position",
-    "instar.train.studies",
     "instar.evaluate.evaluation",
     "instar.release.approval",
     "instar.release.bars",

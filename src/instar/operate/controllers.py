@@ -1,36 +1,27 @@
 """The controllers: what turns the loop by itself while a server is up, one process at a time for each project.
 
-Every few seconds: seal closed segments of the prediction log, then look at rollouts, monitors, alerts and policies. All
-of it follows the record, so another process may take over after a crash, and nothing is decided twice.
+Every few seconds: take in the spools of runs that nobody delivered, seal closed segments of the prediction log, then look at
+rollouts, monitors, alerts and policies. All of it follows the record, so another process may take over after a crash, and
+nothing is decided twice.
 """
 
 from __future__ import annotations
 
 import logging
 import threading
-from typing import TYPE_CHECKING
 
 from instar.core.errors import Conflict, InstarError
-from instar.core.store import Store
+from instar.operate import cycle
+from instar.operate.proposal import Loop
 from instar.plan import leases
-from instar.serve import routing
-
-if TYPE_CHECKING:
-    from instar.operate.proposal import Loop
-    from instar.plan.project import Project
+from instar.serve import sealing
+from instar.train import spool, syncing
+from instar.train.intake import StoreSink
 
 log = logging.getLogger("instar.controllers")
 
 EVERY_SECONDS = 10.0
 LEASE_WAIT_SECONDS = 2.0  # between two looks whether the other controller still lives
-
-
-def anything_to_do(store: Store, project: Project | None) -> bool:
-    """Whether there is something to watch: an endpoint, or a schedule of the project's.
-
-    Asked before the controllers are begun, since they bring all stages into memory.
-    """
-    return bool(routing.endpoints(store)) or (project is not None and bool(project.contract.schedule))
 
 
 def run(loop: Loop, stop: threading.Event, every_seconds: float = EVERY_SECONDS) -> None:
@@ -49,11 +40,9 @@ def run(loop: Loop, stop: threading.Event, every_seconds: float = EVERY_SECONDS)
 
 
 def look(loop: Loop) -> None:
-    """One look: seal, then tick."""
-    from instar.operate import cycle
-    from instar.serve import sealing
-
+    """One look: take in what training processes left, seal, then tick."""
     try:
+        _take_in(loop)
         sealing.seal(loop.store)
         cycle.tick(loop)
     except Conflict as error:
@@ -64,12 +53,11 @@ def look(loop: Loop) -> None:
         log.exception("a look at project %s failed; the next one tries again", loop.project.name)
 
 
-def run_without_project(store: Store, stop: threading.Event, every_seconds: float = EVERY_SECONDS) -> None:
-    """Where the store is used without a contract: seal what endpoints log, until `stop` is set."""
-    from instar.serve import sealing
-
-    while not stop.wait(every_seconds):
-        try:
-            sealing.seal(store)
-        except InstarError:
-            log.exception("sealing failed; the next look tries again")
+def _take_in(loop: Loop) -> None:
+    """Runs whose process died before it delivered all, on this machine; and those of which nothing is heard."""
+    sink = StoreSink(loop.store)
+    root = loop.store.folder / spool.FOLDER
+    for one in syncing.sync(root, lambda about: sink if about.url is None else None):
+        if one.state == syncing.DELIVERED and one.sent:
+            log.info("took in %d records of run %s, which its process left", one.sent, one.run)
+    syncing.abandon_silent(loop.store, loop.project.name)

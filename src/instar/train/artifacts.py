@@ -45,15 +45,20 @@ def log_artifact(store: Store, owner: str, path: str, data: bytes | Path) -> str
     digest = store.blobs.put(data) if isinstance(data, bytes) else store.blobs.put_file(data)
     size = len(data) if isinstance(data, bytes) else data.stat().st_size
 
-    def work(tx: Transaction) -> None:
-        name = resolve(tx, owner)
-        at = artifact_table.c
-        _refuse_clash(tx, name, path)
-        tx.execute(artifact_table.delete().where(at.owner == name, at.path == path))
-        tx.execute(artifact_table.insert().values(owner=name, path=path, blob=digest, size=size))
-
-    store.database.write(work)
+    store.database.write(lambda tx: keep(tx, resolve(tx, owner), path, digest, size))
     return digest
+
+
+def keep(tx: Transaction, owner: str, path: str, blob: str, size: int) -> None:
+    """Say within a transaction that a blob is an owner's file; the path was checked.
+
+    Raises:
+        BadInput: The path is taken by a folder, or a part of it by a file.
+    """
+    at = artifact_table.c
+    _refuse_clash(tx, owner, path)
+    tx.execute(artifact_table.delete().where(at.owner == owner, at.path == path))
+    tx.execute(artifact_table.insert().values(owner=owner, path=path, blob=blob, size=size))
 
 
 def list_artifacts(store: Store, owner: str, path: str = "") -> list[Entry]:

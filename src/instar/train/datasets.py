@@ -97,22 +97,35 @@ def log_inputs(store: Store, run: str, inputs: Sequence[tuple[Dataset, Mapping[s
         Conflict: The run is deleted.
         BadInput: A tag cannot be kept.
     """
+    check_tags(inputs)
+
+    def work(tx: Transaction) -> None:
+        read(tx, writable(tx, run), inputs)
+
+    if inputs:
+        store.database.write(work)
+
+
+def check_tags(inputs: Sequence[tuple[Dataset, Mapping[str, str]]]) -> None:
+    """Refuse tags of inputs that cannot be kept.
+
+    Raises:
+        BadInput: One is such.
+    """
     for _, tags in inputs:
         for key, value in tags.items():
             check_key(key, "tag")
             check_value(value, "tag", key)
 
-    def work(tx: Transaction) -> None:
-        number = writable(tx, run)
-        about = tx.execute(sa.select(run_table.c.id, run_table.c.project).where(run_table.c.key == number)).one()
-        for found, tags in inputs:
-            _keep(tx, found)
-            _use(tx, number, found, tags)
-            if found.source_type == OURS and found.source.startswith("tver_"):
-                lineage.link(tx, about.project, found.source, "was read by", about.id)
 
-    if inputs:
-        store.database.write(work)
+def read(tx: Transaction, run: int, inputs: Sequence[tuple[Dataset, Mapping[str, str]]]) -> None:
+    """Say within a transaction that the run of that key, whose row is held, read these data sets."""
+    about = tx.execute(sa.select(run_table.c.id, run_table.c.project).where(run_table.c.key == run)).one()
+    for found, tags in inputs:
+        _keep(tx, found)
+        _use(tx, run, found, tags)
+        if found.source_type == OURS and found.source.startswith("tver_"):
+            lineage.link(tx, about.project, found.source, "was read by", about.id)
 
 
 def inputs_of(store: Store, run: str) -> list[Input]:

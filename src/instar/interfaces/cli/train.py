@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from instar.interfaces.cli.sync import sync_command
+
 if TYPE_CHECKING:
     from instar.train.runs import Run
 
@@ -31,9 +33,10 @@ def list_command(
 ) -> None:
     """List runs, the newest first."""
     from instar.app import open_app
-    from instar.train import runs
+    from instar.train import runs, syncing
 
     with open_app(project, need_project=False, make=False) as app:
+        syncing.abandon_silent(app.store, app.project_name)
         found = runs.list_runs(app.store, app.project_name, experiment=experiment, step=step, state=state, limit=limit)
     if as_json:
         click.echo(json.dumps([runs.document(run) for run in found], indent=2))
@@ -157,5 +160,7 @@ def _cell(value: Any) -> str:
         return "-"
     return f"{value:.6g}" if isinstance(value, float) else str(value)
 
+
+runs_group.add_command(sync_command)
 
 commands: dict[str, click.Command] = {"runs": runs_group}

@@ -1,0 +1,148 @@
+"""What a run comes from, looked at when it starts: code, environment, conditions, the command line, and the notebook or script.
+
+Nothing here may stop a training: what cannot be kept is said, and left out.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+from instar.core.blobs import Blobs
+
+log = logging.getLogger("instar.run")
+
+T = TypeVar("T")
+
+CELLS = "instar/cells.py"
+NOTEBOOK = "instar/notebook.ipynb"
+LARGEST_SCRIPT = 2_000_000  # bytes
+LARGEST_NOTEBOOK = 20_000_000  # bytes: with its outputs
+
+
+@dataclass
+class Origin:
+    """Digests of what was kept.
+
+    Attributes:
+        files: What is kept as artifacts, by path: the notebook or the script when no project has it.
+    """
+
+    environment: str | None = None
+    lock: str | None = None
+    conditions: str | None = None
+    code: dict[str, Any] | None = None
+    files: dict[str, bytes] = field(default_factory=dict)
+
+
+def capture(blobs: Blobs, root: Path | None) -> Origin:
+    """Look at this process and the project at `root`, and keep what describes them."""
+    found = Origin(files=_or("the notebook", source, {}))
+    code_root = root or _or("the repository", _repository, None)
+    _or("the environment", lambda: _environment(blobs, code_root, found), None)
+    _or("the conditions", lambda: _conditions(blobs, code_root, found), None)
+    if code_root is not None:
+        _or("the code", lambda: _code(blobs, code_root, found), None)
+    if found.code is not None and code_root is not None and not in_notebook() and _main_is_below(code_root):
+        found.files = {}  # the script is among the code
+    return found
+
+
+def source() -> dict[str, bytes]:
+    """The notebook that runs, or its cells so far; else the script, by the path under which it is kept."""
+    shell = _shell()
+    if shell is None:
+        return _script()
+    file = _notebook_file(shell)
+    if file is not None and file.stat().st_size <= LARGEST_NOTEBOOK:
+        return {NOTEBOOK: file.read_bytes()}
+    cells = [str(cell) for cell in shell.user_ns.get("In", []) if str(cell).strip()]
+    return {CELLS: "".join(f"# %%\n{cell.rstrip()}\n\n" for cell in cells).encode()} if cells else {}
+
+
+def in_notebook() -> bool:
+    """Does this process run cells?"""
+    return _shell() is not None
+
+
+def _environment(blobs: Blobs, root: Path | None, found: Origin) -> None:
+    from instar.train import environment
+
+    described = environment.capture(root)
+    found.environment = environment.save(blobs, described, root)
+    found.lock = described.lock
+
+
+def _conditions(blobs: Blobs, root: Path | None, found: Origin) -> None:
+    from instar.train import conditions
+
+    folder, command = str(Path.cwd()), list(sys.argv)
+    if root is not None and Path.cwd().is_relative_to(root):
+        folder = Path.cwd().relative_to(root).as_posix()
+        if command and command[0] and (script := Path(command[0]).absolute()).is_relative_to(root):
+            command[0] = script.relative_to(root).as_posix()
+    way = "command" if not in_notebook() and command and command[0] not in ("", "-c", "-") else "unknown"
+    captured = conditions.capture(way=way, command=command, folder=folder, root=root)
+    found.conditions = conditions.save(blobs, captured)
+
+
+def _code(blobs: Blobs, root: Path, found: Origin) -> None:
+    from instar.train import code
+
+    found.code = code.describe(code.capture(blobs, root))
+
+
+def _repository() -> Path | None:
+    """The folder of the git repository here; a script outside of any keeps itself only, not its neighbours."""
+    here = Path.cwd().absolute()
+    return next((folder for folder in (here, *here.parents) if (folder / ".git").exists()), None)
+
+
+def _script() -> dict[str, bytes]:
+    file = getattr(sys.modules.get("__main__"), "__file__", None)
+    if not file or not file.endswith(".py"):
+        return {}
+    script = Path(file)
+    if "site-packages" in script.parts or script.stat().st_size > LARGEST_SCRIPT:
+        return {}  # a program such as pytest or accelerate that runs somebody else's code
+    return {f"instar/{script.name}": script.read_bytes()}
+
+
+def _main_is_below(root: Path) -> bool:
+    file = getattr(sys.modules.get("__main__"), "__file__", None)
+    return file is not None and Path(file).absolute().is_relative_to(root)
+
+
+def _shell() -> Any:
+    # Only if IPython is there already: nobody needs it for a script.
+    module = sys.modules.get("IPython")
+    return module.get_ipython() if module is not None and hasattr(module, "get_ipython") else None
+
+
+def _notebook_file(shell: Any) -> Path | None:
+    """The notebook's file, where the editor says it: VS Code in a variable, Jupyter in the environment or beside the kernel."""
+    import os
+
+    named = (shell.user_ns.get("__vsc_ipynb_file__"), os.environ.get("JPY_SESSION_NAME"))
+    for name in named:
+        if name and str(name).endswith(".ipynb") and Path(str(name)).is_file():
+            file = Path(str(name))
+            try:
+                json.loads(file.read_bytes())
+            except (OSError, ValueError):
+                continue
+            return file
+    return None
+
+
+def _or(what: str, look: Callable[[], T], otherwise: T) -> T:
+    try:
+        return look()
+    except Exception as error:  # whatever it is: a training must not fail for its description
+        log.warning("%s of this run cannot be kept: %s", what, error)
+        return otherwise

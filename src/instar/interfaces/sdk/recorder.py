@@ -1,0 +1,151 @@
+"""The live half of a run: puts records into its spool from all threads and forked children, and sees to its end.
+
+A record is encoded and appended to a file in the calling thread, which takes some microseconds; everything that may wait is
+done by the sender's thread. A forked child gets a file of its own; the sender of its parent delivers it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import threading
+import time
+import weakref
+
+from instar.core import ids
+from instar.interfaces.sdk.place import Place
+from instar.interfaces.sdk.sender import Sender
+from instar.train import spool
+from instar.train.delivery import Waiting
+from instar.train.spool import About, Writer
+from instar.train.spool_records import End, Lost, Points, Record, encode
+
+log = logging.getLogger("instar.run")
+
+
+class Recorder:
+    """Where one process keeps what it says of one run.
+
+    Args:
+        run: The run's id.
+        main: This process began the run, and ends it.
+    """
+
+    def __init__(self, place: Place, run: str, *, main: bool = True) -> None:
+        self.place, self.run, self.main = place, run, main
+        self.folder = place.spool / run
+        self.ended = False
+        self._at = 0
+        self.lock = threading.Lock()
+        self._told = 0  # losses that are on the record
+        self._complained: bool | None = None  # None: not since the disk was good; True: of losses
+        self._writer: Writer | None = None
+        self.sender: Sender | None = None
+        if main:
+            spool.create(place.spool, About(run, place.project, place.url, time.time()))
+            self._writer = Writer(self.folder, spool.MAIN)
+        _all.add(self)
+
+    def send(self) -> None:
+        """Begin to deliver in the background."""
+        if self.main and self.sender is None:
+            self.sender = Sender(self.folder, self.place, waiting=self._waiting)
+
+    def now(self) -> int:
+        """Microseconds since 1970, later than all before, so that two equal points are never taken for one."""
+        with self.lock:
+            self._at = max(time.time_ns() // 1000, self._at + 1)
+            return self._at
+
+    def points(self, values: dict[str, float], step: int) -> None:
+        """Record values of metrics at a step, now."""
+        self.write(Points(self.now(), step, values))
+
+    def write(self, record: Record, *, always: bool = False) -> None:
+        """Record something. A full disk is said loudly and counted; it never raises."""
+        writer = self._writer or self._own()
+        if writer is None:
+            return
+        lost = writer.lost
+        kept = writer.append(encode(record), always=always)
+        if not kept and (writer.lost > lost or writer.trouble is not None):
+            self._complain(writer)
+        elif kept and writer.lost > self._told:
+            self._tell(writer)
+
+    def lose(self, what: str) -> None:
+        """Something cannot be kept: say so loudly, and on the record."""
+        log.warning("run %s loses %s", self.run, what)
+        self.write(Lost(1, what), always=True)
+
+    def end(self, state: str, error: str | None, wait_seconds: float) -> bool:
+        """Record the end of the run, and wait a moment until it is delivered; returns whether it was.
+
+        In a forked child only this process's part ends.
+        """
+        if self.ended:
+            return True
+        self.ended = True
+        _all.discard(self)
+        writer = self._writer
+        if self.main:
+            if writer is not None and writer.lost > self._told:
+                self._tell(writer)
+            self.write(End(state, self.now(), error), always=True)
+        if writer is not None:
+            writer.close()
+        return self.sender.end(wait_seconds) if self.sender is not None else False
+
+    def undelivered(self) -> int:
+        """Bytes of this run in the spool that may not be delivered yet."""
+        return sum(file.stat().st_size for file in self.folder.rglob("*") if file.is_file())
+
+    @property
+    def lost(self) -> int:
+        """Records of this process that could not be kept."""
+        return self._writer.lost if self._writer is not None else 0
+
+    def _own(self) -> Writer | None:
+        with self.lock:
+            if self._writer is None:
+                with contextlib.suppress(OSError):
+                    self._writer = Writer(self.folder, ids.new_id("part"))
+            return self._writer
+
+    def _waiting(self) -> Waiting:
+        return {spool.MAIN: self._writer.unwritten()} if self._writer is not None else {}
+
+    def _tell(self, writer: Writer) -> None:
+        with self.lock:
+            lost, self._told = writer.lost - self._told, writer.lost
+            self._complained = None
+        if not lost:  # another thread was first
+            return
+        writer.append(encode(Lost(lost, str(writer.trouble or "the disk of the spool was full"))), always=True)
+
+    def _complain(self, writer: Writer) -> None:
+        if self._complained != (writer.lost > 0):
+            self._complained = writer.lost > 0
+            log.warning(
+                "run %s: the spool at %s cannot be written (%s); %s", self.run, self.folder, writer.trouble,
+                "records are lost from now on, and counted" if writer.lost else "records are held in memory for now",
+            )  # fmt: skip
+
+    def _in_child(self) -> None:
+        """The process was forked: locks may be held by threads that are not here, and the file is the parent's."""
+        self.lock = threading.Lock()
+        if self._writer is not None:
+            self._writer.abandon_in_child()
+        self._writer, self.sender, self.main, self._told = None, None, False, 0
+
+
+_all: weakref.WeakSet[Recorder] = weakref.WeakSet()
+
+
+def _forked() -> None:
+    for recorder in list(_all):
+        recorder._in_child()
+
+
+os.register_at_fork(after_in_child=_forked)

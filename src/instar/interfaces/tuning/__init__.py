@@ -1,1 +1,0 @@
-"""What people see of a study of tuning: one document, a table on the terminal, one HTML file with plots."""
