@@ -21,7 +21,7 @@ class WriteLine:
 
     def __init__(self) -> None:
         self._mutex = threading.Lock()
-        self._waiting: deque[threading.Lock] = deque()
+        self._waiting: deque[tuple[int, threading.Lock]] = deque()
         self._writer: int | None = None  # the thread that has the turn
 
     @contextmanager
@@ -46,23 +46,23 @@ class WriteLine:
                 return
             if self._writer == me:
                 raise StoreError("a write began within a write of the same thread", subject="store")
-            place = threading.Lock()
-            place.acquire()
+            place = (me, threading.Lock())
+            place[1].acquire()
             self._waiting.append(place)
-        if not place.acquire(timeout=seconds):
+        if not place[1].acquire(timeout=seconds):
             with self._mutex:
                 if place in self._waiting:
                     self._waiting.remove(place)
                     raise busy(seconds)
-                # The turn came just now.
-        self._writer = me
+                # Else the turn came just now.
 
     def _pass_on(self) -> None:
         with self._mutex:
-            if self._waiting:
-                self._waiting.popleft().release()  # the turn never falls free, so nobody can push in
-            else:
+            if not self._waiting:
                 self._writer = None
+                return
+            self._writer, door = self._waiting.popleft()  # the turn never falls free, so nobody can push in
+            door.release()
 
 
 def busy(seconds: float) -> StoreBusy:
