@@ -167,11 +167,6 @@ def test_what_is_not_offered_says_so_in_the_clients_form(client: TestClient, pat
         assert words in reply.json()["message"]
 
 
-def test_the_list_of_operations_has_no_address_twice() -> None:
-    table = routes.all_routes()
-    assert len({(route.method, route.path) for route in table}) == len(table)
-
-
 def test_a_client_learns_what_the_server_is(store: Store) -> None:
     application = Application(App(store, None), routes.all_routes())
     with TestClient(application, base_url="http://127.0.0.1:5000") as client:

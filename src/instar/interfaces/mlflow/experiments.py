@@ -171,6 +171,7 @@ def document(found: Experiment) -> ExperimentOut:
         lifecycle_stage=found.state,
         last_update_time=milliseconds(found.updated),
         creation_time=milliseconds(found.created),
+        workspace=found.project,
         tags=pairs(found.tags),
     )
 

@@ -72,6 +72,7 @@ class ExperimentOut(Message):
     lifecycle_stage: str
     last_update_time: int
     creation_time: int
+    workspace: str
     tags: list[Pair] = field(default_factory=list)
 
 

@@ -7,6 +7,7 @@ Here are no objects per point: a message is decoded to structs, and a struct bec
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from operator import attrgetter
 
 from instar.core.database import Transaction, moment
 from instar.core.errors import Conflict, NotFound
@@ -22,6 +23,7 @@ from instar.train.model_links import ModelMetric
 from instar.train.run_records import Metric
 from instar.train.run_values import Point
 
+_MODEL = attrgetter("model_id")
 Also = Callable[[Transaction], None]
 
 
@@ -85,6 +87,8 @@ def log(
 
 def _of_models(run: str, metrics: Sequence[MetricIn | LogMetric], points: Sequence[Point]) -> Also | None:
     """What keeps the metrics that name a model under that model, too, in the same transaction."""
+    if not any(map(_MODEL, metrics)):
+        return None
     named = [
         ModelMetric(
             metric.model_id,
@@ -95,7 +99,7 @@ def _of_models(run: str, metrics: Sequence[MetricIn | LogMetric], points: Sequen
         for metric, (name, value, step, at) in zip(metrics, points, strict=True)
         if metric.model_id
     ]
-    return (lambda tx: model_links.put_metrics(tx, run, named)) if named else None
+    return lambda tx: model_links.put_metrics(tx, run, named)
 
 
 def _in_words(error: Conflict, run: str) -> Refusal:
@@ -109,15 +113,21 @@ def _in_words(error: Conflict, run: str) -> Refusal:
 
 
 def _points(metrics: Sequence[MetricIn]) -> list[Point]:
-    points: list[Point] = []
-    for place, metric in enumerate(metrics):
-        key, value, timestamp = metric.key, metric.value, metric.timestamp
-        if not key or value is None or timestamp is None or not 0 <= timestamp <= LATEST_MILLISECOND:
-            good_key(_named(metric, "metrics", place))
+    """All points as they are written.
+
+    Raises:
+        Refusal: It names the first that cannot be one, and why.
+    """
+    found = [(metric.key, metric.value, metric.step or 0, metric.timestamp) for metric in metrics]
+    if not found:
+        return []
+    keys, values, _, moments = zip(*found, strict=True)
+    if None in values or None in moments or min(moments) < 0 or max(moments) > LATEST_MILLISECOND:
+        for place, metric in enumerate(metrics):
             _measured(metric, f"metrics[{place}].")
-            raise AssertionError("one of them refuses")
-        points.append((good_key(key), value, metric.step or 0, timestamp * 1000))
-    return points
+    for key in set(keys):
+        good_key(key or _named(MetricIn(), "metrics", keys.index(key)))
+    return [(key, value, step, moment * 1000) for key, value, step, moment in found]  # type: ignore[operator,misc]
 
 
 def _measured(metric: MetricIn | LogMetric, path: str) -> tuple[float, int, int]:

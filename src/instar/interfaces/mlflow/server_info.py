@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from instar.core import journal
 from instar.core.identity import Permission
 from instar.interfaces.api.routes import Reply
+from instar.interfaces.mlflow.errors import Refusal
 from instar.interfaces.mlflow.frame import Call, Operation
 
 # The version of MLflow whose protocol is spoken: clients ask it before they use what is new.
@@ -36,9 +38,30 @@ def server_info(call: Call, asked: None) -> dict[str, Any]:
     }
 
 
+def workspaces(call: Call, asked: None) -> dict[str, Any]:
+    """The projects of the store, which clients of 3.x call workspaces."""
+    return {"workspaces": [{"name": name} for name in _projects(call)]}
+
+
+def workspace(call: Call, asked: None) -> dict[str, Any]:
+    """One project of the store."""
+    name = call.path["workspace"]
+    if name not in _projects(call):
+        raise Refusal("RESOURCE_DOES_NOT_EXIST", f"Workspace '{name[:100]}' not found")
+    return {"workspace": {"name": name}}
+
+
+def _projects(call: Call) -> list[str]:
+    with call.store.database.read() as tx:
+        known = journal.projects(tx)
+    return sorted({*known, call.request.app.project_name})
+
+
 operations = [
     Operation("GET", "health", Permission.READ, health, root=""),
     Operation("GET", "version", Permission.READ, version, root=""),
     Operation("GET", "server-info", Permission.READ, server_info),
     Operation("GET", "server-features", Permission.READ, server_info),
+    Operation("GET", "workspaces", Permission.READ, workspaces),
+    Operation("GET", "workspaces/{workspace}", Permission.READ, workspace),
 ]
