@@ -49,6 +49,11 @@ class MemoryBlobs:
     def put_file(self, path: Path) -> str:
         return self.put(path.read_bytes())
 
+    def adopt(self, path: Path) -> str:
+        digest = self.put_file(path)
+        path.unlink()
+        return digest
+
     def get(self, digest: str) -> bytes:
         try:
             return self._data[digest]
@@ -110,6 +115,13 @@ class BlobsContract:
         (tmp_path / "file").write_bytes(b"twice")
         assert blobs.put(b"twice") == blobs.put_file(tmp_path / "file") == blobs.put(b"twice")
         assert list(blobs.digests()) == [ids.digest(b"twice")]
+
+    def test_a_file_is_taken_over(self, blobs: Blobs, tmp_path: Path) -> None:
+        for turn in range(2):  # the second time it is there already
+            (tmp_path / "file").write_bytes(b"taken")
+            assert blobs.adopt(tmp_path / "file") == ids.digest(b"taken")
+            assert not (tmp_path / "file").exists(), turn
+        assert blobs.get(ids.digest(b"taken")) == b"taken"
 
     def test_what_is_not_there_is_not_found(self, blobs: Blobs) -> None:
         unknown = ids.digest(b"never put")

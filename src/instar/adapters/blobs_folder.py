@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import shutil
@@ -11,10 +12,8 @@ from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 
-from blake3 import blake3
-
 from instar.core import ids
-from instar.core.errors import Damaged, NotFound
+from instar.core.errors import Damaged, NotFound, StoreFull
 
 
 class FolderBlobs:
@@ -29,21 +28,30 @@ class FolderBlobs:
         target = self._place(digest)
         if self.renew(digest):
             return digest
-        target.parent.mkdir(exist_ok=True)
-        descriptor, aside = tempfile.mkstemp(dir=target.parent)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(data)
-        self._settle(Path(aside), target)
+        with self._aside() as aside:
+            aside.write_bytes(data)
+            self._settle(aside, target)
         return digest
 
     def put_file(self, path: Path) -> str:
-        descriptor, aside = tempfile.mkstemp(dir=self._folder)
-        os.close(descriptor)
-        shutil.copyfile(path, aside)  # hash the copy: the original may change under our hands
-        digest = "b3:" + blake3().update_mmap(aside).hexdigest()
-        target = self._place(digest)
-        target.parent.mkdir(exist_ok=True)
-        self._settle(Path(aside), target)
+        with self._aside() as aside:
+            shutil.copyfile(path, aside)  # hash the copy: the original may change under our hands
+            digest = ids.digest_of_file(aside)
+            self._settle(aside, self._place(digest))
+        return digest
+
+    def adopt(self, path: Path) -> str:
+        digest = ids.digest_of_file(path)
+        if self.renew(digest):
+            path.unlink()
+            return digest
+        try:
+            self._settle(path, self._place(digest))
+        except OSError as error:
+            if error.errno != errno.EXDEV:  # on another file system a rename cannot be
+                raise
+            digest = self.put_file(path)
+            path.unlink()
         return digest
 
     def get(self, digest: str) -> bytes:
@@ -105,10 +113,36 @@ class FolderBlobs:
             raise NotFound("that is not a digest", subject=f"blob {digest!r}", asked="b3: and 64 hexadecimal letters")
         return self._folder / letters[:2] / letters[2:]
 
+    @contextmanager
+    def _aside(self) -> Iterator[Path]:
+        """A new file to write to, which is gone afterwards unless it was settled."""
+        with _refusing_when_full():
+            descriptor, name = tempfile.mkstemp(dir=self._folder)
+            os.close(descriptor)
+            aside = Path(name)
+            try:
+                yield aside
+            finally:
+                aside.unlink(missing_ok=True)
+
     def _settle(self, aside: Path, target: Path) -> None:
+        target.parent.mkdir(exist_ok=True)
         # Bytes first, record second: what a transaction will name must be on the disk before.
         with open(aside, "rb+") as file:
             os.fsync(file.fileno())
         os.chmod(aside, 0o644)
         with self._turn(fcntl.LOCK_SH):  # not between the collector's look at an older copy and its deed
             os.replace(aside, target)
+
+
+@contextmanager
+def _refusing_when_full() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise
+        raise StoreFull(
+            f"a file cannot be kept: {error.strerror}", subject="store",
+            next_step="Make room on the disk of the store, and do it again; nothing of it was kept.",
+        ) from None  # fmt: skip

@@ -23,6 +23,7 @@ OWNERS = (
     "instar.release.approval",
     "instar.release.bars",
     "instar.release.registered_models",
+    "instar.release.scan_files",
     "instar.release.version_records",
     "instar.release.webhooks",
     "instar.serve.calls",

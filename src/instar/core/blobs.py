@@ -17,6 +17,12 @@ class Blobs(Protocol):
     def put_file(self, path: Path) -> str:
         """Keep a file's content, without reading it whole into memory; returns its digest."""
 
+    def adopt(self, path: Path) -> str:
+        """Keep a file's content by taking the file: it is gone from `path`, and nobody may write to it any more.
+
+        Costs no second copy where the file lies on the store's own file system.
+        """
+
     def get(self, digest: str) -> bytes:
         """The content.
 

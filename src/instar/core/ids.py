@@ -14,6 +14,7 @@ import re
 import threading
 import time
 from dataclasses import dataclass
+from pathlib import Path
 
 from instar.core.errors import MalformedRequest
 
@@ -102,6 +103,13 @@ def digest(data: bytes | memoryview) -> str:
     from blake3 import blake3
 
     return "b3:" + blake3(data).hexdigest()
+
+
+def digest_of_file(path: Path) -> str:
+    """Content digest of a file, which is not read whole into memory."""
+    from blake3 import blake3
+
+    return "b3:" + blake3().update_mmap(path).hexdigest()
 
 
 def canonical_json(value: object) -> bytes:

@@ -66,8 +66,25 @@ ALLOWED: dict[str, frozenset[str]] = {
         "sklearn.neighbors._kd_tree": "KDTree KDTree64 KDTree32 newObj",
         "sklearn.neighbors._ball_tree": "BallTree BallTree64 BallTree32 newObj",
         "sklearn.utils._bunch": "Bunch",
+        "lightgbm.basic": "Booster",
+        "lightgbm.sklearn": "LGBMClassifier LGBMRanker LGBMRegressor",
+        "xgboost.core": "Booster",
+        "xgboost.sklearn": "XGBClassifier XGBRFClassifier XGBRFRegressor XGBRanker XGBRegressor",
     }.items()
 }
+
+# Names that a pickle inside of PyTorch's archives may import besides: tensors of its own storages, and its layers.
+_TENSORS = "_rebuild_parameter _rebuild_tensor_v2"
+_STORAGES = (
+    "BFloat16Storage BoolStorage ByteStorage CharStorage DoubleStorage FloatStorage HalfStorage IntStorage LongStorage "
+    "ShortStorage Size bfloat16 bool device float16 float32 float64 int16 int32 int64 int8 uint8"
+)
+ALLOWED_IN_TORCH = {
+    "torch": frozenset(_STORAGES.split()),
+    "torch._utils": frozenset(_TENSORS.split()),
+    "torch.nn.parameter": frozenset({"Parameter"}),
+}
+_LAYERS = "torch.nn.modules"
 
 # Packages of scikit-learn whose classes may be built: estimators, their trees, losses and transformers. Only names in the
 # form of a class: functions of these packages are not callable from a pickle.
@@ -135,20 +152,21 @@ class Findings:
             )
 
 
-def inspect(data: bytes | Path, allowed_modules: Iterable[str] = ()) -> Findings:
+def inspect(data: bytes | Path, allowed_modules: Iterable[str] = (), *, torch: bool = False) -> Findings:
     """Read what a pickle would import, without loading it.
 
     Args:
         data: The pickle, or the file that holds it.
         allowed_modules: Top modules and packages that came with the same bundle (the project's own files). The standard
             library and the libraries of the allow-list are never taken as the project's own.
+        torch: It lies in an archive of PyTorch's: tensors and layers are allowed, and references to the archive's storages.
 
     Returns:
         The names and the refusals; a truncated or foreign file is a refusal, never an exception.
     """
     content = data.read_bytes() if isinstance(data, Path) else data
     own = frozenset(module for module in allowed_modules if _may_be_own(module))
-    return _Reader(own).read(content)
+    return _Reader(own, torch).read(content)
 
 
 def admit(data: bytes | Path, allowed_modules: Iterable[str] = (), subject: str = "native form") -> Findings:
@@ -158,12 +176,12 @@ def admit(data: bytes | Path, allowed_modules: Iterable[str] = (), subject: str 
     return findings
 
 
-def is_allowed(module: str, name: str, own_modules: frozenset[str] = frozenset()) -> str:
+def is_allowed(module: str, name: str, own_modules: frozenset[str] = frozenset(), torch: bool = False) -> str:
     """Why `module.name` may not be imported by a pickle; empty when it may."""
     if not _MODULE.match(module) or not _NAME.match(name):
         # Dots in a name walk through attributes (protocol 4): `sklearn.base` + `os.system` would reach anything.
         return f"{module}.{name} is not a plain name of a module"
-    if name in ALLOWED.get(module, frozenset()):
+    if name in ALLOWED.get(module, frozenset()) or (torch and _of_torch(module, name)):
         return ""
     if module.split(".")[0] in own_modules:
         return "" if not name.startswith("__") else f"{module}.{name} is not a class or function of the bundle"
@@ -171,6 +189,11 @@ def is_allowed(module: str, name: str, own_modules: frozenset[str] = frozenset()
     if package in ALLOWED_ESTIMATORS and _CLASS.match(name) and name not in _NOT_ESTIMATORS:
         return ""
     return f"{module}.{name} is not on the allow-list"
+
+
+def _of_torch(module: str, name: str) -> bool:
+    layer = module.startswith(f"{_LAYERS}.") and _CLASS.match(name) is not None
+    return layer or name in ALLOWED_IN_TORCH.get(module, frozenset())
 
 
 def _may_be_own(module: str) -> bool:
@@ -184,6 +207,8 @@ _LIBRARIES = frozenset(module.split(".")[0] for module in ALLOWED) | {
     "joblib",
     "cloudpickle",
     "dill",
+    "mlflow",
+    "skops",
     "torch",
 }
 
@@ -193,6 +218,7 @@ class _Reader:
     """Steps through one pickle; holds the stack, the memo and what was found."""
 
     own: frozenset[str]
+    torch: bool = False
     stack: list[Any] = field(default_factory=list)
     memo: dict[int, Any] = field(default_factory=dict)
     names: list[str] = field(default_factory=list)
@@ -214,7 +240,7 @@ class _Reader:
 
     def _step(self, opcode: pickletools.OpcodeInfo, argument: Any, position: int) -> None:
         name = opcode.name
-        if name in _REFUSED:
+        if name in _REFUSED and not (self.torch and name in _REFERENCES):
             self._refuse(position, name, f"the instruction {name} makes objects that cannot be followed here")
         elif name in ("GLOBAL", "INST"):
             parts = str(argument).split(" ")
@@ -233,7 +259,7 @@ class _Reader:
 
     def _import(self, position: int, module: str, name: str) -> None:
         self.names.append(f"{module}.{name}")
-        why = is_allowed(module, name, self.own)
+        why = is_allowed(module, name, self.own, self.torch)
         if why:
             self._refuse(position, f"{module}.{name}", why)
 
@@ -285,4 +311,6 @@ _IMPORTS = frozenset({"GLOBAL", "STACK_GLOBAL"})
 _TEXTS = frozenset({"BINUNICODE", "BINUNICODE8", "SHORT_BINUNICODE", "UNICODE"})
 # Where on the stack, from its top, the thing is that the instruction calls.
 _CALLED_AT = {"REDUCE": 2, "NEWOBJ": 2, "NEWOBJ_EX": 3}
+# To a storage of the same archive, by a tuple of plain values: what PyTorch makes of it calls nothing.
+_REFERENCES = frozenset({"BINPERSID"})
 _REFUSED = frozenset({"BINPERSID", "EXT1", "EXT2", "EXT4", "NEXT_BUFFER", "OBJ", "PERSID", "READONLY_BUFFER"})

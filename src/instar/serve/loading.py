@@ -6,15 +6,18 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from instar.core.errors import Damaged
-from instar.core.ids import digest
+from instar.core.ids import digest, digest_of_file
 from instar.serve.routes import bundle_of
 from instar.serve.runtime import Model
 from instar.train import bundle
 from instar.train.portable import PortableModel
 
 
-def load(folder: Path) -> Model:
+def load(folder: Path, named: str | None = None) -> Model:
     """The model whose unpacked bundle lies in `folder`.
+
+    Args:
+        named: The bundle's digest; by default the folder's name says it.
 
     Raises:
         Damaged: The bundle cannot be read, or was changed on disk.
@@ -22,7 +25,7 @@ def load(folder: Path) -> Model:
     """
     data = (folder / bundle.MANIFEST_FILE).read_bytes()
     manifest = bundle.decode(data, f"bundle in {folder.name}")
-    _verify(folder, data, manifest)
+    _verify(folder, data, manifest, named or bundle_of(folder))
     if manifest.portable is not None:
         return PortableModel.load(manifest, folder / bundle.portable_file(manifest))
     # Imported here, since it brings the data frames which the worker of the portable forms does without.
@@ -35,11 +38,11 @@ def load(folder: Path) -> Model:
     return load_native_folder(folder, manifest, inspect=allowed)
 
 
-def _verify(folder: Path, data: bytes, manifest: bundle.Manifest) -> None:
+def _verify(folder: Path, data: bytes, manifest: bundle.Manifest, named: str) -> None:
     """Hold the files to the digests that name them: one that was swapped on disk is never loaded."""
-    asked = {bundle.MANIFEST_FILE: bundle_of(folder), **bundle.files(manifest)}
+    asked = {bundle.MANIFEST_FILE: named, **bundle.files(manifest)}
     for name, wanted in asked.items():
-        found = digest(data if name == bundle.MANIFEST_FILE else (folder / name).read_bytes())
+        found = digest(data) if name == bundle.MANIFEST_FILE else digest_of_file(folder / name)
         if found != wanted:
             raise Damaged(
                 f"its file {name} was changed",

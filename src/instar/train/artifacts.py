@@ -30,11 +30,12 @@ class Entry:
     blob: str | None = None
 
 
-def log_artifact(store: Store, owner: str, path: str, data: bytes | Path) -> str:
+def log_artifact(store: Store, owner: str, path: str, data: bytes | Path, *, take: bool = False) -> str:
     """Keep a file under a relative path; the same path again replaces it. Returns the blob's digest.
 
     Args:
         owner: A run's id (or its beginning), or the id of another record that has files.
+        take: The file may be moved into the store, which saves the copy.
 
     Raises:
         BadInput: `path` is absolute, leaves its owner, or is taken by a folder.
@@ -42,8 +43,11 @@ def log_artifact(store: Store, owner: str, path: str, data: bytes | Path) -> str
     """
     check_path(path, owner)
     # Blobs first, record second: what the record names is there.
-    digest = store.blobs.put(data) if isinstance(data, bytes) else store.blobs.put_file(data)
     size = len(data) if isinstance(data, bytes) else data.stat().st_size
+    if isinstance(data, bytes):
+        digest = store.blobs.put(data)
+    else:
+        digest = store.blobs.adopt(data) if take else store.blobs.put_file(data)
 
     store.database.write(lambda tx: keep(tx, resolve(tx, owner), path, digest, size))
     return digest

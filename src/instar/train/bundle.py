@@ -2,8 +2,9 @@
 
 A bundle is a manifest (one JSON blob, whose digest is the bundle's name) which names its parts by their digests: the
 portable form (trees for treelite, or ONNX), the native form (a pickle), the project's code, the environment and the
-profile of the rows fitted on. How the forms score is left to `portable` and `native`, how they are made to `conversion`,
-and which bundles a project has to `bundles`.
+profile of the rows fitted on; or, for a model that somebody logged, the files of the folder that MLflow wrote. How the
+forms score is left to `portable`, `native` and `flavors`, how they are made to `conversion` and `folder_bundle`, and which
+bundles a project has to `bundles`.
 
     digest = pack(store.blobs, manifest)
     load_manifest(store.blobs, digest) == manifest
@@ -24,6 +25,7 @@ from instar.core.blobs import Blobs
 from instar.core.errors import Damaged, NotFound, StoreTooNew
 
 FORMAT = 1
+FOLDER_FORMAT = 2  # a manifest with a folder: programs that know only the first format say so, instead of "damaged"
 
 # Datatypes of the Open Inference Protocol V2 that a column may have.
 DATATYPES = ("BOOL", "INT32", "INT64", "FP32", "FP64", "BYTES")
@@ -31,6 +33,7 @@ PRIVACY_CLASSES = ("public", "internal", "personal")
 
 # Names of a bundle's files in a folder (see `unpack`).
 MANIFEST_FILE, NATIVE_FILE, CODE_FILE = "manifest.json", "native.pickle", "code.zip"
+FOLDER = "mlflow"  # here lie the files of a logged model's folder
 
 Value = str | int | float | bool
 Vector = tuple[float | None, ...]
@@ -124,13 +127,33 @@ class Parity(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     error: str = ""
 
 
+class Folder(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A logged model's folder, as MLflow wrote it.
+
+    Attributes:
+        files: Digest of each file by its path in the folder.
+        flavors: Names of the flavours in its `MLmodel`, sorted; none when it has no such file.
+        served_as: The flavour that answers calls; empty when none can.
+        matrix: The model takes one matrix instead of named columns; its inputs are the columns `x0`, `x1`, …
+        unservable: Why it cannot answer calls; empty when nothing speaks against it so far.
+        code: Does it bring Python code of its own, which loading runs?
+    """
+
+    files: dict[str, str]
+    flavors: tuple[str, ...] = ()
+    served_as: str = ""
+    matrix: bool = False
+    unservable: str = ""
+    code: bool = False
+
+
 class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """All that is known of a saved model. Digests name blobs; `run` and `fitted_on` name records.
 
     Attributes:
         model: Registered model, which is the problem's name.
         step: The step that made it.
-        kind: `"model"` or `"baseline"`.
+        kind: `"model"`, `"baseline"`, or `"logged"` for a folder that somebody logged.
         recipe: Digest of the step's source and parameters: equal for a fit and its refits.
         inputs: Signature; the order has no meaning to the model.
         threshold: A score at or above it is decided `true`.
@@ -143,6 +166,7 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
         fitted_on: Table version; `fitted_rows` of it, in event time from `fitted_from` to `fitted_until` (ISO 8601).
         key: Columns that name the entity of a row.
         refit_of: Bundle that was judged, when this is the same recipe on more rows.
+        folder: The folder of a logged model, which then is the model: there is no other form.
     """
 
     format: int = FORMAT
@@ -171,6 +195,7 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     profile: str | None = None
     key: tuple[str, ...] = ()
     refit_of: str | None = None
+    folder: Folder | None = None
 
 
 OUTPUTS = (Column("score", "FP64", minimum=0.0, maximum=1.0), Column("decision", "BOOL"))
@@ -193,7 +218,10 @@ def pack(blobs: Blobs, manifest: Manifest) -> str:
 
 def encode(manifest: Manifest) -> bytes:
     """The one JSON text of a manifest."""
-    return ids.canonical_json(msgspec.to_builtins(manifest))
+    fields = msgspec.to_builtins(manifest)
+    if manifest.folder is None:
+        del fields["folder"]  # the first format does not know it
+    return ids.canonical_json(fields)
 
 
 def decode(data: bytes, subject: str = "bundle") -> Manifest:
@@ -205,8 +233,9 @@ def decode(data: bytes, subject: str = "bundle") -> Manifest:
     """
     try:
         found = json.loads(data)["format"]
-        if found != FORMAT:
-            raise StoreTooNew("it has a format this program does not know", subject=subject, found=found, asked=FORMAT)
+        if found not in (FORMAT, FOLDER_FORMAT):
+            asked = f"{FORMAT} or {FOLDER_FORMAT}"
+            raise StoreTooNew("it has a format this program does not know", subject=subject, found=found, asked=asked)
         return msgspec.json.decode(data, type=Manifest)
     except (ValueError, KeyError, TypeError, msgspec.ValidationError) as error:
         raise Damaged("its manifest cannot be read", subject=subject, found=str(error)) from error
@@ -237,12 +266,16 @@ def parts(manifest: Manifest) -> dict[str, str]:
         "lock": manifest.lock,
         "profile": manifest.profile,
     }
+    if manifest.folder is not None:
+        named |= {f"file {name}": digest for name, digest in manifest.folder.files.items()}
     return {part: digest for part, digest in named.items() if digest}
 
 
 def content_digest(manifest: Manifest) -> str:
     """Digest of what the bundle does, not of which run made it: equal for a fit repeated after a crash."""
-    model = manifest.portable.file if manifest.portable else manifest.native
+    model: str | dict[str, str] | None = manifest.portable.file if manifest.portable else manifest.native
+    if manifest.folder is not None:
+        model = manifest.folder.files
     return ids.digest_of([manifest.recipe, manifest.threshold, model, msgspec.to_builtins(manifest.inputs)])
 
 
@@ -250,7 +283,7 @@ def unpack(blobs: Blobs, digest: str, folder: Path) -> Manifest:
     """Write a bundle's files into `folder`, whole or not at all; nothing happens when they are there.
 
     The folder holds `manifest.json`, `portable.treelite` or `portable.onnx`, `native.pickle` and `code.zip`, as far as
-    the bundle has them.
+    the bundle has them, and under `mlflow` the files of a logged model.
     """
     manifest = load_manifest(blobs, digest)
     if folder.exists():
@@ -259,7 +292,8 @@ def unpack(blobs: Blobs, digest: str, folder: Path) -> Manifest:
     shutil.rmtree(scratch, ignore_errors=True)
     scratch.mkdir(parents=True)
     for name, part in files(manifest).items():
-        (scratch / name).write_bytes(blobs.get(part))
+        (scratch / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(blobs.path(part), scratch / name)  # whoever loads it holds it to its digest
     (scratch / MANIFEST_FILE).write_bytes(encode(manifest))
     try:
         scratch.rename(folder)
@@ -275,6 +309,8 @@ def files(manifest: Manifest) -> dict[str, str]:
     named = {NATIVE_FILE: manifest.native, CODE_FILE: manifest.code}
     if manifest.portable:
         named[portable_file(manifest)] = manifest.portable.file
+    if manifest.folder is not None:
+        named |= {f"{FOLDER}/{name}": digest for name, digest in manifest.folder.files.items()}
     return {name: digest for name, digest in named.items() if digest}
 
 

@@ -24,6 +24,7 @@ STATUS = {
     "INTERNAL_ERROR": 500,
     "NOT_IMPLEMENTED": 501,
     "TEMPORARILY_UNAVAILABLE": 503,
+    "RESOURCE_LIMIT_EXCEEDED": 507,  # a full disk is not emptied by trying again
 }
 
 # The first class that fits decides, so the special comes before the general.
@@ -39,6 +40,7 @@ CODES: tuple[tuple[type[InstarError], str], ...] = (
     (errors.GateFailed, "BAD_REQUEST"),
     (errors.Unavailable, "TEMPORARILY_UNAVAILABLE"),
     (errors.StoreBusy, "TEMPORARILY_UNAVAILABLE"),
+    (errors.StoreFull, "RESOURCE_LIMIT_EXCEEDED"),
 )
 
 

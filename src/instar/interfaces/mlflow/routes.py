@@ -7,7 +7,7 @@ import importlib
 from instar.interfaces.api.routes import Route
 from instar.interfaces.mlflow.frame import Operation
 
-GROUPS = ("server_info", "experiments", "runs", "run_logging", "metrics", "inputs", "links")
+GROUPS = ("server_info", "experiments", "runs", "run_logging", "metrics", "inputs", "links", "artifacts")
 
 
 def all_operations() -> list[Operation]:

@@ -124,6 +124,14 @@ def _logged_models() -> None:
         sa.PrimaryKeyConstraint("run", "role", "model", name=op.f("pk_run_model")),
     )
     op.create_index("ix_run_model_model", "run_model", ["model"])
+    op.create_table(
+        "artifact_finding",
+        sa.Column("blob", sa.String(length=80), nullable=False),
+        sa.Column("kind", sa.String(length=20), nullable=False),
+        sa.Column("refused", sa.Text(), nullable=False),
+        sa.Column("found_at", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("blob", name=op.f("pk_artifact_finding")),
+    )
 
 
 def _webhooks() -> None:
