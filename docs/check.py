@@ -32,6 +32,8 @@ FOLDERS = (
     "interfaces/sdk",
     "interfaces/api",
     "interfaces/mlflow",
+    "interfaces/tuning",
+    "interfaces/charts",
     "interfaces/console",
     "interfaces/demo",
 )

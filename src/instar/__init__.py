@@ -17,23 +17,40 @@ if TYPE_CHECKING:
     from instar.interfaces.sdk.client import connect
     from instar.interfaces.sdk.run import run
     from instar.plan.pipeline import baseline, check, gold, model, silver, source
+    from instar.plan.ranges import between
+    from instar.train.reporting import report
 
 __version__ = "0.1.0"
 
 _HOMES = {
     "as_of": "instar.data.features",
     "baseline": "instar.plan.pipeline",
+    "between": "instar.plan.ranges",
     "check": "instar.plan.pipeline",
     "connect": "instar.interfaces.sdk.client",
     "gold": "instar.plan.pipeline",
     "model": "instar.plan.pipeline",
     "quarantine": "instar.data.checks",
+    "report": "instar.train.reporting",
     "run": "instar.interfaces.sdk.run",
     "silver": "instar.plan.pipeline",
     "source": "instar.plan.pipeline",
 }
 
-__all__ = ["as_of", "baseline", "check", "connect", "gold", "model", "quarantine", "run", "silver", "source"]
+__all__ = [
+    "as_of",
+    "baseline",
+    "between",
+    "check",
+    "connect",
+    "gold",
+    "model",
+    "quarantine",
+    "report",
+    "run",
+    "silver",
+    "source",
+]
 
 
 def __getattr__(name: str) -> object:

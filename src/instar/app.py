@@ -6,6 +6,7 @@ with open_app() as app:                    # the project of this folder, and its
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING
 from instar.core import identity
 from instar.core.clock import Clock, SystemClock
 from instar.core.errors import NotFound
-from instar.core.settings import Settings, read_settings
+from instar.core.settings import DEFAULT_PROJECT, Settings, read_settings
 
 if TYPE_CHECKING:
     from instar.core.blobs import Blobs
@@ -26,9 +27,8 @@ if TYPE_CHECKING:
     from instar.plan.pipeline import Pipeline
     from instar.plan.project import Project
     from instar.plan.runner import StepKind
-
-
-DEFAULT_PROJECT = "default"  # of a store that is used without a contract
+    from instar.train.search import Search
+    from instar.train.studies import Study
 
 
 @dataclass
@@ -84,6 +84,25 @@ class App:
         models = ModelKind(self.store, self.project, self.pipeline, cut=cut)
         return {"source": tables, "silver": tables, "gold": tables, "model": models, "baseline": models}
 
+    def search(self, study: Study, *, apart: bool = False) -> Search:
+        """This process's search of a study's space.
+
+        Args:
+            apart: Others search beside it: with the same seed they would propose the same points.
+
+        Raises:
+            Unavailable: The library behind it is not installed.
+        """
+        from instar.adapters.search_optuna import OptunaSearch
+        from instar.train import search_space, studies, tuning_loop
+
+        terms = study.terms
+        return OptunaSearch(
+            studies.file_of(self.store, study), search_space.from_document(terms["space"]),
+            tuning_loop.objectives_of(study), sampler=terms["sampler"], pruner=terms["pruner"],
+            seed=terms["seed"] + (os.getpid() if apart else 0),
+        )  # fmt: skip
+
     def loop(self) -> Loop:
         """What the life cycle turns with: the project's steps, their kinds, and the prediction log."""
         from instar.operate.proposal import Loop
@@ -114,9 +133,11 @@ def open_app(
         NotFound: No folder from `start` upwards has an `instar.toml`, and there is no store to use without one.
         StoreTooNew: A later program wrote the store.
     """
+    from instar.plan.project import find_root_if_any
+
     settings = settings or read_settings()
     start = Path(start) if start is not None else Path.cwd()
-    root = find_project(start, need_project)
+    root = find_root_if_any(start, need=need_project)
     folder = store_folder or settings.store_folder(root if root is not None else start)
     if root is None and not make and not settings.database and not (folder / "instar.db").exists():
         raise NotFound(
@@ -130,18 +151,6 @@ def open_app(
         yield App(store, root, start)
     finally:
         store.database.close()
-
-
-def find_project(start: Path, need: bool = True) -> Path | None:
-    """The folder of the project in which `start` lies; None where there is none and none is needed."""
-    from instar.plan.project import find_root
-
-    try:
-        return find_root(start)
-    except NotFound:
-        if need:
-            raise
-        return None
 
 
 def open_store(folder: Path, database_url: str, clock: Clock | None = None) -> Store:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -19,7 +20,8 @@ ROOT = Path(__file__).parents[2]
 def start(folder: Path, **options: Any) -> ServerTree:
     """A server whose workers load the fakes."""
     options = {"control": False, "loader": "tests.serve.fakes:load", **options}
-    return ServerTree.start(folder, environment={"PYTHONPATH": str(ROOT)}, **options)
+    path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+    return ServerTree.start(folder, environment={"PYTHONPATH": path}, **options)
 
 
 def wait_for(what: Callable[[], Any], seconds: float = 20.0) -> Any:

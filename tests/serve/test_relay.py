@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import ctypes
+import os
+import socket
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -78,3 +83,417 @@ def test_bodies_stream_both_ways(server: ServerTree) -> None:
     assert " 20000000 " in reply.headers["x-said"]
     assert sum(sizes) == 5003
     assert len(sizes) > 2
+
+
+# What follows speaks to the gateway through a control process that is played line by line.
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerTree]:
+    """A server whose control process each test plays itself."""
+    with start(tmp_path_factory.mktemp("played") / ".instar") as tree:
+        yield tree
+
+
+class Played:
+    """A control process that does what a test says.
+
+    Args:
+        part: Called with each accepted connection, in a thread of its own.
+    """
+
+    def __init__(self, server: ServerTree, part: Callable[[socket.socket], None]) -> None:
+        folder = server.log.parents[1]
+        self.path = control_socket(folder)
+        self.part = part
+        self.accepted = 0
+        self.connections: list[socket.socket] = []
+
+    def __enter__(self) -> Played:
+        self.path.unlink(missing_ok=True)
+        self.listening = socket.socket(socket.AF_UNIX)
+        self.listening.bind(str(self.path))
+        self.listening.listen(128)
+        threading.Thread(target=self._accept, daemon=True).start()
+        return self
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                connection, _ = self.listening.accept()
+            except OSError:
+                return
+            self.accepted += 1
+            self.connections.append(connection)
+            threading.Thread(target=self._run, args=(connection,), daemon=True).start()
+
+    def _run(self, connection: socket.socket) -> None:
+        try:
+            self.part(connection)
+        except OSError:
+            pass  # the test ended
+        finally:
+            connection.close()
+
+    def __exit__(self, *_: object) -> None:
+        self.listening.shutdown(socket.SHUT_RDWR)
+        self.listening.close()
+        for connection in self.connections:
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
+        self.path.unlink(missing_ok=True)
+
+
+def read_head(connection: socket.socket) -> bytes:
+    """Up to the empty line."""
+    data = b""
+    while not data.endswith(b"\r\n\r\n"):
+        part = connection.recv(1)
+        if not part:
+            raise OSError("hung up")
+        data += part
+    return data
+
+
+def read_all(connection: socket.socket) -> bytes:
+    data = b""
+    while part := connection.recv(65536):
+        data += part
+    return data
+
+
+def ask(server: ServerTree, text: bytes) -> socket.socket:
+    raw = socket.create_connection(("127.0.0.1", server.port), timeout=20)
+    raw.sendall(text)
+    return raw
+
+
+OK = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
+HOST = b"Host: 127.0.0.1\r\n"
+
+
+def always(answer: bytes) -> Callable[[socket.socket], None]:
+    def part(connection: socket.socket) -> None:
+        while True:
+            head = read_head(connection)
+            if b"content-length: 5" in head:
+                connection.recv(5)
+            connection.sendall(answer)
+
+    return part
+
+
+def test_lines_are_kept_alive_and_used_again(alone: ServerTree) -> None:
+    with Played(alone, always(OK)) as played, httpx2.Client(base_url=alone.url) as client:
+        assert {client.get("/api/x").text for _ in range(20)} == {"ok"}
+        assert played.accepted == 1
+
+
+@pytest.mark.parametrize(
+    ("method", "answer", "status"),
+    [
+        ("HEAD", b"HTTP/1.1 200 OK\r\ncontent-length: 1000\r\netag: a\r\n\r\n", 200),
+        ("GET", b"HTTP/1.1 204 No Content\r\netag: a\r\n\r\n", 204),
+        ("GET", b"HTTP/1.1 304 Not Modified\r\ncontent-length: 1000\r\netag: a\r\n\r\n", 304),
+        ("POST", b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 201 Created\r\ncontent-length: 0\r\netag: a\r\n\r\n", 201),
+        ("GET", b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\netag: a\r\n\r\n0\r\n\r\n", 200),
+    ],
+)
+def test_answers_without_a_body_leave_the_line_clean(
+    alone: ServerTree, method: str, answer: bytes, status: int
+) -> None:
+    with Played(alone, always(answer)) as played, httpx2.Client(base_url=alone.url) as client:
+        for _ in range(3):
+            reply = client.request(method, "/api/x", content=b"12345" if method == "POST" else None)
+            assert (reply.status_code, reply.content, reply.headers["etag"]) == (status, b"", "a")
+        assert played.accepted == 1
+
+
+def test_an_answer_that_ends_with_its_connection_is_whole(alone: ServerTree) -> None:
+    def part(connection: socket.socket) -> None:
+        read_head(connection)
+        connection.sendall(b"HTTP/1.1 200 OK\r\nconnection: close\r\n\r\nall of it")
+
+    with Played(alone, part):
+        assert httpx2.get(f"{alone.url}/api/x").text == "all of it"
+
+
+def test_chunks_come_in_and_go_out_as_chunks(alone: ServerTree) -> None:
+    heard: list[bytes] = []
+
+    def part(connection: socket.socket) -> None:
+        head = read_head(connection)
+        heard.append(head)
+        body = b""
+        while not body.endswith(b"0\r\n\r\n"):
+            body += connection.recv(1000)
+        heard.append(body)
+        connection.sendall(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabc\r\n")
+        connection.sendall(b"2;x=y\r\nde\r\n0\r\n\r\n")
+
+    with Played(alone, part):
+        reply = httpx2.post(f"{alone.url}/api/x", content=iter([b"first", b"second"]))
+    assert reply.content == b"abcde"
+    assert b"transfer-encoding: chunked" in heard[0]
+    assert b"content-length" not in heard[0]
+    assert b"first" in heard[1]
+
+
+def test_an_answer_before_the_end_of_the_body_reaches_the_caller(alone: ServerTree) -> None:
+    def part(connection: socket.socket) -> None:
+        read_head(connection)
+        connection.sendall(b"HTTP/1.1 413 Too Large\r\ncontent-length: 3\r\n\r\nno!")
+        read_all(connection)
+
+    with Played(alone, part) as played:
+        head = b"PUT /api/x HTTP/1.1\r\n" + HOST + b"Content-Length: 10000000\r\n\r\n"
+        with ask(alone, head + b"x" * 100_000) as raw:
+            answer = b""
+            while not answer.endswith(b"no!"):
+                answer += raw.recv(1000)
+            assert answer.startswith(b"HTTP/1.1 413")
+            # What is left of the body goes nowhere, and the connection serves the next request.
+            raw.sendall(b"x" * 9_900_000)
+            played.part = always(OK)
+            raw.sendall(b"GET /api/y HTTP/1.1\r\n" + HOST + b"\r\n")
+            answer = b""
+            while not answer.endswith(b"ok"):
+                answer += raw.recv(1000)
+        assert played.accepted == 2
+
+
+def test_who_expects_to_be_asked_is_asked_by_the_control_process(alone: ServerTree) -> None:
+    def part(connection: socket.socket) -> None:
+        head = read_head(connection)
+        assert b"expect: 100-continue" in head
+        connection.sendall(b"HTTP/1.1 100 Continue\r\n\r\n")
+        body = connection.recv(5)
+        connection.sendall(b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\n" + body)
+
+    with (
+        Played(alone, part),
+        ask(alone, b"PUT /api/x HTTP/1.1\r\n" + HOST + b"Content-Length: 5\r\nExpect: 100-continue\r\n\r\n") as raw,
+    ):
+        assert read_head(raw) == b"HTTP/1.1 100 Continue\r\n\r\n"
+        raw.sendall(b"12345")
+        assert read_head(raw).startswith(b"HTTP/1.1 200")
+        assert raw.recv(5) == b"12345"
+
+
+def test_who_expects_to_be_asked_and_is_refused_need_not_send(alone: ServerTree) -> None:
+    def part(connection: socket.socket) -> None:
+        read_head(connection)
+        connection.sendall(b"HTTP/1.1 403 Forbidden\r\ncontent-length: 2\r\n\r\nno")
+        read_all(connection)
+
+    with (
+        Played(alone, part),
+        ask(alone, b"PUT /api/x HTTP/1.1\r\n" + HOST + b"Content-Length: 10\r\nExpect: 100-continue\r\n\r\n") as raw,
+    ):
+        answer = read_all(raw)  # the connection ends: nobody knows whether the body would still come
+    assert answer.startswith(b"HTTP/1.1 403")
+    assert b"100 Continue" not in answer
+
+
+def test_a_caller_that_leaves_in_the_middle_of_its_body_breaks_the_line(alone: ServerTree) -> None:
+    begun, over = threading.Event(), threading.Event()
+    got: list[bytes] = []
+
+    def part(connection: socket.socket) -> None:
+        read_head(connection)
+        got.append(connection.recv(10, socket.MSG_WAITALL))
+        begun.set()
+        got.append(read_all(connection))
+        over.set()
+
+    with Played(alone, part):
+        raw = ask(alone, b"PUT /api/x HTTP/1.1\r\n" + HOST + b"Transfer-Encoding: chunked\r\n\r\n5\r\nabcde\r\n")
+        assert begun.wait(20)
+        raw.close()
+        assert over.wait(20)
+    assert got == [b"5\r\nabcde\r\n", b""]  # no last chunk: half a body must not look like a whole one
+
+
+def test_a_caller_that_leaves_while_it_waits_is_noticed(alone: ServerTree) -> None:
+    over, asked = threading.Event(), threading.Event()
+
+    def part(connection: socket.socket) -> None:
+        read_head(connection)
+        asked.set()
+        read_all(connection)
+        over.set()
+
+    with Played(alone, part):
+        raw = ask(alone, b"GET /api/slow HTTP/1.1\r\n" + HOST + b"\r\n")
+        assert asked.wait(20)
+        raw.close()
+        assert over.wait(20)
+
+
+def test_a_line_that_died_while_it_rested_is_replaced(alone: ServerTree) -> None:
+    def once(connection: socket.socket) -> None:
+        read_head(connection)
+        connection.sendall(OK)
+        read_head(connection)  # the next request is taken, and never answered
+
+    with Played(alone, once) as played, httpx2.Client(base_url=alone.url) as client:
+        assert client.get("/api/x").text == "ok"
+        assert client.get("/api/x").text == "ok"
+        assert played.accepted == 2
+
+
+def test_what_may_have_been_done_is_not_sent_again(alone: ServerTree) -> None:
+    def once(connection: socket.socket) -> None:
+        head = read_head(connection)
+        connection.recv(5) if head.startswith(b"POST") else None
+        if head.startswith(b"GET"):
+            connection.sendall(OK)
+            read_head(connection)
+
+    with Played(alone, once) as played, httpx2.Client(base_url=alone.url) as client:
+        assert client.get("/api/x").text == "ok"
+        reply = client.post("/api/x", content=b"12345")
+        assert (reply.status_code, reply.headers["retry-after"]) == (503, "1")
+        assert played.accepted == 1
+
+
+def test_an_answer_that_breaks_off_breaks_the_callers_connection(alone: ServerTree) -> None:
+    def part(connection: socket.socket) -> None:
+        read_head(connection)
+        connection.sendall(b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nhalf")
+
+    with Played(alone, part), pytest.raises(httpx2.RemoteProtocolError):
+        httpx2.get(f"{alone.url}/api/x")
+
+
+def test_what_is_no_http_is_a_fault_of_the_control_process(alone: ServerTree) -> None:
+    def part(connection: socket.socket) -> None:
+        read_head(connection)
+        connection.sendall(b"SSH-2.0-OpenSSH_9.2\r\n\r\n")
+
+    with Played(alone, part):
+        assert httpx2.get(f"{alone.url}/api/x").status_code == 503
+
+
+def test_without_a_control_process_clients_of_mlflow_are_told_in_their_words(alone: ServerTree) -> None:
+    reply = httpx2.get(f"{alone.url}/api/2.0/mlflow/experiments/search")
+    assert reply.status_code == 503
+    assert reply.json()["error_code"] == "TEMPORARILY_UNAVAILABLE"
+    assert "does not answer" in reply.json()["message"]
+
+
+def test_more_requests_than_lines_wait_for_their_turn(alone: ServerTree) -> None:
+    let_go = threading.Event()
+
+    def part(connection: socket.socket) -> None:
+        while True:
+            read_head(connection)
+            let_go.wait(20)
+            connection.sendall(OK)
+
+    with Played(alone, part) as played:
+        callers = [ask(alone, b"GET /api/x HTTP/1.1\r\nConnection: close\r\n" + HOST + b"\r\n") for _ in range(100)]
+        wait_for(lambda: played.accepted == 64)
+        let_go.set()
+        assert all(read_all(caller).endswith(b"ok") for caller in callers)
+        assert played.accepted == 64
+        for caller in callers:
+            caller.close()
+
+
+def test_a_slow_reader_holds_the_sender_back(alone: ServerTree) -> None:
+    sent = 0
+
+    def part(connection: socket.socket) -> None:
+        nonlocal sent
+        read_head(connection)
+        connection.sendall(b"HTTP/1.1 200 OK\r\ncontent-length: 100000000\r\n\r\n")
+        connection.settimeout(1.0)
+        with contextlib.suppress(TimeoutError):
+            while sent < 100_000_000:
+                sent += connection.send(b"x" * 100_000)
+
+    with Played(alone, part), ask(alone, b"GET /api/x HTTP/1.1\r\n" + HOST + b"\r\n") as raw:
+        raw.recv(1000)
+        wait_for(lambda: sent > 0)
+        time.sleep(0.3)
+        held = sent
+    assert held < 50_000_000  # what sockets hold, and no more
+
+
+def test_a_slow_control_process_holds_the_caller_back(alone: ServerTree) -> None:
+    over = threading.Event()
+
+    def part(connection: socket.socket) -> None:
+        read_head(connection)
+        over.wait(20)
+
+    with Played(alone, part):
+        head = b"PUT /api/x HTTP/1.1\r\n" + HOST + b"Content-Length: 100000000\r\n\r\n"
+        with ask(alone, head) as raw:
+            raw.settimeout(0.5)
+            sent = 0
+            with contextlib.suppress(TimeoutError):
+                while sent < 100_000_000:
+                    sent += raw.send(b"x" * 100_000)
+        over.set()
+    assert sent < 50_000_000
+
+
+def test_predictions_go_on_beside_an_upload(alone: ServerTree) -> None:
+    def part(connection: socket.socket) -> None:
+        read_head(connection)
+        while connection.recv(1_000_000):
+            pass
+
+    with Played(alone, part):
+        raw = ask(alone, b"PUT /api/x HTTP/1.1\r\n" + HOST + b"Content-Length: 1000000000\r\n\r\n")
+        stop = threading.Event()
+
+        def upload() -> None:
+            with contextlib.suppress(OSError):
+                while not stop.is_set():
+                    raw.sendall(b"x" * 1_000_000)
+
+        sender = threading.Thread(target=upload)
+        sender.start()
+        with httpx2.Client(base_url=alone.url) as client:
+            assert all(client.get("/v2/health/live").status_code == 200 for _ in range(50))
+        stop.set()
+        raw.close()
+        sender.join()
+
+
+def test_every_socket_sends_at_once(alone: ServerTree) -> None:
+    """Nagle's algorithm is off on what the gateway accepted, asked of the kernel by the gateway's own descriptor."""
+    with ask(alone, b"GET /v2/health/live HTTP/1.1\r\n" + HOST + b"\r\n") as raw:
+        assert raw.recv(1000).startswith(b"HTTP/1.1 200")
+        accepted = accepted_socket(alone, raw)
+        assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) == 1
+        accepted.close()
+
+
+def accepted_socket(server: ServerTree, raw: socket.socket) -> socket.socket:
+    """The other end of a connection, borrowed from the process of the server that accepted it."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    for process in Path("/proc").glob("[0-9]*"):
+        status = process / "stat"
+        with contextlib.suppress(OSError):
+            if int(status.read_text().rpartition(")")[2].split()[1]) != server.pid:
+                continue
+            handle = os.pidfd_open(int(process.name))
+            for name in os.listdir(process / "fd"):
+                borrowed = libc.syscall(438, handle, int(name), 0)  # pidfd_getfd
+                if borrowed < 0:
+                    raise OSError(ctypes.get_errno(), "pidfd_getfd")
+                if os.readlink(f"/proc/self/fd/{borrowed}").startswith("socket:"):
+                    found = socket.socket(fileno=borrowed)
+                    with contextlib.suppress(OSError):
+                        if found.family == socket.AF_INET and found.getpeername() == raw.getsockname():
+                            os.close(handle)
+                            return found
+                    found.close()
+                else:
+                    os.close(borrowed)
+            os.close(handle)
+    raise AssertionError("no process of the server has the other end")

@@ -19,6 +19,7 @@ OWNERS = (
     "instar.train.model_links",
     "instar.train.tracking_tables",
     "instar.train.spool_position",
+    "instar.train.studies",
     "instar.evaluate.evaluation",
     "instar.release.approval",
     "instar.release.bars",

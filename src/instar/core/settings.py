@@ -6,17 +6,24 @@
 | `INSTAR_DATABASE` | URL of the metadata database; default a SQLite file in the store |
 | `INSTAR_URL` | address of a running server which `instar predict` and the SDK talk to |
 | `INSTAR_WEBHOOK_TARGETS` | `any`: webhooks may go to http and to private addresses; default `public` |
+| `INSTAR_UPLOAD_LIMIT` | largest body of an upload, in bytes or as in `64GiB`, which is the default |
+| `INSTAR_CONNECTIONS` | requests that a gateway hands to the control process at once; default 64, more wait |
 | `INSTAR_CONTROLLERS` | `off`: the server watches, retrains and rolls out nothing by itself |
 """
 
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from instar.core.errors import BadInput
+
 STORE_FOLDER = ".instar"
+DEFAULT_PROJECT = "default"  # of a store that is used without a contract
+SIZES = {"KiB": 1024, "MiB": 1024**2, "GiB": 1024**3, "TiB": 1024**4}
 
 
 @dataclass(frozen=True)
@@ -27,6 +34,8 @@ class Settings:
     database: str | None = None
     url: str | None = None
     controllers: bool = True
+    upload_limit_bytes: int = 64 * 1024**3
+    connections: int = 64
     webhook_targets: str = "public"
 
     def store_folder(self, project_root: Path) -> Path:
@@ -42,10 +51,24 @@ def read_settings(environment: Mapping[str, str] | None = None) -> Settings:
     """Settings from `environment`, by default the process's own."""
     values = os.environ if environment is None else environment
     store = values.get("INSTAR_STORE")
+    defaults = Settings()
     return Settings(
         store=Path(store).expanduser() if store else None,
         database=values.get("INSTAR_DATABASE") or None,
         url=values.get("INSTAR_URL") or None,
         webhook_targets=values.get("INSTAR_WEBHOOK_TARGETS", "public").lower(),
         controllers=values.get("INSTAR_CONTROLLERS", "on").lower() not in ("off", "0", "no", "false"),
+        upload_limit_bytes=_number(values, "INSTAR_UPLOAD_LIMIT", defaults.upload_limit_bytes, SIZES),
+        connections=_number(values, "INSTAR_CONNECTIONS", defaults.connections),
     )
+
+
+def _number(values: Mapping[str, str], name: str, default: int, units: Mapping[str, int] | None = None) -> int:
+    text = values.get(name, "").strip()
+    if not text:
+        return default
+    found = re.fullmatch(r"([1-9][0-9]{0,18}) ?([A-Za-z]*)", text)
+    if found is None or (found[2] and found[2] not in (units or {})):
+        asked = "a whole number from 1 on" + (f", or one with {', '.join(units)}" if units else "")
+        raise BadInput("that setting cannot be read", subject=name, found=repr(text), asked=asked)
+    return int(found[1]) * (units or {}).get(found[2], 1)

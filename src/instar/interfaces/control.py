@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import logging
+import sys
 import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, nullcontext
@@ -19,32 +20,58 @@ from pathlib import Path
 import uvicorn
 
 from instar.app import App, open_app
+from instar.core.errors import InstarError
 from instar.core.identity import SYSTEM, Permission
 from instar.core.settings import read_settings
 from instar.interfaces.api.application import Application
 from instar.interfaces.api.bodies import clear_uploads
 from instar.interfaces.api.routes import Reply, Request, Route
 from instar.operate import controllers
+from instar.serve import snapshot
 
 log = logging.getLogger("instar.control")
 
-STAGES = ("plan", "data", "train", "release", "serve", "operate", "notes", "spool")
+# Every stage's routes. Clients log runs through the first ones from the first second on; the others bring in the libraries
+# for tables, and are loaded when somebody asks for one of them.
+EARLY_STAGES = ("plan", "train")
+LATER_STAGES = ("data", "release", "serve", "operate", "notes", "spool")
+
+LINE_SECONDS = 86_400  # gateways keep their lines to us open; we are not the ones who hang up
+MISTAKE = 78  # exit status (EX_CONFIG): what a restart would not mend
+
+
+def early_routes() -> list[Route]:
+    """The routes that are there from the start: tracking, and what a server says of itself."""
+    from instar.interfaces.mlflow import routes as mlflow
+
+    return [*_of_stages(EARLY_STAGES), *mlflow.all_routes()]
+
+
+def later_routes() -> list[Route]:
+    """All others: the console, the later stages, and the description of the API."""
+    from instar.interfaces.console import pages
+
+    return [
+        *_of_stages(LATER_STAGES),
+        *pages.routes,
+        Route("GET", "/api/openapi.json", Permission.READ, _describe),
+    ]
 
 
 def all_routes() -> list[Route]:
-    """The one table of routes and their permissions: every stage's, the console's, and the description of the API."""
-    from instar.interfaces.console import pages
-    from instar.interfaces.mlflow import routes as mlflow
+    """The one table of routes and their permissions."""
+    return [*early_routes(), *later_routes()]
 
-    found: list[Route] = []
-    for stage in STAGES:
-        found += importlib.import_module(f"instar.interfaces.api.{stage}").routes
-    return [*found, *mlflow.all_routes(), *pages.routes, Route("GET", "/api/openapi.json", Permission.READ, _describe)]
+
+def _of_stages(stages: Iterable[str]) -> list[Route]:
+    return [route for stage in stages for route in importlib.import_module(f"instar.interfaces.api.{stage}").routes]
 
 
 def build(app: App, routes: Iterable[Route] | None = None) -> Application:
     """The control process's web application over an opened store."""
-    return Application(app, all_routes() if routes is None else routes)
+    if routes is not None:
+        return Application(app, routes)
+    return Application(app, early_routes(), later=later_routes, upload_limit_bytes=read_settings().upload_limit_bytes)
 
 
 def _describe(request: Request) -> Reply:
@@ -65,8 +92,8 @@ def _controllers(app: App) -> Iterator[None]:
     """Run the project's controllers beside the server."""
     stop = threading.Event()
     # Decisions that nobody makes by hand are the system's own, and the record says so.
-    loop = replace(app.loop(), store=replace(app.store, actor=SYSTEM))
-    thread = threading.Thread(target=controllers.run, args=(loop, stop), name="controllers", daemon=True)
+    store = replace(app.store, actor=SYSTEM)
+    thread = threading.Thread(target=_control, args=(replace(app, store=store), stop), name="controllers", daemon=True)
     thread.start()
     try:
         yield
@@ -75,19 +102,59 @@ def _controllers(app: App) -> Iterator[None]:
         thread.join(timeout=30)
 
 
+def _control(app: App, stop: threading.Event) -> None:
+    """Wait until there is something to control, then control it."""
+    while not stop.is_set():
+        try:
+            if controllers.anything_to_do(app.store, app.project_if_any):
+                break
+        except InstarError as error:
+            log.warning("controllers wait: %s", error)
+        stop.wait(controllers.EVERY_SECONDS)
+    if stop.is_set():
+        return
+    if app.root is None:
+        controllers.run_without_project(app.store, stop)
+    else:
+        controllers.run(app.loop(), stop)
+
+
 def main() -> None:
     """Serve until the process is told to stop."""
     parser = argparse.ArgumentParser(description="Instar's control process")
     parser.add_argument("--folder", type=Path, required=True, help="the store's folder")
     parser.add_argument("--socket", type=Path, required=True, help="the Unix socket to listen on")
-    parser.add_argument("--project", type=Path, default=None, help="the project's folder")
+    parser.add_argument("--project", type=Path, default=None, help="the project's folder; default none")
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s")
-    with open_app(options.project or options.folder.parent, store_folder=options.folder) as app:
-        options.socket.unlink(missing_ok=True)
-        clear_uploads(app.store.folder)
-        with _controllers(app) if read_settings().controllers else nullcontext():
-            uvicorn.run(build(app), uds=str(options.socket), log_level="warning", lifespan="on")
+    logging.getLogger("alembic").setLevel(logging.WARNING)  # each step of a new store's schema is no news
+    try:
+        with open_app(
+            options.project or options.folder.parent,
+            store_folder=options.folder,
+            need_project=options.project is not None,
+        ) as app:
+            _serve(app, options.socket)
+    except InstarError as error:
+        # The root's standard error is ours: whoever started the server reads why.
+        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        sys.exit(MISTAKE)
+
+
+def _serve(app: App, socket: Path) -> None:
+    # What was decided while nothing ran takes effect before the first answer, and a contract that cannot be read stops us.
+    snapshot.publish(app.store)
+    application = build(app)
+    log.info("serving project %s", app.project_name)
+    clear_uploads(app.store.folder)
+    socket.unlink(missing_ok=True)
+    config = uvicorn.Config(
+        application, uds=str(socket), http="httptools", loop="uvloop", ws="none", lifespan="on", log_level="warning",
+        access_log=False, proxy_headers=False, server_header=False, date_header=False,
+        timeout_keep_alive=LINE_SECONDS,
+    )  # fmt: skip
+    with _controllers(app) if read_settings().controllers else nullcontext():
+        uvicorn.Server(config).run()
 
 
 if __name__ == "__main__":

@@ -9,19 +9,30 @@ from __future__ import annotations
 
 import logging
 import threading
+from typing import TYPE_CHECKING
 
 from instar.core.errors import Conflict, InstarError
-from instar.operate import cycle
-from instar.operate.proposal import Loop
+from instar.core.store import Store
 from instar.plan import leases
-from instar.serve import sealing
+from instar.serve import routing
 from instar.train import spool, syncing
-from instar.train.intake import StoreSink
+
+if TYPE_CHECKING:
+    from instar.operate.proposal import Loop
+    from instar.plan.project import Project
 
 log = logging.getLogger("instar.controllers")
 
 EVERY_SECONDS = 10.0
 LEASE_WAIT_SECONDS = 2.0  # between two looks whether the other controller still lives
+
+
+def anything_to_do(store: Store, project: Project | None) -> bool:
+    """Whether there is something to watch: an endpoint, or a schedule of the project's.
+
+    Asked before the controllers are begun, since they bring all stages into memory.
+    """
+    return bool(routing.endpoints(store)) or (project is not None and bool(project.contract.schedule))
 
 
 def run(loop: Loop, stop: threading.Event, every_seconds: float = EVERY_SECONDS) -> None:
@@ -41,6 +52,9 @@ def run(loop: Loop, stop: threading.Event, every_seconds: float = EVERY_SECONDS)
 
 def look(loop: Loop) -> None:
     """One look: take in what training processes left, seal, then tick."""
+    from instar.operate import cycle
+    from instar.serve import sealing
+
     try:
         _take_in(loop)
         sealing.seal(loop.store)
@@ -53,8 +67,21 @@ def look(loop: Loop) -> None:
         log.exception("a look at project %s failed; the next one tries again", loop.project.name)
 
 
+def run_without_project(store: Store, stop: threading.Event, every_seconds: float = EVERY_SECONDS) -> None:
+    """Where the store is used without a contract: seal what endpoints log, until `stop` is set."""
+    from instar.serve import sealing
+
+    while not stop.wait(every_seconds):
+        try:
+            sealing.seal(store)
+        except InstarError:
+            log.exception("sealing failed; the next look tries again")
+
+
 def _take_in(loop: Loop) -> None:
     """Runs whose process died before it delivered all, on this machine; and those of which nothing is heard."""
+    from instar.train.intake import StoreSink
+
     sink = StoreSink(loop.store)
     root = loop.store.folder / spool.FOLDER
     for one in syncing.sync(root, lambda about: sink if about.url is None else None):

@@ -142,7 +142,9 @@ class Keys:
         return fingerprint(function, root=self._project.root, sources=self._pipeline.sources)
 
     def _options(self, step: Step) -> dict[str, str]:
-        found = {name: _spoken(value) for name, value in step.options.items() if value not in (None, ())}
+        # What only `instar tune` reads changes no output of the pipeline.
+        spoken = {name: value for name, value in step.options.items() if name != "ranges" and value not in (None, ())}
+        found = {name: _spoken(value) for name, value in spoken.items()}
         if step.kind in MODEL_KINDS and step.problem in self._project.contract.problem:
             problem = msgspec.to_builtins(self._project.contract.problem[step.problem])
             found |= {f"contract {term}": digest_of(problem[term]) for term in _TRAINING_TERMS}

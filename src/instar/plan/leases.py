@@ -8,18 +8,17 @@ that one who was thought dead, and wakes, can do no harm.
 from __future__ import annotations
 
 import os
-import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
 
+from instar.core import processes
 from instar.core.database import Instant, Transaction, metadata
 from instar.core.errors import Conflict, InstarError, Unavailable
 from instar.core.ids import new_id
@@ -142,9 +141,9 @@ def _try(store: Store, name: str) -> Lease | Holder:
         values: dict[str, Any] = {
             "holder": holder,
             "fence": row.fence + 1 if row else 1,
-            "host": _host(),
+            "host": processes.host(),
             "pid": os.getpid(),
-            "born": _born(os.getpid()),
+            "born": processes.born(os.getpid()),
             "actor": store.actor.name,
             "taken": now,
             "heartbeat": now,
@@ -161,8 +160,8 @@ def _try(store: Store, name: str) -> Lease | Holder:
 def _is_free(store: Store, row: sa.Row[Any]) -> bool:
     if row.holder is None:
         return True
-    if row.host == _host():
-        return bool(_born(row.pid) != row.born)  # dead, or its number was given to another process
+    if row.host == processes.host():
+        return bool(processes.born(row.pid) != row.born)  # dead, or its number was given to another process
     silent: timedelta = store.clock.wall() - row.heartbeat
     return silent > LOST_AFTER
 
@@ -174,32 +173,3 @@ def _beat(store: Store, held: Lease, stop: threading.Event) -> None:
             store.database.write(lambda tx: tx.execute(mine.values(heartbeat=store.clock.wall())))
         except InstarError:  # a busy store: the next beat will do, and `confirm` guards the rest
             continue
-
-
-def _host() -> str:
-    """This machine since its last start: after a restart all its former processes are dead."""
-    try:
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    except OSError:
-        boot = ""
-    return f"{socket.gethostname()} {boot}".strip()
-
-
-def _born(pid: int) -> str:
-    """When a process of this machine began, as text to compare; empty when there is no such process."""
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_text()
-        state, *rest = stat.rpartition(")")[2].split()
-        return "" if state in ("Z", "X") else rest[18]  # field 22 of proc(5): clock ticks after boot
-    except FileNotFoundError:
-        if Path("/proc/self/stat").exists():
-            return ""
-    except (OSError, IndexError):
-        pass
-    try:  # no /proc: being alive is all that can be known
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return ""
-    except PermissionError:
-        pass
-    return "alive"

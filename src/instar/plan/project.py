@@ -105,6 +105,16 @@ def find_root(start: Path) -> Path:
     )
 
 
+def find_root_if_any(start: Path, *, need: bool = False) -> Path | None:
+    """The folder of the project that `start` lies in; None where there is none, unless one is needed."""
+    try:
+        return find_root(start)
+    except NotFound:
+        if need:
+            raise
+        return None
+
+
 def load_project(root: Path) -> Project:
     """Read and prove the contract of the project in `root`.
 

@@ -20,6 +20,7 @@ from datetime import timedelta
 from typing import Any, TypeVar, cast
 
 from instar.core.errors import PipelineError
+from instar.plan.ranges import Range
 from instar.plan.terms import Terms, terms_of
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -55,8 +56,8 @@ class Step:
         inputs: Tables it reads, in the order of the function's parameters.
         parameters: Parameters with a default, and the default.
         options: What the decorator was given. source: `by`, `columns`, `key`, `landed`, `path`; silver: `key`; gold:
-            `entity`, `event_time`, `created_time`, `key`; silver and gold: `by`; model: `problem`, `search`, `seed`;
-            baseline: `problem`; all but source also `files` and `variables`, declared inputs that are no tables.
+            `entity`, `event_time`, `created_time`, `key`; silver and gold: `by`; model: `problem`, `search`, `ranges`,
+            `seed`; baseline: `problem`; all but source also `files` and `variables`, declared inputs that are no tables.
         file: The file that declares it.
         terms: How it is attempted: retries and timeout.
     """
@@ -187,7 +188,7 @@ def gold(
 def model(
     problem: str,
     *,
-    search: Mapping[str, Sequence[object]] | None = None,
+    search: Mapping[str, Sequence[object] | Range] | None = None,
     seed: int = 0,
     files: Sequence[str] = (),
     variables: Sequence[str] = (),
@@ -199,14 +200,17 @@ def model(
 
     Args:
         problem: The problem of `instar.toml` that it solves.
-        search: Values to try for its parameters; every combination is a trial.
+        search: Values to try for its parameters; every combination is a trial of a pipeline run. A range, as in
+            `{"rate": between(0.01, 0.3)}`, is searched by `instar tune` alone.
         seed: Seed of everything random.
         files: Files of the project which the function reads.
         variables: Environment variables which it reads.
         retries, retry_after, timeout: As of `silver`.
     """
-    found = {name: tuple(values) for name, values in (search or {}).items()}
-    options = {"problem": problem, "search": found, "seed": seed, **_declared(files, variables)}
+    declared = search or {}
+    grid = {name: tuple(values) for name, values in declared.items() if not isinstance(values, Range)}
+    ranges = {name: values for name, values in declared.items() if isinstance(values, Range)}
+    options = {"problem": problem, "search": grid, "ranges": ranges, "seed": seed, **_declared(files, variables)}
     return _step("model", options, (retries, retry_after, timeout))
 
 

@@ -3,7 +3,7 @@
 It keeps some connections open and one call on each, writes bodies from parts that were encoded once, and makes neither a
 task nor a future for a call. A call is never repeated by itself: a repeated request is a new call on the record.
 
-    with InferClient("http://127.0.0.1:8500", "delay") as client:
+    with InferClient("http://127.0.0.1:5000", "delay") as client:
         answers = client.infer_all([Ask({"distance": 1400.0, "carrier": "UA"}, event_time=moment)])
 """
 

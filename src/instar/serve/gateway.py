@@ -17,7 +17,7 @@ from pathlib import Path
 
 import msgspec
 
-from instar.core import identity, ids, telemetry
+from instar.core import identity, ids, settings, telemetry
 from instar.core.errors import InstarError, MalformedRequest, NotFound, TooLarge, Unavailable
 from instar.serve import protocol, replies, segments
 from instar.serve.commit import Committer, EndpointLog
@@ -52,7 +52,7 @@ class Gateway:
         self.caller = identity.local_user().name
         self._sequence = 0
         self._flying = self._flying_bytes = 0
-        self._relay = Relay(control_socket(store_folder))
+        self._relay = Relay(control_socket(store_folder), settings.read_settings().connections)
         self._logs: dict[str, EndpointLog] = {}
         self.loop: asyncio.AbstractEventLoop
         self._committer: Committer
@@ -352,7 +352,6 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--record", choices=("durable", "prompt"), default="durable")
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s")
-    logging.getLogger("httpx2").setLevel(logging.WARNING)  # a line for each relayed request is no news
     gateway = Gateway(options.folder, durable=options.record == "durable")
     config = uvicorn.Config(
         gateway, http="httptools", loop="uvloop", lifespan="on", ws="none", access_log=False, log_level="warning",

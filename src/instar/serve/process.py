@@ -159,12 +159,12 @@ def ready(state: Running, store_folder: Path, *, control: bool) -> bool:
     A gateway lives before it has read its routes, and the control process comes up after it: whoever asks in between
     would be told that nothing is there.
     """
-    paths = ["/v2/health/live"]
-    paths += ["/v2/health/ready"] if routes.read_snapshot(store_folder).number else []
-    paths += ["/api/projects"] if control else []
     connection = http.client.HTTPConnection(state.host, state.port, timeout=2.0)
     try:
-        return all(_succeeds(connection, path) for path in paths)
+        # The control process publishes routes before it answers, so it is asked first.
+        if not _succeeds(connection, "/api/projects" if control else "/v2/health/live"):
+            return False
+        return not routes.read_snapshot(store_folder).number or _succeeds(connection, "/v2/health/ready")
     except (OSError, http.client.HTTPException):
         return False
     finally:

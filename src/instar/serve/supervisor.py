@@ -1,6 +1,6 @@
 """The process tree of a running server: gateways, workers and the control process under one root, while it is up.
 
-    python -m instar.serve.supervisor --folder .instar [--port 8500] [--project .]
+    python -m instar.serve.supervisor --folder .instar [--port 5000] [--project .]
 
 The root opens the port and hands it to the gateways, so a gateway that dies is replaced without a refused connection. It
 starts a worker for each version that needs its own and restarts whatever dies. SIGTERM drains: gateways first, so that
@@ -24,10 +24,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 import msgspec
 
 from instar.core.errors import Conflict, Damaged, InstarError, NotAllowed, Unavailable
+from instar.core.watching import FolderWatch
 from instar.serve import routes
 from instar.serve.masking import mask_key_file
 from instar.serve.process import Running, ready, running
@@ -35,7 +37,10 @@ from instar.serve.process import Running, ready, running
 LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 DRAIN_SECONDS = 35.0
 RETIRE_SECONDS = 60.0  # a worker that no route names stays warm, for a quick way back
-POLL_SECONDS = 0.05
+LOOK_SECONDS = 5.0  # between two looks at everything, when nothing told that it changed
+BLIND_LOOK_SECONDS = 0.05  # where the system tells of no changed files
+START_LOOK_SECONDS = 0.02  # until the first answer
+MISTAKE = 78  # exit status by which the control process says that a restart would not mend it (EX_CONFIG)
 BACKOFF_SECONDS = (0.0, 0.1, 0.5, 1.0, 2.0, 5.0)  # between restarts of a process that dies young
 YOUNG_SECONDS = 5.0
 ANNOUNCE_SECONDS = 30.0
@@ -55,6 +60,7 @@ class Child:
     deaths: int = 0
     next_start: float = 0.0
     unused_since: float | None = None
+    last_code: int | None = None
 
     def start(self) -> None:
         self.process = subprocess.Popen(
@@ -75,7 +81,7 @@ class Child:
                 return
             self.deaths = self.deaths + 1 if now - self.started < YOUNG_SECONDS else 1
             self.next_start = now + BACKOFF_SECONDS[min(self.deaths, len(BACKOFF_SECONDS)) - 1]
-            self.process = None
+            self.process, self.last_code = None, code
             _log.warning("%s ended with %s; starting it again", self.name, _reason(code))
         if now >= self.next_start:
             self.start()
@@ -119,7 +125,8 @@ class Root:
     watch_stdin: bool = False
     listening: Callable[[str], object] | None = None
     _stop: bool = False
-    _asked: int = 0
+    _answered: bool = False
+    _until: float = 0.0
     _children: dict[str, Child] = field(default_factory=dict)
     _routes_mark: tuple[int, int] = (0, 0)
 
@@ -129,7 +136,7 @@ class Root:
         Raises:
             Conflict: A server runs on this store already.
             NotAllowed: The host is not loopback; there is no identity yet which could guard it.
-            Unavailable: The port is taken.
+            Unavailable: The port is taken, or the control process cannot work on this store; it said why.
         """
         if self.host not in LOOPBACK:
             raise NotAllowed(
@@ -143,39 +150,80 @@ class Root:
         with self._only_one(), self._listen() as listening:
             for number in (signal.SIGTERM, signal.SIGINT):
                 signal.signal(number, self._told_to_stop)
+            signal.signal(signal.SIGCHLD, lambda number, frame: None)  # only to be woken
             routes.make_run_folder(self.folder)
             self._clear_sockets()
             self._add_children(listening)
+            self._until = time.monotonic() + ANNOUNCE_SECONDS
+            watch = FolderWatch(routes.serve_folder(self.folder))
             try:
-                while not self._stop:
-                    self._native_workers()
-                    for child in list(self._children.values()):
-                        child.tend()
-                    self._announce()
-                    self._pause()
+                with self._woken_by_signals() as woken:
+                    while not self._stop:
+                        self._workers()
+                        for child in list(self._children.values()):
+                            child.tend()
+                        self._refuse_a_mistake()
+                        self._announce()
+                        self._pause(woken, watch)
             finally:
                 self._drain()
+                watch.close()
 
     def _announce(self) -> None:
         """Say where we are, once, when we answer; after a while in any case, since what fails says so by itself."""
-        if self.listening is None:
+        if self._answered:
             return
         state = Running(os.getpid(), self.host, self.port)
-        self._asked += 1
-        if ready(state, self.folder, control=self.control) or self._asked * POLL_SECONDS > ANNOUNCE_SECONDS:
-            self.listening(state.url)
-            self.listening = None
+        if ready(state, self.folder, control=self.control) or time.monotonic() > self._until:
+            self._answered = True
+            if self.listening is not None:
+                self.listening(state.url)
+
+    def _refuse_a_mistake(self) -> None:
+        """End when the control process cannot even start; once we have answered, calls go on without it."""
+        control = self._children.get("control")
+        if not self._answered and control is not None and control.last_code == MISTAKE:
+            raise Unavailable(
+                "the control process cannot work on this store; it said why above",
+                subject=str(self.folder),
+                next_step="Mend that, then start the server again.",
+            )
 
     def _told_to_stop(self, number: int, frame: FrameType | None) -> None:
         self._stop = True
 
-    def _pause(self) -> None:
-        if not self.watch_stdin:
-            time.sleep(POLL_SECONDS)
-            return
-        readable, _, _ = select.select([sys.stdin], [], [], POLL_SECONDS)
-        if readable and not os.read(sys.stdin.fileno(), 1024):
+    def _pause(self, woken: int, watch: FolderWatch) -> None:
+        """Wait until a child ended, routes changed, somebody wants us to stop, or it is time for something."""
+        sources: list[Any] = [woken]
+        sources += [watch] if watch.tells else []
+        sources += [sys.stdin] if self.watch_stdin else []
+        readable, _, _ = select.select(sources, [], [], self._seconds_to_next(watch))
+        if woken in readable:
+            os.read(woken, 1024)
+        if watch in readable:
+            watch.clear()
+        if sys.stdin in readable and not os.read(sys.stdin.fileno(), 1024):
             self._stop = True  # our parent is gone
+
+    def _seconds_to_next(self, watch: FolderWatch) -> float:
+        if not self._answered:
+            return START_LOOK_SECONDS
+        now = time.monotonic()
+        dead = [child.next_start - now for child in self._children.values() if child.process is None]
+        return max(0.0, min([LOOK_SECONDS if watch.tells else BLIND_LOOK_SECONDS, *dead]))
+
+    @contextmanager
+    def _woken_by_signals(self) -> Iterator[int]:
+        """A descriptor that becomes readable when a signal comes: the end of a child is one."""
+        reading, writing = os.pipe()
+        os.set_blocking(writing, False)
+        before = signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
+        try:
+            yield reading
+        finally:
+            signal.set_wakeup_fd(before)
+            os.close(reading)
+            os.close(writing)
 
     @contextmanager
     def _only_one(self) -> Iterator[None]:
@@ -228,7 +276,6 @@ class Root:
     def _add_children(self, listening: socket.socket) -> None:
         mode = "durable" if self.durable else "prompt"
         python = [sys.executable, "-m"]
-        self._children[routes.PORTABLE] = self._worker(routes.PORTABLE)
         for number in range(self.gateways):
             fd = listening.fileno()
             command = [*python, "instar.serve.gateway", "--folder", str(self.folder), "--fd", str(fd), "--record", mode]
@@ -243,8 +290,8 @@ class Root:
         place = ["--socket", str(routes.socket_path(self.folder, name)), "--load", self.loader, "--mask-key", str(key)]
         return Child(f"worker {name}", [sys.executable, "-m", "instar.serve.worker", *place])
 
-    def _native_workers(self) -> None:
-        """Have a worker for each version that needs its own, and let go of those that no route names."""
+    def _workers(self) -> None:
+        """Have the workers that routes name: one for all portable versions, one for each that needs its own; let go of others."""
         try:
             status = routes.routes_file(self.folder).stat()
         except FileNotFoundError:

@@ -7,12 +7,14 @@ version that should answer cannot be loaded, the one before answers. So a hot sw
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from instar.core.errors import Damaged
+from instar.core.watching import FolderWatch
 from instar.serve import policy as policies
 from instar.serve import record, wire
 from instar.serve.protocol import Signature
@@ -24,12 +26,14 @@ from instar.serve.routes import (
     bundle_folder,
     read_snapshot,
     routes_file,
+    serve_folder,
     socket_path,
 )
 from instar.serve.upstream import WorkerLine
 
 LOAD_SECONDS = 60.0  # a worker process that starts cold, in all
-POLL_SECONDS = 0.02
+LOOK_SECONDS = 1.0  # between two looks, when nothing told that the routes changed
+BLIND_LOOK_SECONDS = 0.02  # where the system tells of no changed files
 LINE_GRACE_SECONDS = 35.0  # a line that no route names stays open for calls in flight and their shadows
 
 _log = logging.getLogger("instar.serve")
@@ -104,13 +108,30 @@ class Switchboard:
 
     async def watch(self) -> None:
         """Take up each snapshot as it is published, for ever."""
-        while True:
-            try:
-                await self.look()
-            except Damaged as problem:
-                _log.error("%s", problem)
-            self._tidy()
-            await asyncio.sleep(POLL_SECONDS)
+        folder = serve_folder(self.store_folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        watch, changed = FolderWatch(folder), asyncio.Event()
+
+        def told() -> None:
+            watch.clear()
+            changed.set()
+
+        if watch.tells:
+            self.loop.add_reader(watch.fileno(), told)
+        try:
+            while True:
+                changed.clear()
+                try:
+                    await self.look()
+                except Damaged as problem:
+                    _log.error("%s", problem)
+                self._tidy()
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(changed.wait(), LOOK_SECONDS if watch.tells else BLIND_LOOK_SECONDS)
+        finally:
+            if watch.tells:
+                self.loop.remove_reader(watch.fileno())
+            watch.close()
 
     async def look(self) -> None:
         """Take up the snapshot on disk if it is another than the one in use."""

@@ -85,12 +85,13 @@ class ModelKind:
         """
         ground = trial.prepare(self._store, project, self._pipeline, step, self._cut, inputs)
         runs.abandon(self._store, project.name, step.name)
-        chosen = [
+        made = [
             trial.fit(
                 self._store, ground, {**parameters, **values}, execution=execution.id, cause=execution.cause,
             )
             for values in tuning.trials(_searched(step, parameters))
         ]  # fmt: skip
+        chosen = [one for one in made if one is not None]  # without a study no trial is given up
         best = min(chosen, key=lambda one: math.inf if math.isnan(one.cost) else one.cost)  # the first of equals
         manifest = describe(
             self._store, project, step, best.run, best.model,

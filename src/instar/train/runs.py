@@ -19,7 +19,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from instar.core import ids, journal, lineage
+from instar.core import ids, journal, lineage, processes
 from instar.core.database import Transaction
 from instar.core.errors import BadInput, Conflict
 from instar.core.store import Store
@@ -247,7 +247,7 @@ def abandon(store: Store, project: str, step: str) -> int:
         run_table.c.project == project, run_table.c.step == step, run_table.c.state == RUNNING, run_table.c.process > 0
     )
     with store.database.read() as tx:
-        dead = [row.id for row in tx.execute(query) if not _alive(row.process)]
+        dead = [row.id for row in tx.execute(query) if not processes.born(row.process)]
 
     def work(tx: Transaction) -> int:
         rows = run_table.update().where(run_table.c.id.in_(dead), run_table.c.state == RUNNING)
@@ -315,16 +315,6 @@ def _hide(store: Store, run: str, lifecycle: str, kind: str) -> Run:
         return replace(known, lifecycle=lifecycle, deleted_at=at)
 
     return store.database.write(work, durable=True)
-
-
-def _alive(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:  # somebody else's: alive
-        return True
-    return True
 
 
 def _end(store: Store, run: str, state: str, error: str | None) -> Run:

@@ -17,7 +17,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import msgspec
-import numpy as np
 
 
 class Seeds(msgspec.Struct, frozen=True):
@@ -45,6 +44,8 @@ def capture(seed: int | None = None) -> Seeds:
 def plant(seed: int) -> None:
     """Seed `random`, NumPy and PyTorch; PyTorch as soon as it is imported, if it is not yet."""
     random.seed(seed)
+    import numpy as np
+
     np.random.seed(seed % 2**32)
     torch = sys.modules.get("torch")
     for old in [one for one in sys.meta_path if isinstance(one, _Waiting)]:

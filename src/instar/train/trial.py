@@ -29,6 +29,7 @@ from instar.train.conditions import Conditions
 from instar.train.fitting import Material
 from instar.train.native import NativeModel
 from instar.train.packing import recipe_digest
+from instar.train.reporting import Listener, Pruned, listening
 from instar.train.signature import signature
 
 
@@ -117,6 +118,29 @@ def prepare(
     return Ground(project, pipeline, step, problem, material, parts, version, nullable, others, read, about)
 
 
+# From truth, scores and threshold to further metrics by name; handed in, because judging belongs to a later stage.
+Measure = Callable[[NDArray[np.bool_], NDArray[np.float64], float], Mapping[str, float]]
+
+
+@dataclass(frozen=True)
+class Course:
+    """How a trial of a study goes on, or is given up.
+
+    Attributes:
+        shares: Shares of the rows that are fitted on, one after the other, growing; the last one is 1.
+        began: Told the run's id before the function is called.
+        on_share: Called with the metrics after each share but the last, and its number from 0; true gives the trial up.
+        on_report: Called with what the function reports, value and step; true gives the trial up.
+        measure: Further metrics.
+    """
+
+    shares: tuple[float, ...] = (1.0,)
+    began: Callable[[str], object] | None = None
+    on_share: Callable[[Mapping[str, float], int], bool] | None = None
+    on_report: Callable[[float, int], bool] | None = None
+    measure: Measure | None = None
+
+
 def fit(
     store: Store,
     ground: Ground,
@@ -125,13 +149,14 @@ def fit(
     cause: str,
     execution: str | None = None,
     tags: Mapping[str, str] | None = None,
-) -> Trial:
-    """Fit once, as a run that is finished or failed when this returns or raises.
+    course: Course | None = None,
+) -> Trial | None:
+    """Fit once, as a run that is finished or failed when this returns or raises; None when it was given up.
 
     Raises:
         StepFailed: The function raised, or returned what cannot predict.
     """
-    step, material, problem = ground.step, ground.material, ground.problem
+    course, step = course or Course(), ground.step
     with runs.running(
         store,
         ground.project.name,
@@ -145,19 +170,56 @@ def fit(
         cause=cause,
         conditions=ground.conditions,
     ) as run:
-        given = material.given(ground.parts.fit)
-        begun = time.perf_counter()
-        model = fitting.call(step, material, given, parameters, ground.others)
-        seconds = time.perf_counter() - begun
-        live = NativeModel(model, signature(given.select(material.features)), material.form, f"step {step.name}")
-        scores = live.score_frame(material.given(ground.parts.decide).select(material.features))
-        truth = material.truth(ground.parts.decide)
-        threshold = fitting.decide(problem.cost, truth, scores, problem.split)
-        found = fitting.quality(problem.cost, truth, scores, threshold)
-        found |= {"fit_rows": float(given.height), "fit_seconds": seconds}
-        runs.log_metrics(store, run.id, found)
-        recipe = recipe_digest(ground.project, ground.pipeline, step, parameters)
-        costs = np.asarray(per_row(problem.cost, truth, scores >= threshold))
+        if course.began is not None:
+            course.began(run.id)
+        try:
+            with listening(_listener(store, run.id, course)):
+                for number, share in enumerate(course.shares[:-1]):
+                    early = _fit(store, ground, parameters, run, share, course.measure, number)
+                    if course.on_share is not None and course.on_share(early.metrics, number):
+                        raise Pruned
+                return _fit(store, ground, parameters, run, 1.0, course.measure, len(course.shares) - 1)
+        except Pruned:
+            runs.set_tags(store, run.id, {"pruned": "true"})
+            return None
+
+
+def _listener(store: Store, run: str, course: Course) -> Listener:
+    def hear(value: float, step: int) -> None:
+        runs.log_metrics(store, run, {"reported": value}, step)
+        if course.on_report is not None and course.on_report(value, step):
+            raise Pruned
+
+    return hear
+
+
+def _fit(
+    store: Store,
+    ground: Ground,
+    parameters: Mapping[str, Any],
+    run: runs.Run,
+    share: float,
+    measure: Measure | None,
+    number: int,
+) -> Trial:
+    """Fit on a share of the rows, evenly spaced, and log what it came to as step `number` of its metrics."""
+    step, material, problem = ground.step, ground.material, ground.problem
+    rows = ground.parts.fit
+    given = material.given(rows if share >= 1.0 else fitting.sample(rows, max(1, int(rows.height * share))))
+    begun = time.perf_counter()
+    model = fitting.call(step, material, given, parameters, ground.others)
+    seconds = time.perf_counter() - begun
+    live = NativeModel(model, signature(given.select(material.features)), material.form, f"step {step.name}")
+    scores = live.score_frame(material.given(ground.parts.decide).select(material.features))
+    truth = material.truth(ground.parts.decide)
+    threshold = fitting.decide(problem.cost, truth, scores, problem.split)
+    found = fitting.quality(problem.cost, truth, scores, threshold)
+    found |= {"fit_rows": float(given.height), "fit_seconds": seconds}
+    if measure is not None:
+        found |= {name: value for name, value in measure(truth, scores, threshold).items() if name not in found}
+    runs.log_metrics(store, run.id, found, number)
+    recipe = recipe_digest(ground.project, ground.pipeline, step, parameters)
+    costs = np.asarray(per_row(problem.cost, truth, scores >= threshold))
     return Trial(run, dict(parameters), recipe, model, threshold, found, costs)
 
 

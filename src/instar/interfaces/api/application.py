@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Iterable, Mapping, MutableMapping
+from collections.abc import Callable, Iterable, Mapping, MutableMapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
@@ -22,7 +22,7 @@ from instar.core.errors import InstarError, MalformedRequest, NotAllowed, NotFou
 from instar.core.telemetry import counter
 from instar.interfaces.api import bodies, sending
 from instar.interfaces.api.bodies import Gone, Receive
-from instar.interfaces.api.routes import Reply, Request, Route, Voice
+from instar.interfaces.api.routes import PLAIN, Reply, Request, Route, Voice
 from instar.interfaces.api.sending import Prepared, Send
 from instar.interfaces.api.table import Table
 
@@ -40,14 +40,23 @@ class Application:
     """Answers the requests of one process.
 
     Args:
+        later: Makes more routes; called once, in a thread, when a path is not among the first ones.
         upload_limit_bytes: Of a body that is streamed to a file.
     """
 
     def __init__(
-        self, app: App, routes: Iterable[Route], *, upload_limit_bytes: int = UPLOAD_LIMIT_BYTES, threads: int = THREADS
+        self,
+        app: App,
+        routes: Iterable[Route],
+        *,
+        later: Callable[[], Iterable[Route]] | None = None,
+        upload_limit_bytes: int = UPLOAD_LIMIT_BYTES,
+        threads: int = THREADS,
     ) -> None:
         self._app = app
         self._table = Table(routes)
+        self._later = later
+        self._loading = asyncio.Lock()
         self._upload_limit_bytes = upload_limit_bytes
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="api")
         self._requests = counter(
@@ -84,6 +93,9 @@ class Application:
         try:
             _refuse_strangers(method, headers)
             methods, values = self._table.find(raw_path)
+            if not methods and self._later is not None and self._table.voice(raw_path) is PLAIN:
+                await self._load_later()
+                methods, values = self._table.find(raw_path)
             route = methods.get(method) or (methods.get("GET") if method == "HEAD" else None)
             if route is None:
                 return self._unknown(raw_path, method, methods, headers)
@@ -107,6 +119,13 @@ class Application:
         except InstarError as error:
             refusing = route.voice if route is not None else self._table.voice(raw_path)
             return _refuse(refusing, error, method, headers), label
+
+    async def _load_later(self) -> None:
+        async with self._loading:
+            if self._later is not None:
+                more = await asyncio.get_running_loop().run_in_executor(self._threads, self._later)
+                self._table.add(more)
+                self._later = None
 
     def _unknown(
         self, raw_path: str, method: str, methods: Mapping[str, Route], headers: Mapping[str, str]

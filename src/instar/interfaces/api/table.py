@@ -38,6 +38,11 @@ class Table:
         self._static: dict[str, Methods] = {}
         self._root = _Node()
         self._names: dict[int, tuple[str, ...]] = {}
+        self._voices: list[tuple[list[str], Voice]] = []
+        self.add(routes)
+
+    def add(self, routes: Iterable[Route]) -> None:
+        """Take in more routes."""
         voices: dict[Voice, None] = {}
         for route in routes:
             node, names = self._place(route.path)
@@ -48,7 +53,7 @@ class Table:
             voices[route.voice] = None
             if not names:
                 self._static[route.path] = node.methods
-        self._voices = [(prefix.strip("/").split("/"), voice) for voice in voices for prefix in voice.prefixes]
+        self._voices += [(prefix.strip("/").split("/"), voice) for voice in voices for prefix in voice.prefixes]
 
     def find(self, raw_path: str) -> tuple[Methods, tuple[str, ...]]:
         """The routes of a path by method, none where it is unknown, and the values of its parameters in their order.

@@ -23,6 +23,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "ingest": ("data", "Land files in a bronze table."),
     "data": ("data", "List, show and compare table versions."),
     "runs": ("train", "List and show runs."),
+    "tune": ("tune", "Search the parameters of a model step."),
+    "studies": ("tune", "List and show studies of tuning."),
     "evaluate": ("release", "Judge a model version by the gates of its problem."),
     "models": ("release", "List and show model versions and their cards."),
     "approve": ("release", "Approve a model version on its evidence."),

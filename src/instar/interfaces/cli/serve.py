@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from instar.serve.client import Answer
 
-PORT = 8500
+PORT = 5000  # where clients of MLflow's protocol look first
 
 
 @click.command("up")
@@ -34,21 +34,26 @@ PORT = 8500
     show_default=True,
     help="Answer when a call's record is on the disk, or when the operating system has it.",
 )
+@click.option(
+    "--store",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="The store's folder; default INSTAR_STORE, else .instar of the project, or here.",
+)
 @click.pass_obj
-def up_command(project: str | None, host: str, port: int, gateways: int, record: str) -> None:
-    """Serve console, API and inference on one port until interrupted."""
+def up_command(project: str | None, host: str, port: int, gateways: int, record: str, store: Path | None) -> None:
+    """Serve console, API, tracking and inference on one port until interrupted; in a folder without a project, too."""
     import logging
 
-    from instar.app import open_app
-    from instar.serve import snapshot
+    from instar.core.settings import DEFAULT_PROJECT, read_settings
+    from instar.plan.project import find_root_if_any, load_project
     from instar.serve.supervisor import Root
 
-    with open_app(project) as app:
-        # A contract that cannot be read stops us here, and not the control process later. What was decided while nothing
-        # ran takes effect now.
-        name = app.project.name
-        snapshot.publish(app.store)
-        folder, root = app.store.folder, app.root
+    start = Path(project) if project is not None else Path.cwd()
+    root = find_root_if_any(start, need=project is not None)
+    # A contract that cannot be read stops us here, and not the control process later.
+    name = load_project(root).name if root is not None else DEFAULT_PROJECT
+    folder = (store or read_settings().store_folder(root or start)).absolute()
+    folder.mkdir(parents=True, exist_ok=True)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s")
 
     def listening(url: str) -> None:

@@ -239,20 +239,22 @@ class Client:
 
 
 def address_here(start: Path | None = None) -> str:
-    """`INSTAR_URL`, or the server that runs on the store of the project in which `start` (default: this folder) lies.
+    """`INSTAR_URL`, or the server that runs on the store of the project in which `start` (default: this folder) lies,
+    or of that folder itself.
 
     Raises:
         Unavailable: Neither is there.
     """
-    from instar.plan.project import find_root
+    from instar.plan.project import find_root_if_any
     from instar.serve.process import running
 
     settings = read_settings()
     if settings.url:
         return settings.url
-    server = running(settings.store_folder(find_root(start or Path.cwd())))
+    start = start or Path.cwd()
+    server = running(settings.store_folder(find_root_if_any(start) or start))
     if server is None:
         raise Unavailable(
-            "no server runs on this project's store", next_step="Start it: `instar up`; or name one: INSTAR_URL."
+            "no server runs on the store here", next_step="Start it: `instar up`; or name one: INSTAR_URL."
         )
     return server.url

@@ -31,6 +31,23 @@ def upgrade() -> None:
         sa.Column("place", sa.String(length=1000), nullable=False),
         sa.PrimaryKeyConstraint("run", "writer", name=op.f("pk_run_spool")),
     )
+    op.create_table(
+        "study",
+        sa.Column("id", sa.String(length=60), nullable=False),
+        sa.Column("project", sa.String(length=200), nullable=False),
+        sa.Column("step", sa.String(length=200), nullable=False),
+        sa.Column("problem", sa.String(length=200), nullable=False),
+        sa.Column("key", sa.String(length=80), nullable=False),
+        sa.Column("state", sa.String(length=20), nullable=False),
+        sa.Column("terms", sa.Text(), nullable=False),
+        sa.Column("trials", sa.Integer(), nullable=False),
+        sa.Column("version", sa.String(length=60), nullable=False),
+        sa.Column("actor", sa.String(length=200), nullable=False),
+        sa.Column("started", sa.BigInteger(), nullable=False),
+        sa.Column("ended", sa.BigInteger(), nullable=True),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_study")),
+        sa.UniqueConstraint("project", "key", name=op.f("uq_study_project_key")),
+    )
 
 
 def downgrade() -> None:

@@ -1,0 +1,144 @@
+"""Searching runs: filter, order, pages, counts and only the columns asked for, over one experiment or a whole store.
+
+    page = search(store, experiments=[id], filter="metrics.cost < 0.5 AND params.model = 'trees'", order_by=["metrics.cost"])
+    page = search(store, experiments=[id], filter=..., order_by=..., token=page.token)      # goes on where the first ended
+
+Runs without the value that is sorted by come last, whatever the direction; equal ones follow by start, newest first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+
+from instar.core.database import Transaction
+from instar.core.errors import BadInput
+from instar.core.store import Store
+from instar.train import run_fields
+from instar.train.pages import Page, read_token, write_token
+from instar.train.run_records import Columns, Run, load
+from instar.train.search_grammar import parse, parse_orders
+from instar.train.search_order import Sorting, sorting
+from instar.train.search_query import Condition, condition
+from instar.train.search_words import Order
+from instar.train.tracking_tables import ACTIVE, DELETED, run_table
+
+VIEWS = {"active": (ACTIVE,), "deleted": (DELETED,), "all": (ACTIVE, DELETED)}
+
+
+@dataclass(frozen=True)
+class Found:
+    """Which runs a page has, as their keys in order, and which of them lack the first value that is sorted by."""
+
+    keys: Sequence[int]
+    without: frozenset[int]
+    token: str | None
+
+
+def search(
+    store: Store,
+    *,
+    projects: Sequence[str] | None = None,
+    experiments: Sequence[str] | None = None,
+    filter: str = "",
+    order_by: Sequence[str] = (),
+    view: str = "active",
+    limit: int = 100,
+    token: str | None = None,
+    columns: Columns | None = None,
+) -> Page[Run]:
+    """A page of the runs that pass a filter.
+
+    Args:
+        projects: Only runs of these projects; None is all.
+        experiments: Only runs of experiments with these ids; None is all.
+        order_by: Keys such as `metrics.loss DESC`; the newest first without.
+        view: `"active"`, `"deleted"` or `"all"`.
+        limit: At most so many.
+        token: From the page before; the other arguments must be the same.
+        columns: Which metrics, parameters and tags to fetch.
+
+    Raises:
+        BadInput: The filter, the order, the view or the token cannot be read.
+    """
+    with store.database.read() as tx:
+        found = find(tx, projects, experiments, filter, order_by, view, limit, token)
+        return Page(load(tx, found.keys, columns), found.token)
+
+
+def count(
+    store: Store,
+    *,
+    projects: Sequence[str] | None = None,
+    experiments: Sequence[str] | None = None,
+    filter: str = "",
+    view: str = "active",
+) -> int:
+    """How many runs pass a filter, without fetching them.
+
+    Raises:
+        BadInput: The filter or the view cannot be read.
+    """
+    with store.database.read() as tx:
+        wanted = _conditions(projects, experiments, filter, view, tx.dialect.name)
+        return int(tx.execute(sa.select(sa.func.count()).select_from(run_table).where(*wanted)).scalar_one())
+
+
+def find(
+    tx: Transaction,
+    projects: Sequence[str] | None,
+    experiments: Sequence[str] | None,
+    filter: str,
+    order_by: Sequence[str],
+    view: str,
+    limit: int,
+    token: str | None,
+) -> Found:
+    """The keys of a page of runs, for those who fetch what they need of them themselves.
+
+    Raises:
+        BadInput: The filter, the order, the view or the token cannot be read.
+    """
+    dialect = tx.dialect.name
+    wanted = _conditions(projects, experiments, filter, view, dialect)
+    orders = parse_orders(list(order_by), run_fields.VOCABULARY)
+    sort = sorting(orders, run_fields.PLACES, run_table, run_fields.TIES, run_fields.OPTIONAL, dialect)
+    question = [sorted(projects or ()), sorted(experiments or ()), filter, list(order_by), view]
+    if token:
+        wanted.append(sort.after(read_token(question, token, len(sort.keys))))
+    rows = _page(tx, sort, wanted, limit)
+    more = len(rows) > limit
+    rows = rows[:limit]
+    ranked = _has_rank(orders)
+    without = frozenset(row[0] for row in rows if ranked and row[1] == 2)
+    return Found([row[0] for row in rows], without, write_token(question, rows[-1][1:]) if more else None)
+
+
+def _page(tx: Transaction, sort: Sorting, wanted: Sequence[Condition], limit: int) -> list[tuple[Any, ...]]:
+    columns = [key.label(f"sort_{number}") for number, (key, _) in enumerate(sort.keys)]
+    query = sa.select(run_table.c.key, *columns).select_from(sort.source).where(*wanted)
+    return [tuple(row) for row in tx.execute(query.order_by(*sort.clauses()).limit(limit + 1))]
+
+
+def _has_rank(orders: Sequence[Order]) -> bool:
+    if not orders:
+        return False
+    first = orders[0].field
+    return first.kind != "attribute" or first.key in run_fields.OPTIONAL
+
+
+def _conditions(
+    projects: Sequence[str] | None, experiments: Sequence[str] | None, filter: str, view: str, dialect: str
+) -> list[Condition]:
+    if view not in VIEWS:
+        raise BadInput("there is no such view", found=view, asked=", ".join(VIEWS))
+    at = run_table.c
+    found: list[Condition] = []
+    for column, values in ((at.project, projects), (at.experiment_id, experiments), (at.lifecycle, VIEWS[view])):
+        if values is not None:
+            found.append(column == values[0] if len(values) == 1 else column.in_(list(values)))
+    tree = parse(filter, run_fields.VOCABULARY)
+    return found if tree is None else [*found, condition(tree, run_fields.PLACES, dialect)]
