@@ -12,8 +12,8 @@ import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 
-from instar.app import DEFAULT_PROJECT, find_project
-from instar.core.settings import read_settings
+from instar.core.settings import DEFAULT_PROJECT, read_settings
+from instar.plan.project import find_root_if_any
 from instar.train.delivery import Sink
 from instar.train.spool import FOLDER, About
 
@@ -46,7 +46,7 @@ def find(project: str | None = None, url: str | None = None, start: Path | None 
     """The place of a run that starts in the folder `start` (default: this one). Nothing is opened or asked."""
     settings = read_settings()
     here = start or Path.cwd()
-    root = find_project(here, need=False)
+    root = find_root_if_any(here)
     folder = settings.store_folder(root or here)
     here_is_one = root is not None or settings.store or settings.database or (folder / "instar.db").exists()
     store = folder if here_is_one else None
