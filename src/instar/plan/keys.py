@@ -20,8 +20,9 @@ from instar.core.errors import BadInput, PipelineError
 from instar.core.ids import digest, digest_of
 from instar.plan import suspects, values
 from instar.plan.fingerprint import Fingerprint, fingerprint
-from instar.plan.pipeline import MODEL_KINDS, Pipeline, Step, did_you_mean
+from instar.plan.pipeline import MODEL_KINDS, CheckStep, Pipeline, Step, did_you_mean
 from instar.plan.project import Project
+from instar.plan.sourcecode import Sources
 
 # What the contract says that training depends on; gates, rollout and monitors change no fit.
 _TRAINING_TERMS = ("task", "target", "features", "cost", "split", "privacy", "nullable")
@@ -79,6 +80,7 @@ class Keys:
         self._given = given_parameters(pipeline, parameters or {})
         self._fingerprints: dict[str, Fingerprint] = {}
         self._checks: dict[str, dict[str, Fingerprint]] = {}
+        self._sources = Sources(project.root, pipeline.sources)
 
     def parameters(self, step: Step) -> dict[str, object]:
         """What the function is called with besides tables."""
@@ -129,21 +131,24 @@ class Keys:
     def _fingerprint(self, step: Step) -> Fingerprint:
         if step.name not in self._fingerprints:
             none = Fingerprint(digest_of(None))
-            self._fingerprints[step.name] = none if step.function is None else self._take(step.function)
+            self._fingerprints[step.name] = none if step.function is None else self._take(step)
         return self._fingerprints[step.name]
 
     def _fingerprints_of_checks(self, step: Step) -> dict[str, Fingerprint]:
         if step.name not in self._checks:
             checks = self._pipeline.checks.get(step.name, ())
-            self._checks[step.name] = {check.name: self._take(check.function) for check in checks}
+            self._checks[step.name] = {check.name: self._take(check) for check in checks}
         return self._checks[step.name]
 
-    def _take(self, function: Any) -> Fingerprint:
-        return fingerprint(function, root=self._project.root, sources=self._pipeline.sources)
+    def _take(self, step: Step | CheckStep) -> Fingerprint:
+        assert step.function is not None
+        ignore = step.options.get("ignore", ()) if isinstance(step, Step) else ()
+        return fingerprint(step.function, root=self._project.root, sources=self._sources, ignore=ignore)
 
     def _options(self, step: Step) -> dict[str, str]:
-        # What only `instar tune` reads changes no output of the pipeline.
-        spoken = {name: value for name, value in step.options.items() if name != "ranges" and value not in (None, ())}
+        # What only `instar tune` reads changes no output of the pipeline; what its author lets be is no part of the key.
+        silent = ("ranges", "ignore")
+        spoken = {name: value for name, value in step.options.items() if name not in silent and value not in (None, ())}
         found = {name: _spoken(value) for name, value in spoken.items()}
         if step.kind in MODEL_KINDS and step.problem in self._project.contract.problem:
             problem = msgspec.to_builtins(self._project.contract.problem[step.problem])
@@ -219,4 +224,6 @@ def _undeclared(step: Step, code: Fingerprint) -> tuple[str, ...]:
         found = [one for one in found if suspects.FILES not in one]
     if step.options.get("variables"):
         found = [one for one in found if suspects.VARIABLES not in one]
+    for name in step.options.get("ignore", ()):
+        found = [one for one in found if not f"{one}.".replace(",", ".").rpartition(" with ")[2].startswith(f"{name}.")]
     return tuple(found)

@@ -57,7 +57,8 @@ class Step:
         parameters: Parameters with a default, and the default.
         options: What the decorator was given. source: `by`, `columns`, `key`, `landed`, `path`; silver: `key`; gold:
             `entity`, `event_time`, `created_time`, `key`; silver and gold: `by`; model: `problem`, `search`, `ranges`,
-            `seed`; baseline: `problem`; all but source also `files` and `variables`, declared inputs that are no tables.
+            `seed`; baseline: `problem`; all but source also `files` and `variables`, declared inputs that are no tables, and
+            `ignore`.
         file: The file that declares it.
         terms: How it is attempted: retries and timeout.
     """
@@ -136,6 +137,7 @@ def silver(
     by: str | None = None,
     files: Sequence[str] = (),
     variables: Sequence[str] = (),
+    ignore: Sequence[str] = (),
     retries: int = 0,
     retry_after: str | timedelta = "10s",
     timeout: str | timedelta | None = None,
@@ -148,11 +150,13 @@ def silver(
             of its inputs declared `by` the same, and again only for those that are new or changed; other inputs are whole.
         files: Files of the project which the function reads; a change of one runs the step again.
         variables: Environment variables which it reads.
+        ignore: Globals which it uses and which cannot change its result, such as a lock; and calls that its key cannot
+            follow and need not, such as `"time.time"`.
         retries: How often it is tried again when it fails.
         retry_after: Wait before the second attempt, doubled before each further one, e.g. `"10s"`.
         timeout: Longest time of one attempt, which is then ended, e.g. `"5m"`.
     """
-    options = {"key": _names(key), "by": by, **_declared(files, variables)}
+    options = {"key": _names(key), "by": by, **_declared(files, variables, ignore)}
     return _step("silver", options, (retries, retry_after, timeout))
 
 
@@ -165,6 +169,7 @@ def gold(
     by: str | None = None,
     files: Sequence[str] = (),
     variables: Sequence[str] = (),
+    ignore: Sequence[str] = (),
     retries: int = 0,
     retry_after: str | timedelta = "10s",
     timeout: str | timedelta | None = None,
@@ -176,13 +181,13 @@ def gold(
         event_time: Column of the time at which the prediction is asked for.
         created_time: Column of the time at which the row's features became known.
         key: Columns which name a row; default the entity.
-        by, retries, retry_after, timeout: As of `silver`.
+        by, ignore, retries, retry_after, timeout: As of `silver`.
         files: Files of the project which the function reads.
         variables: Environment variables which it reads.
     """
     entity = _names(entity)
     options = {"entity": entity, "event_time": event_time, "created_time": created_time, "key": _names(key) or entity}
-    return _step("gold", {**options, "by": by, **_declared(files, variables)}, (retries, retry_after, timeout))
+    return _step("gold", {**options, "by": by, **_declared(files, variables, ignore)}, (retries, retry_after, timeout))
 
 
 def model(
@@ -192,6 +197,7 @@ def model(
     seed: int = 0,
     files: Sequence[str] = (),
     variables: Sequence[str] = (),
+    ignore: Sequence[str] = (),
     retries: int = 0,
     retry_after: str | timedelta = "10s",
     timeout: str | timedelta | None = None,
@@ -205,12 +211,18 @@ def model(
         seed: Seed of everything random.
         files: Files of the project which the function reads.
         variables: Environment variables which it reads.
-        retries, retry_after, timeout: As of `silver`.
+        ignore, retries, retry_after, timeout: As of `silver`.
     """
     declared = search or {}
     grid = {name: tuple(values) for name, values in declared.items() if not isinstance(values, Range)}
     ranges = {name: values for name, values in declared.items() if isinstance(values, Range)}
-    options = {"problem": problem, "search": grid, "ranges": ranges, "seed": seed, **_declared(files, variables)}
+    options = {
+        "problem": problem,
+        "search": grid,
+        "ranges": ranges,
+        "seed": seed,
+        **_declared(files, variables, ignore),
+    }
     return _step("model", options, (retries, retry_after, timeout))
 
 
@@ -219,6 +231,7 @@ def baseline(
     *,
     files: Sequence[str] = (),
     variables: Sequence[str] = (),
+    ignore: Sequence[str] = (),
     retries: int = 0,
     retry_after: str | timedelta = "10s",
     timeout: str | timedelta | None = None,
@@ -227,9 +240,11 @@ def baseline(
 
     Args:
         problem: The problem of `instar.toml` that it answers.
-        files, variables, retries, retry_after, timeout: As of `silver`.
+        files, variables, ignore, retries, retry_after, timeout: As of `silver`.
     """
-    return _step("baseline", {"problem": problem, **_declared(files, variables)}, (retries, retry_after, timeout))
+    return _step(
+        "baseline", {"problem": problem, **_declared(files, variables, ignore)}, (retries, retry_after, timeout)
+    )
 
 
 def check(table: str, *, severity: str = "error") -> Callable[[F], F]:
@@ -275,8 +290,8 @@ def _names(names: str | Sequence[str] | None) -> tuple[str, ...] | None:
     return (names,) if isinstance(names, str) else tuple(names)
 
 
-def _declared(files: Sequence[str], variables: Sequence[str]) -> dict[str, tuple[str, ...]]:
-    return {"files": _names(files) or (), "variables": _names(variables) or ()}
+def _declared(files: Sequence[str], variables: Sequence[str], ignore: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    return {"files": _names(files) or (), "variables": _names(variables) or (), "ignore": _names(ignore) or ()}
 
 
 def _step(kind: str, options: dict[str, Any], terms: tuple[object, object, object]) -> Callable[[F], F]:

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import collections
+import collections.abc
 import decimal
 import enum
 import fractions
+import io
 import pathlib
 import re
+import socket
+import sys
+import threading
 import types
 import uuid
 import zoneinfo
@@ -43,6 +48,48 @@ def canonical(value: object, reference: Reference) -> str:
         Opaque: Some object within `value` has no canonical text.
     """
     return _text(value, reference, ())
+
+
+# The state of these lies elsewhere or is used up: neither a value nor the statement that made it tells what they give.
+_LIVE: tuple[tuple[type, str], ...] = (
+    (io.FileIO, "an open file"),
+    (io.IOBase, "an open file"),
+    (socket.socket, "a socket"),
+    (types.GeneratorType, "a generator"),
+    (types.CoroutineType, "a coroutine"),
+    (types.AsyncGeneratorType, "a generator"),
+    (collections.abc.Iterator, "an iterator, which is used up"),
+    (type(threading.Lock()), "a lock"),
+    (type(threading.RLock()), "a lock"),
+    (threading.Condition, "a lock"),
+    (threading.Semaphore, "a lock"),
+    (threading.Event, "a lock"),
+    (threading.Thread, "a thread"),
+)
+
+
+def live_kind(value: object) -> str:
+    """What a value is whose state no code and no value tells; empty when it is no such thing."""
+    for kind, word in _LIVE:
+        if isinstance(value, kind) and not isinstance(value, io.BytesIO | io.StringIO):
+            return word
+    # By its methods, as PEP 249 describes it, so that no driver need be imported.
+    if all(callable(getattr(type(value), name, None)) for name in ("cursor", "commit", "close")):
+        return "a connection to a database"
+    return ""
+
+
+def spoken(value: object) -> str:
+    """What to call a value that has no canonical text."""
+    return live_kind(value) or f"an object of {type(value).__module__}.{type(value).__qualname__}"
+
+
+def has_a_place(value: Any) -> bool:
+    """Is it what its module has under its name, so that the name says what it is?"""
+    found: Any = sys.modules.get(str(getattr(value, "__module__", None)))
+    for name in str(getattr(value, "__qualname__", "")).split("."):
+        found = getattr(found, name, None)
+    return found is value
 
 
 def state_of(value: object) -> dict[str, object]:

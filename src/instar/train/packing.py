@@ -32,8 +32,10 @@ PARITY_ROWS = 2000
 
 def recipe_digest(project: Project, pipeline: Pipeline, step: Step, parameters: Mapping[str, Any]) -> str:
     """What a recipe is: the source that the step reaches, and its parameters. Not its rows, not the libraries."""
-    source = fingerprint(step.function, root=project.root, sources=pipeline.sources) if step.function else None
-    return digest_of([step.name, source.digest if source else None, dict(sorted(parameters.items()))])
+    assert step.function is not None
+    ignore = step.options.get("ignore", ())
+    source = fingerprint(step.function, root=project.root, sources=pipeline.sources, ignore=ignore)
+    return digest_of([step.name, source.digest, dict(sorted(parameters.items()))])
 
 
 def describe(

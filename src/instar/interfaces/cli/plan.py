@@ -116,7 +116,7 @@ def why(folder: str | None, step: str, as_json: bool) -> None:
     if found.last is not None and found.last.error:
         click.echo(f"  the last attempt failed: {found.last.error}")
     for one in found.unresolved:
-        click.echo(f"  cannot be followed, so declare it with files= or variables=: {one}")
+        click.echo(f"  cannot be followed, so declare it with files=, variables= or ignore=: {one}")
 
 
 @click.command("status")
