@@ -6,6 +6,7 @@ target only, in the form that its annotation asks for, with chance seeded.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,13 +15,14 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from instar.core import ids
 from instar.core.errors import ContractError, PipelineError, StepFailed
 from instar.plan.cost import Cost, best_threshold, mean_cost, neutral_threshold
 from instar.plan.pipeline import Input, Step
 from instar.plan.project import Problem, Split
 from instar.train import seeds
-from instar.train.native import as_form
-from instar.train.signature import normalise
+from instar.train.native import NativeModel, as_form
+from instar.train.signature import normalise, signature
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,23 @@ class Material:
         """The target of `rows` as truth values, shape (n,)."""
         found: NDArray[np.bool_] = rows[self.target].cast(pl.Boolean).to_numpy()
         return found
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """What one fit came to.
+
+    Attributes:
+        scores: Of the `decide` rows, shape (n,).
+        truth: Of the same rows.
+        metrics: `cost` a row and others by name, see `quality`; `fit_rows`, `fit_seconds`.
+    """
+
+    model: Any
+    threshold: float
+    scores: NDArray[np.float64]
+    truth: NDArray[np.bool_]
+    metrics: dict[str, float]
 
 
 def material(step: Step, table: Input, made_by: Step, problem: Problem, rows: pl.DataFrame) -> Material:
@@ -123,6 +142,38 @@ def call(
             asked=f"an object with {wanted}(frame)",
         )  # fmt: skip
     return model
+
+
+def once(
+    step: Step,
+    problem: Problem,
+    material: Material,
+    fit: pl.DataFrame,
+    decide_on: pl.DataFrame,
+    parameters: Mapping[str, Any],
+    others: Mapping[str, Any],
+) -> Fitted:
+    """Fit on some rows, and choose the threshold and measure on others.
+
+    Raises:
+        StepFailed: The function raised, or returned what cannot predict.
+    """
+    given = material.given(fit)
+    begun = time.perf_counter()
+    model = call(step, material, given, parameters, others)
+    seconds = time.perf_counter() - begun
+    live = NativeModel(model, signature(given.select(material.features)), material.form, f"step {step.name}")
+    scores = live.score_frame(material.given(decide_on).select(material.features))
+    truth = material.truth(decide_on)
+    threshold = decide(problem.cost, truth, scores, problem.split)
+    found = quality(problem.cost, truth, scores, threshold)
+    found |= {"fit_rows": float(given.height), "fit_seconds": seconds}
+    return Fitted(model, threshold, scores, truth, found)
+
+
+def digest_of_scores(scores: NDArray[np.float64]) -> str:
+    """Digest of scores, bit for bit."""
+    return ids.digest(np.ascontiguousarray(scores, dtype="<f8").tobytes())
 
 
 def seed_of(step: Step) -> int:

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 
 import polars as pl
 
+from instar.core.blobs import Blobs
 from instar.core.store import Store
 from instar.data import content, tables
 from instar.plan.keys import Keys, digest_of_file
@@ -54,11 +55,6 @@ def of_step(
         given: The rows that its function is given.
         way: `"trial"` or `"refit"`.
     """
-    files = {}
-    for file in Keys(project, pipeline).files(step):
-        small = file.stat().st_size <= LARGEST_DECLARED
-        name = file.relative_to(project.root).as_posix()
-        files[name] = store.blobs.put_file(file) if small else digest_of_file(file)
     return conditions.capture(
         way=way,
         seed=seed_of(step),
@@ -66,6 +62,16 @@ def of_step(
         inputs=inputs,
         rows=content.of_rows(given),
         variables=step.options.get("variables", ()),
-        files=files,
+        files=of_files(project, pipeline, step, store.blobs),
         root=project.root,
     )
+
+
+def of_files(project: Project, pipeline: Pipeline, step: Step, blobs: Blobs | None = None) -> dict[str, str]:
+    """Content digest of each file that the step declares, by its path in the project; they are kept in `blobs`."""
+    found = {}
+    for file in Keys(project, pipeline).files(step):
+        keep = blobs is not None and file.stat().st_size <= LARGEST_DECLARED
+        name = file.relative_to(project.root).as_posix()
+        found[name] = blobs.put_file(file) if keep and blobs is not None else digest_of_file(file)
+    return found

@@ -72,8 +72,7 @@ def differences(recorded: Threads, found: Threads) -> dict[str, tuple[Any, Any]]
     if recorded.torch is not None and found.torch is not None:
         pairs["threads of torch"] = (recorded.torch, found.torch)
     if _same_count(recorded, found):
-        # Said in another way, or left to the number of processors: the count is the same.
-        for name in ("usable processors", *_COUNTS):
+        for name in _COUNTS:  # said in another way, or left to the number of processors
             pairs.pop(name, None)
     return {name: pair for name, pair in sorted(pairs.items()) if pair[0] != pair[1]}
 

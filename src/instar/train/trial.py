@@ -9,7 +9,6 @@ Each trial is a run, on the record before the function is called. The pipeline's
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -18,6 +17,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from instar.core.database import microseconds
 from instar.core.errors import ContractError, NotFound, PipelineError
 from instar.core.store import Store
 from instar.data import tables
@@ -27,10 +27,8 @@ from instar.plan.project import Problem, Project
 from instar.train import fitting, recording, runs
 from instar.train.conditions import Conditions
 from instar.train.fitting import Material
-from instar.train.native import NativeModel
 from instar.train.packing import recipe_digest
 from instar.train.reporting import Listener, Pruned, listening
-from instar.train.signature import signature
 
 
 class Parts(Protocol):
@@ -43,6 +41,9 @@ class Parts(Protocol):
     @property
     def judge(self) -> pl.DataFrame: ...
 
+
+# The tag with the digest of a trial's scores on the `decide` rows, by which a repetition is known.
+SCORES = "instar.scores"
 
 # `cut(rows, split, event_time, until)`.
 Cutter = Callable[..., Parts]
@@ -205,22 +206,18 @@ def _fit(
     """Fit on a share of the rows, evenly spaced, and log what it came to as step `number` of its metrics."""
     step, material, problem = ground.step, ground.material, ground.problem
     rows = ground.parts.fit
-    given = material.given(rows if share >= 1.0 else fitting.sample(rows, max(1, int(rows.height * share))))
-    begun = time.perf_counter()
-    model = fitting.call(step, material, given, parameters, ground.others)
-    seconds = time.perf_counter() - begun
-    live = NativeModel(model, signature(given.select(material.features)), material.form, f"step {step.name}")
-    scores = live.score_frame(material.given(ground.parts.decide).select(material.features))
-    truth = material.truth(ground.parts.decide)
-    threshold = fitting.decide(problem.cost, truth, scores, problem.split)
-    found = fitting.quality(problem.cost, truth, scores, threshold)
-    found |= {"fit_rows": float(given.height), "fit_seconds": seconds}
+    part = rows if share >= 1.0 else fitting.sample(rows, max(1, int(rows.height * share)))
+    fitted = fitting.once(step, problem, material, part, ground.parts.decide, parameters, ground.others)
+    found = fitted.metrics
     if measure is not None:
-        found |= {name: value for name, value in measure(truth, scores, threshold).items() if name not in found}
-    runs.log_metrics(store, run.id, found, number)
+        more = measure(fitted.truth, fitted.scores, fitted.threshold)
+        found |= {name: value for name, value in more.items() if name not in found}
+    now = microseconds(store.clock.wall())
+    tags = {SCORES: fitting.digest_of_scores(fitted.scores)} if share >= 1.0 else {}
+    runs.log(store, run.id, points=[(name, value, number, now) for name, value in found.items()], tags=tags)
     recipe = recipe_digest(ground.project, ground.pipeline, step, parameters)
-    costs = np.asarray(per_row(problem.cost, truth, scores >= threshold))
-    return Trial(run, dict(parameters), recipe, model, threshold, found, costs)
+    costs = np.asarray(per_row(problem.cost, fitted.truth, fitted.scores >= fitted.threshold))
+    return Trial(run, dict(parameters), recipe, fitted.model, fitted.threshold, found, costs)
 
 
 def problem_of(project: Project, step: Step) -> Problem:

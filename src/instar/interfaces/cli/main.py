@@ -25,6 +25,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "runs": ("train", "List and show runs."),
     "tune": ("tune", "Search the parameters of a model step."),
     "studies": ("tune", "List and show studies of tuning."),
+    "reproduce": ("reproduce", "Make a run again, and say whether it is the same."),
+    "env": ("reproduce", "List, show and build environments of runs."),
     "evaluate": ("release", "Judge a model version by the gates of its problem."),
     "models": ("release", "List and show model versions and their cards."),
     "approve": ("release", "Approve a model version on its evidence."),

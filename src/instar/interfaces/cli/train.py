@@ -51,16 +51,16 @@ def list_command(
 def show_command(project: str | None, run: str, as_json: bool) -> None:
     """Show one run; the beginning of its id is enough."""
     from instar.app import open_app
-    from instar.train import bundles, runs
+    from instar.train import bundles, reproductions, runs
 
     with open_app(project, need_project=False, make=False) as app:
         found = runs.get_run(app.store, run)
         with app.store.database.read() as tx:
-            made = bundles.of_run(tx, found.id)
+            made, again = bundles.of_run(tx, found.id), reproductions.verdicts(tx, found.id)
     if as_json:
-        click.echo(json.dumps({**runs.document(found), "bundles": made}, indent=2))
+        click.echo(json.dumps({**runs.document(found), "bundles": made, "reproductions": again}, indent=2))
     else:
-        _print_run(found, made)
+        _print_run(found, made, again)
 
 
 @runs_group.command("compare")
@@ -113,7 +113,7 @@ def _print_list(found: list[Run]) -> None:
     _table(["run", "experiment", "step", "state", "started", *names, "parameters"], rows)
 
 
-def _print_run(run: Run, made: list[str]) -> None:
+def _print_run(run: Run, made: list[str], again: dict[str, str]) -> None:
     code = run.code or {}
     commit = f"{code.get('commit') or 'no commit'}{' with changes' if code.get('diff') else ''}"
     facts = [
@@ -128,6 +128,7 @@ def _print_run(run: Run, made: list[str]) -> None:
         ("code", f"{commit}, files {code.get('content', '')}" if run.code else ""),
         ("environment", run.environment or ""),
         ("bundles", ", ".join(made)),
+        ("reproduced", ", ".join(f"{verdict} by {one}" for one, verdict in again.items())),
         ("tags", ", ".join(f"{name}={value}" for name, value in run.tags.items())),
     ]
     for name, value in facts:
