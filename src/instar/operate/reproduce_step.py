@@ -28,23 +28,18 @@ def prepare(store: Store, recorded: Recorded, scratch: Path, interpreter: Interp
         Blocked: An input is gone.
     """
     run = recorded.run
-    used, causes, found, models = {}, [], {}, {}
+    used, causes, found = {}, [], {}
+    (scratch / "inputs").mkdir()
     for name, ref in _inputs(store, recorded).items():
         target = scratch / "inputs" / name
-        if ref.startswith("tver_"):
-            version, cause = _version(store, run.project, name, ref, newest)
-            target.parent.mkdir(exist_ok=True)
-            _write(store, version, target)
-            found[name], used[name] = str(target), version.id
-        else:
-            chosen, cause = _bundle(store, run.project, name, ref, newest)
-            bundle.unpack(store.blobs, chosen, target)
-            models[name], used[name] = str(target), chosen
+        version, cause = _version(store, run.project, name, ref, newest)
+        _write(store, version, target)
+        found[name], used[name] = str(target), version.id
         causes += [cause] if cause else []
     manifest = _own_bundle(store, run.id, scratch / "recorded")
     request = Request(
         root=str(scratch / "code"), way=recorded.conditions.way, step=run.step or "",
-        table=_table(store, recorded, used), tables=found, models=models, parameters=dict(run.parameters),
+        table=_table(store, recorded, used), tables=found, parameters=dict(run.parameters),
         threshold=run.metrics.get("threshold"), bundle=str(scratch / "recorded") if manifest else "",
     )  # fmt: skip
     asked = scratch / "request.json"
@@ -160,17 +155,6 @@ def _same_content(store: Store, version: TableVersion) -> TableVersion | None:
         if one.id != version.id and one.content == version.content and _changed(store, one) is None:
             return one
     return None
-
-
-def _bundle(store: Store, project: str, name: str, ref: str, newest: bool) -> tuple[str, Cause | None]:
-    if newest:
-        with store.database.read() as tx:
-            now = bundles.current(tx, project, name)
-        if now is not None and now[0] != ref:
-            return now[0], Cause("input", name, ref, now[0], f"the model {name} is another")
-    if not store.blobs.has(ref):
-        raise _gone(f"input {name}", ref)
-    return ref, None
 
 
 def _own_bundle(store: Store, run: str, folder: Path) -> Manifest | None:

@@ -29,7 +29,7 @@ class Conditions(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         way: How it is made again: `"trial"` or `"refit"` of a step, `"command"`, or `"unknown"`.
         contract: Revision of the contract in effect.
-        inputs: Record that each of the step's inputs was read from, by the input's name: a table version or a bundle.
+        inputs: Table version that each of the step's inputs was read from, by the input's name.
         rows: Content digest of the rows that the function was given; empty where none were.
         variables: Digest of each declared environment variable. Values are nowhere kept: they may be secrets.
         files: Content digest of each declared file, by its path in the project.

@@ -13,28 +13,22 @@ from instar.core.blobs import Blobs
 from instar.core.store import Store
 from instar.data import content, tables
 from instar.plan.keys import Keys, digest_of_file
-from instar.plan.pipeline import MODEL_KINDS, Pipeline, Step
+from instar.plan.pipeline import Pipeline, Step
 from instar.plan.project import Project
-from instar.train import bundles, conditions
+from instar.train import conditions
 from instar.train.conditions import Conditions
 from instar.train.fitting import seed_of
 
 LARGEST_DECLARED = 50_000_000  # bytes; a declared file beyond it is known by its digest only
 
 
-def sources_of(store: Store, project: Project, pipeline: Pipeline, step: Step) -> dict[str, str]:
-    """Id of the record that each input of `step` is read from now: a table version, or a bundle's digest."""
+def sources_of(store: Store, project: Project, step: Step) -> dict[str, str]:
+    """Id of the table version that each input of `step` is read from now."""
     found: dict[str, str] = {}
     for item in step.inputs:
-        if pipeline.step(item.name).kind in MODEL_KINDS:
-            with store.database.read() as tx:
-                made = bundles.current(tx, project.name, item.name)
-            if made is not None:
-                found[item.name] = made[0]
-        else:
-            version = tables.latest(store, project.name, item.name)
-            if version is not None:
-                found[item.name] = version.id
+        version = tables.latest(store, project.name, item.name)
+        if version is not None:
+            found[item.name] = version.id
     return found
 
 
@@ -51,7 +45,7 @@ def of_step(
     """The conditions of a run of `step`; its declared files are kept.
 
     Args:
-        inputs: Record by the input's name.
+        inputs: Table version by the input's name.
         given: The rows that its function is given.
         way: `"trial"` or `"refit"`.
     """

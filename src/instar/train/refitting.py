@@ -66,7 +66,7 @@ def refit(
         known = bundles.of_fit(tx, project.name, fit_key)
     if known is not None and store.blobs.has(known):
         return known
-    read = {**recording.sources_of(store, project, pipeline, step), table.name: fitted_on}
+    read = {**recording.sources_of(store, project, step), table.name: fitted_on}
     with runs.running(
         store,
         project.name,

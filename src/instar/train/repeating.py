@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from instar.core import ids
 from instar.core.errors import InstarError
 from instar.data import content, forms
-from instar.plan.pipeline import Input, Pipeline, Step, discover
+from instar.plan.pipeline import Step, discover
 from instar.plan.project import Problem, load_project
 from instar.train import bundle, code, conditions, conversion, environment, fitting, native
 from instar.train.bundle import Manifest
@@ -42,8 +42,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
         root: Folder with the code.
         way: `"trial"` or `"refit"`.
         table: The input with features and target.
-        tables: A Parquet file for each input that is a table.
-        models: The folder of an unpacked bundle for each input that is a model.
+        tables: A Parquet file for each input.
         threshold: Of a refit, which has no rows of its own to choose one by.
         bundle: Folder of the bundle that the run made, unpacked; empty when it made none.
     """
@@ -53,7 +52,6 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     step: str
     table: str
     tables: dict[str, str]
-    models: dict[str, str]
     parameters: dict[str, Any]
     threshold: float | None = None
     bundle: str = ""
@@ -97,7 +95,7 @@ def repeat(request: Request, cut: Cutter) -> Outcome:
         table = next(item for item in step.inputs if item.name == request.table)
         material = fitting.material(step, table, pipeline.step(table.name), problem, rows)
         known = rows.filter(pl.col(material.target).is_not_null())
-        others = _others(step, pipeline, request)
+        others = _others(step, request)
         parts = cut(known, problem.split, material.event_time, None) if request.way == "trial" else None
         given = material.given(parts.fit if parts is not None else known)
         about = conditions.capture(
@@ -196,15 +194,12 @@ def _recorded_scores(folder: Path, manifest: Manifest, rows: pl.DataFrame) -> tu
     return np.asarray(portable.score(columns), dtype=np.float64), "portable form"
 
 
-def _others(step: Step, pipeline: Pipeline, request: Request) -> dict[str, Any]:
-    return {item.name: _other(item, request) for item in step.inputs if item.name != request.table}
-
-
-def _other(item: Input, request: Request) -> Any:
-    if item.name in request.models:
-        folder = Path(request.models[item.name])
-        return native.load_native_folder(folder, bundle.decode((folder / bundle.MANIFEST_FILE).read_bytes()))
-    return forms.convert(pl.scan_parquet(request.tables[item.name]), item.form)
+def _others(step: Step, request: Request) -> dict[str, Any]:
+    return {
+        item.name: forms.convert(pl.scan_parquet(request.tables[item.name]), item.form)
+        for item in step.inputs
+        if item.name != request.table
+    }
 
 
 def _as_declared(step: Step, parameters: Mapping[str, Any]) -> dict[str, Any]:

@@ -57,7 +57,7 @@ class Ground:
         version: Id of the table version with features and target.
         nullable: Features that may be missing in a call.
         others: The step's further inputs, by name.
-        inputs: Id of the record that each input was read from, by name.
+        inputs: Id of the table version that each input was read from, by name.
         conditions: What all its runs are made under.
     """
 
@@ -114,7 +114,7 @@ def prepare(
     parts = cut(known, problem.split, material.event_time, None)
     nullable = tuple(name for name in material.features if name in problem.nullable or rows[name].null_count() > 0)
     others = {name: value for name, value in inputs.items() if name != table.name}
-    read = {**recording.sources_of(store, project, pipeline, step), table.name: version}
+    read = {**recording.sources_of(store, project, step), table.name: version}
     about = recording.of_step(store, project, pipeline, step, read, material.given(parts.fit), way="trial")
     return Ground(project, pipeline, step, problem, material, parts, version, nullable, others, read, about)
 
