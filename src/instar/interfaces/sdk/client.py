@@ -10,7 +10,8 @@ repeated prediction would be a new call on the record.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     import polars as pl
 
 TIMEOUT_SECONDS = 60.0
+A_PAGE = 1000  # of a listing that is read whole
 
 
 @dataclass(frozen=True)
@@ -161,9 +163,81 @@ class Client:
         """The newest version of each table."""
         return self._listing("tables")
 
-    def runs(self, *, experiment: str | None = None, limit: int | None = None) -> list[dict[str, Any]]:
-        """Runs, the newest first."""
-        return self._listing("runs", {"experiment": experiment, "limit": limit})
+    def runs(
+        self,
+        *,
+        experiment: str | None = None,
+        filter: str = "",
+        order_by: Sequence[str] = (),
+        limit: int | None = None,
+    ) -> list[dict[str, Any]]:
+        """Runs, the newest first, or those that pass a search.
+
+        Args:
+            experiment: Only runs of the experiment of that name.
+            filter: In MLflow's language and beyond, e.g. `"metrics.loss < 0.5 AND params.depth = '6'"`.
+            order_by: Keys such as `"metrics.loss ASC"`.
+            limit: At most so many; default all that pass a search, and 100 without one.
+
+        Raises:
+            BadInput: The filter or a key cannot be read.
+        """
+        if not filter and not order_by:
+            return self._listing("runs", {"experiment": experiment, "limit": limit})
+        query = {"experiment": experiment, "filter": filter or None, "order_by": list(order_by) or None}
+        return self._pages("search/runs", "runs", query, limit)
+
+    def run(self, run: str) -> dict[str, Any]:
+        """One run; the beginning of its id is enough.
+
+        Raises:
+            NotFound: There is no such run.
+        """
+        found: dict[str, Any] = self._json("GET", self._path(f"runs/{quote(run, safe='')}"))
+        return found
+
+    def history(self, run: str, metric: str) -> list[dict[str, Any]]:
+        """All values of one metric of a run, by step: `step`, `value` (None is no number), `at`."""
+        place = f"runs/{quote(run, safe='')}/history/{quote(metric, safe='')}"
+        return self._pages(place, "values", {}, None)
+
+    def artifacts(self, run: str) -> list[dict[str, Any]]:
+        """All files of a run: `path`, `size` in bytes, `blob`."""
+        return list(self._json("GET", self._path(f"runs/{quote(run, safe='')}/artifacts"))["artifacts"])
+
+    def download(self, run: str, path: str, to: str | Path) -> Path:
+        """Write a file of a run to `to`, a file or a folder that is there; streamed. Returns where it is.
+
+        Raises:
+            NotFound: There is no such run or file.
+        """
+        target = Path(to) / path.rsplit("/", 1)[-1] if Path(to).is_dir() else Path(to)
+        place = self._path(f"runs/{quote(run, safe='')}/artifacts/{quote(path)}")
+        with self._reached(), self._http.stream("GET", place) as reply:
+            if reply.status_code >= 400:
+                raise error_of(reply.status_code, reply.read())
+            with target.open("wb") as file:
+                for block in reply.iter_bytes():
+                    file.write(block)
+        return target
+
+    def experiments(self, *, filter: str = "", order_by: Sequence[str] = ()) -> list[dict[str, Any]]:
+        """Experiments of the project, or those that pass a search."""
+        query = {"filter": filter or None, "order_by": list(order_by) or None}
+        return self._pages("experiments", "experiments", query, None)
+
+    def notes(self, subject: str | None = None) -> list[dict[str, Any]]:
+        """Notes on a record (a run's id, `table@3`, `model@2`, a table, a model), or the newest of the project."""
+        return self._listing("notes", {"subject": subject})
+
+    def add_note(self, subject: str, text: str) -> dict[str, Any]:
+        """Write a note on a record.
+
+        Raises:
+            NotFound: Nothing has that name.
+        """
+        made: dict[str, Any] = self._json("POST", self._path("notes"), {"subject": subject, "text": text})
+        return made
 
     def models(self) -> list[dict[str, Any]]:
         """Registered models and their versions."""
@@ -202,6 +276,17 @@ class Client:
         found = self._json("GET", self._path(what), query=query)
         return list(found[what]) if isinstance(found, dict) else list(found)
 
+    def _pages(self, place: str, what: str, query: Mapping[str, Any], limit: int | None) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = []
+        token = None
+        while True:
+            size = A_PAGE if limit is None else min(A_PAGE, limit - len(found))
+            page = self._json("GET", self._path(place), query={**query, "limit": size, "token": token})
+            found += page[what]
+            token = page["next"]
+            if token is None or (limit is not None and len(found) >= limit):
+                return found
+
     def _json(self, method: str, path: str, body: Any = None, query: Mapping[str, Any] | None = None) -> Any:
         return self._send(method, path, body, query)[0]
 
@@ -213,16 +298,28 @@ class Client:
         query: Mapping[str, Any] | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> tuple[Any, Mapping[str, str]]:
-        import httpx2
-
         asked = {name: value for name, value in (query or {}).items() if value is not None}
         sent = {"accept": "application/json", **(headers or {})}
         if body is not None:
             sent["content-type"] = "application/json"
-        try:
+        with self._reached():
             reply = self._http.request(
                 method, path, params=asked, headers=sent, content=None if body is None else msgspec.json.encode(body)
             )
+        if reply.status_code >= 400:
+            raise error_of(reply.status_code, reply.content)
+        try:
+            return msgspec.json.decode(reply.content), reply.headers
+        except msgspec.DecodeError as error:
+            raise Unavailable("that server does not speak as Instar does", subject=self.url) from error
+
+    @contextmanager
+    def _reached(self) -> Iterator[None]:
+        """What the network says, in our words."""
+        import httpx2
+
+        try:
+            yield
         except httpx2.HTTPError as error:
             raise Unavailable(
                 "the server cannot be reached",
@@ -230,12 +327,6 @@ class Client:
                 found=str(error) or type(error).__name__,
                 next_step="Start it: `instar up`.",
             ) from error
-        if reply.status_code >= 400:
-            raise error_of(reply.status_code, reply.content)
-        try:
-            return msgspec.json.decode(reply.content), reply.headers
-        except msgspec.DecodeError as error:
-            raise Unavailable("that server does not speak as Instar does", subject=self.url) from error
 
 
 def address_here(start: Path | None = None) -> str:

@@ -1,0 +1,113 @@
+"""Reading what was tracked over HTTP: experiments, a search over runs, histories in pages, and the files of a run."""
+
+from __future__ import annotations
+
+import mimetypes
+from typing import Any
+
+from instar.core.errors import BadInput, NotFound
+from instar.core.identity import Permission
+from instar.interfaces.api.routes import Reply, Request, Route
+from instar.train import artifacts, experiment_search, experiments, histories, run_search, runs
+
+MOST = 10_000  # of a page
+
+# What a browser may show in our own name: nothing in these runs.
+SHOWN = frozenset({"image/png", "image/jpeg", "image/gif", "image/webp", "text/plain", "application/json"})
+
+
+def list_experiments(request: Request) -> Reply:
+    """Experiments of a project; `?filter=`, `?order_by=` (repeatable), `?view=`, `?limit=`, `?token=` of the page before."""
+    query = request.query
+    page = experiment_search.search(
+        request.app.store,
+        [request.path["project"]],
+        filter=query.get("filter", ""),
+        order_by=request.query_lists.get("order_by", ()),
+        view=query.get("view", "active"),
+        limit=_number(query, "limit", 1000),
+        token=query.get("token"),
+    )
+    return Reply({"experiments": [experiments.document(one) for one in page.items], "next": page.token})
+
+
+def search_runs(request: Request) -> Reply:
+    """Runs that pass a search, e.g. `?filter=metrics.loss < 0.5`; `?order_by=` (repeatable), `?experiment=`, `?view=`,
+    `?limit=`, `?token=` of the page before.
+    """
+    query, project = request.query, request.path["project"]
+    page = run_search.search(
+        request.app.store,
+        projects=[project],
+        experiments=_experiment(request),
+        filter=query.get("filter", ""),
+        order_by=request.query_lists.get("order_by", ()),
+        view=query.get("view", "active"),
+        limit=_number(query, "limit", 100),
+        token=query.get("token"),
+    )
+    return Reply({"runs": [runs.document(run) for run in page.items], "next": page.token})
+
+
+def page_of_history(request: Request) -> Reply:
+    """Values of one metric of a run by step, in pages: `?limit=`, `?token=` of the page before."""
+    run = _of_project(request)
+    page = histories.history(
+        request.app.store, run.id, request.path["metric"], limit=_number(request.query, "limit", MOST),
+        token=request.query.get("token"),
+    )  # fmt: skip
+    values = [
+        {"step": one.step, "value": one.value if one.value == one.value else None, "at": one.at.isoformat()}
+        for one in page.items
+    ]
+    return Reply({"metric": request.path["metric"], "values": values, "next": page.token})
+
+
+def list_files(request: Request) -> Reply:
+    """All files of a run, with their size in bytes and the digest of their content."""
+    found = artifacts.all_artifacts(request.app.store, _of_project(request).id)
+    return Reply({"artifacts": [{"path": one.path, "size": one.size, "blob": one.blob} for one in found]})
+
+
+def send_file(request: Request) -> Reply:
+    """One file of a run. Pages and pictures with scripts are sent as downloads: they must not act as this server's own."""
+    path = request.path["path"]
+    file = artifacts.open(request.app.store, _of_project(request).id, path)
+    media = mimetypes.guess_type(path)[0] or "application/octet-stream"
+    headers = {
+        "x-content-type-options": "nosniff",
+        "content-security-policy": "sandbox; default-src 'none'",
+        "content-disposition": "inline" if media in SHOWN else "attachment",
+    }
+    return Reply(file=file, media_type=media, headers=headers)
+
+
+def _of_project(request: Request) -> runs.Run:
+    run = runs.get_run(request.app.store, request.path["run"])
+    if run.project != request.path["project"]:  # do not tell a reader of one project of another's runs
+        raise NotFound("there is no such run", subject=f"run {request.path['run']}")
+    return run
+
+
+def _experiment(request: Request) -> list[str] | None:
+    name = request.query.get("experiment")
+    if name is None:
+        return None
+    found = experiments.by_name(request.app.store, request.path["project"], name)
+    return [found.id] if found is not None else []
+
+
+def _number(query: Any, name: str, most: int) -> int:
+    text = query.get(name, str(most))
+    if not text.isdigit() or not 1 <= int(text) <= MOST:
+        raise BadInput(f"that is no {name}", found=text[:40], asked=f"a number from 1 to {MOST}")
+    return int(text)
+
+
+routes = [
+    Route("GET", "/api/projects/{project}/experiments", Permission.READ, list_experiments),
+    Route("GET", "/api/projects/{project}/search/runs", Permission.READ, search_runs),
+    Route("GET", "/api/projects/{project}/runs/{run}/history/{metric}", Permission.READ, page_of_history),
+    Route("GET", "/api/projects/{project}/runs/{run}/artifacts", Permission.READ, list_files),
+    Route("GET", "/api/projects/{project}/runs/{run}/artifacts/{path:path}", Permission.READ, send_file),
+]
