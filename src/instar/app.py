@@ -12,10 +12,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from instar.core import identity
-from instar.core.clock import Clock, SystemClock
+from instar.core.clock import Clock, EventClock, SystemClock
 from instar.core.errors import NotFound
 from instar.core.settings import DEFAULT_PROJECT, Settings, read_settings
 
@@ -25,10 +25,14 @@ if TYPE_CHECKING:
     from instar.core.store import Store
     from instar.operate.proposal import Loop
     from instar.plan.pipeline import Pipeline
+    from instar.plan.place import Adapt, Bench, Place
     from instar.plan.project import Project
     from instar.plan.runner import StepKind
     from instar.train.search import Search
     from instar.train.studies import Study
+
+# What the process of a step has imported before the step's own code: see `bench`.
+STEP_MODULES = ("instar.data.kind", "instar.train.model_kind", "instar.evaluate.split")
 
 
 @dataclass
@@ -39,11 +43,13 @@ class App:
         store: Ports and folder, as every stage takes them.
         root: The project's folder; None where a store is used without a project.
         start: Where a project was looked for.
+        database_url: Where the metadata is.
     """
 
     store: Store
     root: Path | None
     start: Path | None = None
+    database_url: str = ""
 
     @cached_property
     def project(self) -> Project:
@@ -76,13 +82,22 @@ class App:
 
     def kinds(self) -> Mapping[str, StepKind]:
         """What knows how to load, run and keep each kind of step."""
-        from instar.data.kind import TableKind
-        from instar.evaluate.split import cut
-        from instar.train.model_kind import ModelKind
+        return kinds_of(self.store, self.project, self.pipeline)
 
-        tables = TableKind(self.store, self.project, self.pipeline)
-        models = ModelKind(self.store, self.project, self.pipeline, cut=cut)
-        return {"source": tables, "silver": tables, "gold": tables, "model": models, "baseline": models}
+    def place(self) -> Place:
+        """How a step's own process opens this store and project."""
+        from instar.plan.place import Place
+
+        clock = self.store.clock
+        arguments = {
+            "root": self.project.root,
+            "contract": self.project.text,
+            "folder": self.store.folder,
+            "database": self.database_url,
+            "actor": self.store.actor,
+            "event": None if type(clock) is SystemClock else clock.event(),
+        }
+        return Place("instar.app:bench", arguments, STEP_MODULES)
 
     def search(self, study: Study, *, apart: bool = False) -> Search:
         """This process's search of a study's space.
@@ -108,7 +123,46 @@ class App:
         from instar.operate.proposal import Loop
         from instar.serve.calls import CallLog
 
-        return Loop(self.store, self.project, self.pipeline, self.kinds(), CallLog(self.store))
+        place = self.place() if self.database_url else None
+        return Loop(self.store, self.project, self.pipeline, self.kinds(), CallLog(self.store), place=place)
+
+
+def kinds_of(store: Store, project: Project, pipeline: Pipeline) -> Mapping[str, StepKind]:
+    """The behaviour of each kind of step."""
+    from instar.data.kind import TableKind
+    from instar.evaluate.split import cut
+    from instar.train.model_kind import ModelKind
+
+    tables = TableKind(store, project, pipeline)
+    models = ModelKind(store, project, pipeline, cut=cut)
+    return {"source": tables, "silver": tables, "gold": tables, "model": models, "baseline": models}
+
+
+@contextmanager
+def bench(arguments: Mapping[str, Any], texts: Mapping[str, str], adapt: Adapt) -> Iterator[Bench]:
+    """Store, project and kinds in the process of one step: the opener that `App.place` names.
+
+    Args:
+        arguments: What `App.place` says.
+        texts: The project's files as the walk has imported them, by path.
+        adapt: To be applied to the pipeline.
+    """
+    from instar.adapters.blobs_folder import FolderBlobs
+    from instar.plan.pipeline import discover
+    from instar.plan.place import Bench
+    from instar.plan.project import Project, parse_contract, revision_of
+
+    clock = SystemClock() if arguments["event"] is None else EventClock(arguments["event"])
+    contract = parse_contract(arguments["contract"])
+    project = Project(arguments["root"], contract, revision_of(contract), arguments["contract"])
+    folder: Path = arguments["folder"]
+    database = open_database(arguments["database"])
+    try:
+        store = Store(folder, database, FolderBlobs(folder / "blobs"), clock, arguments["actor"])
+        pipeline = adapt(discover(project, texts))
+        yield Bench(store, project, pipeline, kinds_of(store, project, pipeline))
+    finally:
+        database.close()
 
 
 @contextmanager
@@ -146,9 +200,10 @@ def open_app(
             asked=f"an instar.toml here or above, or a store at {folder}",
             next_step="Name a store with INSTAR_STORE, or make a project with `instar init`, or a store with `instar up`.",
         )
-    store = open_store(folder, settings.database_url(folder), clock)
+    database_url = settings.database_url(folder)
+    store = open_store(folder, database_url, clock)
     try:
-        yield App(store, root, start)
+        yield App(store, root, start, database_url)
     finally:
         store.database.close()
 

@@ -7,7 +7,7 @@ execution.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -18,10 +18,12 @@ from instar.core.errors import BadInput, Damaged, EmptySource, NotFound
 from instar.core.store import Store
 from instar.data import checks as checking
 from instar.data import forms, ingest, tables
+from instar.data import parts as parts_of
 from instar.data.checks import Check
 from instar.data.features import as_frame, serving_rows
 from instar.data.ingest import Delivery
 from instar.data.tables import TableVersion
+from instar.data.versions import File
 from instar.plan.executions import Execution
 from instar.plan.kinds import Stored
 from instar.plan.pipeline import Input, Pipeline, Step
@@ -42,6 +44,10 @@ class TableKind:
         """Content digest of the newest version; None when there is none."""
         version = tables.latest(self._store, project.name, name)
         return version.content if version else None
+
+    def digests(self, project: Project, names: Iterable[str]) -> Mapping[str, str]:
+        """Content digests of the newest versions of many tables."""
+        return tables.digests(self._store, project.name, names)
 
     def load(self, project: Project, input: Input, consumer: Step) -> object:
         """The newest version, pinned, in the form that the consumer declares.
@@ -75,12 +81,7 @@ class TableKind:
             return _stored(self._land(project.name, execution, step, output))
         assert isinstance(output, pl.DataFrame)
         clean, bad = checking.split_quarantine(output)
-        born: dict[str, Any] = {
-            "execution": execution.id,
-            "transaction": execution.key,
-            "inputs": [version.id for version in self._read.pop(step.name, {}).values()],
-            "cause": execution.cause,
-        }
+        born = _born(execution, list(self._read.pop(step.name, {}).values()))
         order = row_order(step)
         key = [name for name in step.options.get("key") or () if name in clean.columns]
         checks = [*key_checks(step), *declared_checks(self._pipeline, step.name)]
@@ -90,6 +91,57 @@ class TableKind:
         if bad is not None:
             name = step.name + QUARANTINE_SUFFIX
             tables.write_version(self._store, project.name, name, "quarantine", bad, order=order, **born)
+        return _stored(version)
+
+    def partitions(self, project: Project, name: str) -> Mapping[str, str]:
+        """Content of each partition of the newest version."""
+        version = tables.latest(self._store, project.name, name)
+        return parts_of.contents(self._store, version) if version else {}
+
+    def load_part(self, project: Project, input: Input, consumer: Step, partition: str) -> object:
+        """One partition of the newest version, pinned, in the form that the consumer declares."""
+        version = _newest(self._store, project.name, input.name)
+        return forms.convert(parts_of.scan_part(self._store, version, partition), input.form)
+
+    def store_part(self, project: Project, execution: Execution, step: Step, output: object) -> Stored:
+        """Keep the rows that the function made of one partition, bad ones with their reasons among them."""
+        assert isinstance(output, pl.DataFrame)
+        return Stored(*parts_of.keep(self._store, output, row_order(step), step.name))
+
+    def has_part(self, project: Project, step: Step, partition: str, part: Stored) -> bool:
+        """Is the part in the table, or still kept?"""
+        if self._store.blobs.has(part.ref):
+            return True
+        file = parts_of.held(self._store, project.name, step.name).get(partition)
+        return file is not None and file.content == part.digest
+
+    def join(self, project: Project, execution: Execution, step: Step, parts: Mapping[str, Stored]) -> Stored:
+        """Write the parts as one version, and their bad rows, by partition too, as one of the quarantine."""
+        name, aside = step.name, step.name + QUARANTINE_SUFFIX
+        held, held_aside = (parts_of.held(self._store, project.name, table) for table in (name, aside))
+        clean: dict[str, pl.DataFrame | File] = {}
+        bad: dict[str, pl.DataFrame | File] = {}
+        for partition, part in parts.items():
+            file = held.get(partition)
+            if file is not None and file.content == part.digest:
+                clean[partition] = file
+                bad |= {partition: held_aside[partition]} if partition in held_aside else {}
+                continue
+            good, refused = checking.split_quarantine(parts_of.read(self._store, part.ref))
+            clean[partition] = good
+            bad |= {partition: refused} if refused is not None else {}
+        read = [tables.of_content(self._store, project.name, item, digest) for item, digest in execution.inputs.items()]
+        born = _born(execution, [version for version in read if version is not None])
+        key, order = list(step.options.get("key") or ()), row_order(step)
+        checks = [*key_checks(step), *declared_checks(self._pipeline, name)]
+        version = parts_of.write(
+            self._store, project.name, name, step.kind, clean, key=key, order=order, checks=checks, **born
+        )
+        if bad:
+            parts_of.write(self._store, project.name, aside, "quarantine", bad, order=order, **born)
+        elif held_aside:  # no row is bad any more
+            empty = tables.scan(self._store, _newest(self._store, project.name, aside)).head(0).collect()
+            tables.write_version(self._store, project.name, aside, "quarantine", empty, order=order, **born)
         return _stored(version)
 
     def recall(self, project: Project, step: Step, ref: str) -> Stored | None:
@@ -184,6 +236,16 @@ def declared_checks(pipeline: Pipeline, table: str) -> list[Check]:
             )
         found += [Check(name, expression, step.severity) for name, expression in expressions.items()]
     return found
+
+
+def _born(execution: Execution, inputs: list[TableVersion]) -> dict[str, Any]:
+    """What a version says of where it comes from."""
+    return {
+        "execution": execution.id,
+        "transaction": execution.key,
+        "inputs": [version.id for version in inputs],
+        "cause": execution.cause,
+    }
 
 
 def _newest(store: Store, project: str, table: str) -> TableVersion:

@@ -11,7 +11,7 @@ record the next writer adopts the commit if it holds the very same content, and 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -37,6 +37,8 @@ from instar.data.versions import (
     folder,
     get,
     latest_recorded,
+    newest,
+    of_content,
     tables,
     versions,
 )
@@ -45,9 +47,11 @@ __all__ = [
     "Manifest",
     "TableVersion",
     "at",
+    "digests",
     "files",
     "get",
     "latest",
+    "of_content",
     "read_profile",
     "restore",
     "scan",
@@ -119,7 +123,7 @@ def write_version(
         if arranged:
             rows = rows.sort(arranged, maintain_order=True, nulls_last=True)
         results = checking.run_checks(rows, checks)
-        _require_checks(store, project, table, results, cause)
+        require_checks(store, project, table, results, cause)
 
         schema = types.schema(rows)
         part = content.of_rows(rows)
@@ -134,7 +138,7 @@ def write_version(
             return before
 
         summary = profile.profile(rows)
-        stored = left_behind(place, log, part, partition) or _write_file(place, rows, part, partition)
+        stored = left_behind(place, log, part, partition) or write_file(place, rows, part, partition)
         if partition is not None:
             stored = msgspec.structs.replace(stored, profile=store.blobs.put(profile.to_bytes(summary)))
         whole = _whole_profile(store, place, mode, before, kept, summary)
@@ -206,6 +210,18 @@ def latest(store: Store, project: str, table: str) -> TableVersion | None:
         log = compare_log(store, place, found)
         if any(commit.own is None for commit in log.orphans):
             return record_foreign(store, project, table, found.zone, place, found, log)
+    return found
+
+
+def digests(store: Store, project: str, names: Iterable[str]) -> dict[str, str]:
+    """Content digest of the newest version of each of many tables, as `latest` would find it."""
+    found = {}
+    for name, (content_digest, commit) in newest(store, project, names).items():
+        if delta_log.exists(folder(store, project, name), commit + 1):
+            version = latest(store, project, name)
+            assert version is not None
+            content_digest = version.content
+        found[name] = content_digest
     return found
 
 
@@ -313,7 +329,8 @@ def _whole_profile(
     return profile.merge_all([*parts, part])
 
 
-def _write_file(place: Path, rows: pl.DataFrame, part: str, partition: str | None) -> File:
+def write_file(place: Path, rows: pl.DataFrame, part: str, partition: str | None) -> File:
+    """Write rows as a file of the table in `place`, on the disk when this returns; nothing names it yet."""
     path = new_id("part") + ".parquet"
     target = place / path
     rows.write_parquet(target, compression="zstd" if rows.height >= LARGE_ROWS else "snappy")
@@ -328,7 +345,8 @@ def _latest(store: Store, project: str, table: str) -> TableVersion | None:
         return latest_recorded(tx, project, table)
 
 
-def _require_checks(store: Store, project: str, table: str, results: list[CheckResult], cause: str) -> None:
+def require_checks(store: Store, project: str, table: str, results: list[CheckResult], cause: str) -> None:
+    """Raises CheckFailed, and journals it, when a check of severity `error` does not hold."""
     try:
         checking.require(results, table)
     except CheckFailed:

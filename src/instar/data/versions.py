@@ -7,7 +7,7 @@ so a pinned read needs neither the Delta log nor a later version.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime
 from pathlib import Path
@@ -152,6 +152,32 @@ def latest_recorded(tx: Transaction, project: str, table: str) -> TableVersion |
     """The newest version of a table that the database names."""
     chosen = _of(project, table).order_by(table_version.c.number.desc()).limit(1)
     row = tx.execute(chosen).one_or_none()
+    return _version(row) if row else None
+
+
+def newest(store: Store, project: str, names: Iterable[str]) -> dict[str, tuple[str, int]]:
+    """Content digest and Delta commit of the newest version of each of many tables; those without one are left out."""
+    last = (
+        sa.select(table_version.c.table, sa.func.max(table_version.c.number).label("number"))
+        .where(table_version.c.project == project)
+        .group_by(table_version.c.table)
+        .subquery()
+    )
+    query = (
+        sa.select(table_version.c.table, table_version.c.content, table_version.c.delta_version)
+        .join(last, (table_version.c.table == last.c.table) & (table_version.c.number == last.c.number))
+        .where(table_version.c.project == project)
+    )
+    wanted = set(names)
+    with store.database.read() as tx:
+        return {row.table: (row.content, row.delta_version) for row in tx.execute(query) if row.table in wanted}
+
+
+def of_content(store: Store, project: str, table: str, digest: str) -> TableVersion | None:
+    """The newest version of a table that has this content."""
+    query = _of(project, table).where(table_version.c.content == digest)
+    with store.database.read() as tx:
+        row = tx.execute(query.order_by(table_version.c.number.desc()).limit(1)).one_or_none()
     return _version(row) if row else None
 
 

@@ -32,7 +32,7 @@ from instar.operate.rollout_rule import Decision, Move
 from instar.plan import runner, schedule
 from instar.plan.pipeline import Pipeline, Step
 from instar.plan.project import Problem
-from instar.plan.runner import Event, Walk
+from instar.plan.runner import Event, Manner, Walk
 from instar.release import registry
 from instar.release.registry import ModelVersion
 from instar.train.bundle import Manifest, load_manifest
@@ -75,13 +75,21 @@ def turn(
     *,
     targets: Iterable[str] | None = None,
     parameters: Mapping[str, object] | None = None,
+    start: Iterable[str] = (),
+    until: Iterable[str] = (),
+    force: Iterable[str] = (),
     cause: str = "user",
     on_event: Callable[[Event], None] | None = None,
+    manner: Manner | None = None,
 ) -> Turn:
-    """Walk the pipeline; then judge, register and route what its model steps made, baselines first."""
+    """Walk the pipeline; then judge, register and route what its model steps made, baselines first.
+
+    The arguments are those of `runner.execute`.
+    """
     walk = runner.execute(
-        loop.store, loop.project, loop.pipeline, loop.kinds, targets, parameters, cause=cause, on_event=on_event
-    )
+        loop.store, loop.project, loop.pipeline, loop.kinds, targets, parameters,
+        start=start, until=until, force=force, cause=cause, on_event=on_event, manner=_here(loop, manner),
+    )  # fmt: skip
     made = [one for one in walk.steps if one.kind in ("baseline", "model") and one.ref]
     rollout_walk.resume(loop.store, loop.project.name, publish=loop.publish)
     proposals = []
@@ -102,10 +110,16 @@ def fit(loop: Loop, step: str, *, like: Manifest | None = None, cause: str = "us
         cause: Who or which action wants it.
     """
     pipeline = _pinned(loop.pipeline, step, like) if like is not None else loop.pipeline
-    walk = runner.execute(loop.store, loop.project, pipeline, loop.kinds, [step], cause=cause)
+    walk = runner.execute(loop.store, loop.project, pipeline, loop.kinds, [step], cause=cause, manner=_here(loop, None))
     bundle = walk.step(step).ref
     assert bundle is not None
     return bundle, walk.contract
+
+
+def _here(loop: Loop, manner: Manner | None) -> Manner:
+    """The manner of a walk of this loop: steps that need processes of their own find its store."""
+    manner = manner or Manner()
+    return manner if manner.place else replace(manner, place=loop.place)
 
 
 def tick(loop: Loop) -> Tick:

@@ -26,6 +26,7 @@ from instar.operate.pairing import PredictionLog
 from instar.plan import leases
 from instar.plan.kinds import StepKind
 from instar.plan.pipeline import Pipeline
+from instar.plan.place import Place
 from instar.plan.project import Problem, Project
 from instar.release import approval, registry, scan
 from instar.release.registry import ModelVersion, Origin
@@ -47,6 +48,7 @@ class Loop:
         log: The prediction log.
         standing: Shadows which each endpoint keeps for versions that have no other place.
         publish: Tells the gateways of a new policy.
+        place: How a step that needs a process of its own opens the store there.
     """
 
     store: Store
@@ -56,6 +58,7 @@ class Loop:
     log: PredictionLog
     standing: tuple[Shadow, ...] = field(default=())
     publish: Callable[[Store], object] = snapshot.publish
+    place: Place | None = None
 
 
 @dataclass(frozen=True)

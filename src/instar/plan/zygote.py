@@ -22,12 +22,9 @@ import socket
 import subprocess
 import sys
 import warnings
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-from instar.core.clock import EventClock, SystemClock
 from instar.core.errors import InstarError, StepFailed
 from instar.plan import output
 from instar.plan.attempts import Work, attempt
@@ -214,12 +211,6 @@ def _has_pools() -> bool:
         with contextlib.suppress(OSError):
             names.add((task / "comm").read_text().strip())
     return any(pool in names for pool in _POOLS)
-
-
-def clock_at(arguments: Mapping[str, Any]) -> SystemClock:
-    """The clock of a step's process: the event time of the walk, where that is not the machine's."""
-    moment = arguments.get("event")
-    return SystemClock() if moment is None else EventClock(moment)
 
 
 if __name__ == "__main__":

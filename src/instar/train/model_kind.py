@@ -9,7 +9,7 @@ How rows are cut is handed in, because judging belongs to a later stage.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import polars as pl
@@ -45,6 +45,12 @@ class ModelKind:
         with self._store.database.read() as tx:
             found = bundles.current(tx, project.name, name)
         return found[1] if found and self._store.blobs.has(found[0]) else None
+
+    def digests(self, project: Project, names: Iterable[str]) -> Mapping[str, str]:
+        """Content digests of the current bundles of many steps."""
+        with self._store.database.read() as tx:
+            found = {name: bundles.current(tx, project.name, name) for name in names}
+        return {name: one[1] for name, one in found.items() if one and self._store.blobs.has(one[0])}
 
     def load(self, project: Project, input: Input, consumer: Step) -> NativeModel:
         """The step's current model, live.
