@@ -148,6 +148,7 @@ def bench(arguments: Mapping[str, Any], texts: Mapping[str, str], adapt: Adapt) 
         adapt: To be applied to the pipeline.
     """
     from instar.adapters.blobs_folder import FolderBlobs
+    from instar.core.store import Store
     from instar.plan.pipeline import discover
     from instar.plan.place import Bench
     from instar.plan.project import Project, parse_contract, revision_of

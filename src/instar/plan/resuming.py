@@ -22,19 +22,27 @@ def broken_off(tx: Transaction, project: str) -> tuple[PipelineRun, list[Executi
     return found[0], list(left.values())
 
 
-def told(before: PipelineRun, left: Sequence[Execution], now: Mapping[str, Ingredients], current: int) -> str:
+def told(
+    before: PipelineRun,
+    left: Sequence[Execution],
+    now: Mapping[str, Ingredients],
+    order: Sequence[str],
+    current: int,
+) -> str:
     """One line on what is resumed.
 
     Args:
         before: The walk that was broken off.
         left: Its executions that did not end well, the last of each step.
         now: What the keys of steps are made of now, where that is known.
+        order: Steps of the walk that resumes.
         current: How many steps are taken from the record.
     """
     words = [f"{current} step{'' if current == 1 else 's'} current"]
     for one in left[:MOST_NAMED]:
         how = f"{one.step} failed with: {one.error}" if one.state == FAILED else f"{one.step} was broken off"
-        words.append(f"{how.rstrip('.')}; {_since(one, now.get(one.step))}")
+        since = _since(one, now.get(one.step)) if one.step in order else "it is not among the steps of this run"
+        words.append(f"{how.rstrip('.')}; {since}")
     if len(left) > MOST_NAMED:
         words.append(f"{len(left) - MOST_NAMED} more did not end well")
     return f"resuming {before.id}: " + ", ".join(words)

@@ -10,7 +10,7 @@ project's pipeline take turns.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from instar.core.errors import Conflict
 from instar.core.store import Store
@@ -109,7 +109,7 @@ def execute(
         return Walk(records.pipe, contract, tuple(walker.walked.values()), tuple(records.executions))
 
 
-def _resume(store: Store, project: str, known: Known, order: Iterable[str], tell: Tell) -> str | None:
+def _resume(store: Store, project: str, known: Known, order: Sequence[str], tell: Tell) -> str | None:
     """Say what the walk before left, if it did not reach its end; returns its id."""
     with store.database.read() as tx:
         found = resuming.broken_off(tx, project)
@@ -118,5 +118,5 @@ def _resume(store: Store, project: str, known: Known, order: Iterable[str], tell
     before, left = found
     now = {one.step: ingredients for one in left if (ingredients := known.ahead(one.step)) is not None}
     current = sum(known.is_current(name) for name in order)
-    tell(Event("resuming", detail=resuming.told(before, left, now, current)))
+    tell(Event("resuming", detail=resuming.told(before, left, now, order, current)))
     return before.id

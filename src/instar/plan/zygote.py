@@ -115,9 +115,11 @@ class Zygote:
 
     def _pass_on(self, execution: str) -> None:
         try:
-            self._channel.send(self._children[execution][1].receive())
+            report = self._children[execution][1].receive()
         except EOFError:
-            self._channel.send(Report(execution, "gone", self._end(execution)))
+            report = Report(execution, "gone", self._end(execution))
+        with contextlib.suppress(OSError):  # nobody listens any more: the next message is the end
+            self._channel.send(report)
 
     def _kill(self, execution: str) -> None:
         """End a child and all that it started; what it says last is its end."""

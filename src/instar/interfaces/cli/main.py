@@ -17,7 +17,8 @@ from instar.core import errors
 # `instar --help` need not load a single stage.
 COMMANDS: dict[str, tuple[str, str]] = {
     "init": ("plan", "Make a small working project in this folder."),
-    "run": ("plan", "Walk the pipeline: run the steps whose code or inputs changed."),
+    "run": ("run", "Walk the pipeline: run the steps whose code or inputs changed."),
+    "logs": ("run", "Show what a step printed."),
     "why": ("plan", "Say why a step would run, or would not."),
     "status": ("plan", "Show the project's steps and what is current."),
     "ingest": ("data", "Land files in a bronze table."),

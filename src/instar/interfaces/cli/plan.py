@@ -1,17 +1,16 @@
-"""The commands of planning: `instar init` makes a project, `run` walks it round, `why` and `status` say how steps stand."""
+"""The commands of planning: `instar init` makes a project, `why` and `status` say how its steps stand."""
 
 from __future__ import annotations
 
 import json
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 if TYPE_CHECKING:
-    from instar.operate.cycle import Turn
-    from instar.plan.runner import Event, StepStatus
+    from instar.plan.runner import StepStatus
 
 AS_JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 TEMPLATE = Path(__file__).parent / "template"
@@ -74,28 +73,6 @@ def _name_from(folder: Path) -> str:
     return name if name[:1].isalpha() else f"project-{name}".strip("-")
 
 
-@click.command("run")
-@click.option(
-    "--target", "targets", multiple=True, metavar="STEP", help="Only this step and what it needs; repeatable."
-)
-@click.option("-S", "--set", "given", multiple=True, metavar="STEP.PARAMETER=VALUE", help="A parameter; repeatable.")
-@AS_JSON
-@click.pass_obj
-def run(folder: str | None, targets: tuple[str, ...], given: tuple[str, ...], as_json: bool) -> None:
-    """Run the steps whose code or inputs changed; judge and route the models that came of it."""
-    from instar.app import open_app
-    from instar.operate.cycle import turn
-
-    parameters = _parameters(given)
-    with open_app(folder) as app:
-        tell = _tell if not as_json else None
-        made = turn(app.loop(), targets=targets or None, parameters=parameters, on_event=tell)
-    if as_json:
-        click.echo(json.dumps(_turn_record(made), indent=2))
-    else:
-        _print_turn(made)
-
-
 @click.command("why")
 @click.argument("step")
 @AS_JSON
@@ -138,16 +115,6 @@ def status(folder: str | None, as_json: bool) -> None:
     _print_steps(found)
 
 
-def _parameters(given: tuple[str, ...]) -> dict[str, object]:
-    found: dict[str, object] = {}
-    for one in given:
-        path, equals, value = one.partition("=")
-        if not equals or "." not in path:
-            raise click.BadParameter(f"{one!r} is not STEP.PARAMETER=VALUE", param_hint="-S")
-        found[path.strip()] = value.strip()
-    return found
-
-
 # What `why` says of a step in each state, before the reasons.
 _STANDING = {
     "current": "is current; it ran the last time because",
@@ -160,50 +127,6 @@ _STANDING = {
 }
 
 
-def _tell(event: Event) -> None:
-    """One line for each thing that happened, so that a log of it reads like the work."""
-    if event.state == "waiting":
-        click.echo(event.detail)
-        return
-    place = f"[{event.number}/{event.total}] {event.step}"
-    if event.state == "started":
-        click.echo(f"{place} runs: {event.detail}")
-    elif event.state == "done":
-        click.echo(f"{place} done in {event.seconds:.2f} s")
-    elif event.state == "failed":
-        click.echo(f"{place} failed", err=True)
-    else:
-        click.echo(f"{place} {event.state}")
-
-
-def _print_turn(made: Turn) -> None:
-    ran = made.walk.ran()
-    click.echo(f"{len(ran)} of {len(made.walk.steps)} steps ran" + (f": {', '.join(ran)}" if ran else ""))
-    for one in made.proposals:
-        click.echo(f"{one.problem}: {one.candidate.name} {one.outcome}: {one.reason}")
-
-
-def _turn_record(made: Turn) -> dict[str, Any]:
-    from dataclasses import asdict
-
-    return {
-        "id": made.walk.id,
-        "contract": made.walk.contract,
-        "steps": [asdict(one) for one in made.walk.steps],
-        "proposals": [
-            {
-                "problem": one.problem,
-                "outcome": one.outcome,
-                "judged": one.judged.name,
-                "candidate": one.candidate.name,
-                "evaluation": one.evaluation.id if one.evaluation else None,
-                "reason": one.reason,
-            }
-            for one in made.proposals
-        ],
-    }
-
-
 def _print_steps(found: list[StepStatus]) -> None:
     width = max([len(one.step) for one in found], default=0)
     for one in found:
@@ -213,4 +136,4 @@ def _print_steps(found: list[StepStatus]) -> None:
         click.echo(f"{one.step:{width}}  {one.kind:8}  {one.state:8}  {content:11}  {reason}{more}".rstrip())
 
 
-commands: dict[str, click.Command] = {"init": init, "run": run, "why": why, "status": status}
+commands: dict[str, click.Command] = {"init": init, "why": why, "status": status}
