@@ -115,6 +115,17 @@ def status(folder: str | None, as_json: bool) -> None:
     _print_steps(found)
 
 
+def read_parameters(given: tuple[str, ...]) -> dict[str, object]:
+    """What was given with `-S STEP.PARAMETER=VALUE`."""
+    found: dict[str, object] = {}
+    for one in given:
+        path, equals, value = one.partition("=")
+        if not equals or "." not in path:
+            raise click.BadParameter(f"{one!r} is not STEP.PARAMETER=VALUE", param_hint="-S")
+        found[path.strip()] = value.strip()
+    return found
+
+
 # What `why` says of a step in each state, before the reasons.
 _STANDING = {
     "current": "is current; it ran the last time because",

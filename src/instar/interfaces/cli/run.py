@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 
-from instar.interfaces.cli.plan import AS_JSON
+from instar.interfaces.cli.plan import AS_JSON, read_parameters
 
 if TYPE_CHECKING:
     from instar.app import App
@@ -71,7 +71,7 @@ def run(
     if no_logs and (verbose or jobs > 1):
         raise click.UsageError("--no-logs leaves one step the terminal: leave out --verbose and --jobs")
     steps = {"targets": targets or None, "start": start, "until": until, "force": force}
-    asked = Asked(steps, _parameters(given), jobs, keep_going, verbose, not no_logs)
+    asked = Asked(steps, read_parameters(given), jobs, keep_going, verbose, not no_logs)
     if watch:
         from instar.interfaces.cli.watch import watch_project
 
@@ -183,16 +183,6 @@ def _terminal() -> Iterator[TextIO]:
     sys.stdout.flush()
     with os.fdopen(os.dup(number), "w", encoding=sys.stdout.encoding, errors="replace") as out:
         yield out
-
-
-def _parameters(given: tuple[str, ...]) -> dict[str, object]:
-    found: dict[str, object] = {}
-    for one in given:
-        path, equals, value = one.partition("=")
-        if not equals or "." not in path:
-            raise click.BadParameter(f"{one!r} is not STEP.PARAMETER=VALUE", param_hint="-S")
-        found[path.strip()] = value.strip()
-    return found
 
 
 def _tell(event: Event, out: TextIO, asked: Asked) -> None:

@@ -58,7 +58,7 @@ def tune_command(
     The same command again goes on where it was stopped or killed, and makes what is missing of --trials.
     """
     from instar.app import open_app
-    from instar.interfaces.cli.plan import _parameters
+    from instar.interfaces.cli.plan import read_parameters
     from instar.interfaces.tuning.walk import Wish, open_study
 
     if (step is None) == (join is None):
@@ -69,7 +69,7 @@ def tune_command(
             return
         assert step is not None
         wish = Wish(
-            step, trials, spaces, objectives, sampler, pruner, _numbers(shares), seed, _parameters(given),
+            step, trials, spaces, objectives, sampler, pruner, _numbers(shares), seed, read_parameters(given),
             warm=not no_warm_start,
         )  # fmt: skip
         study, ground = open_study(app, wish)
