@@ -33,8 +33,8 @@ log = logging.getLogger("instar.control")
 
 # Every stage's routes. Clients log runs through the first ones from the first second on; the others bring in the libraries
 # for tables, and are loaded when somebody asks for one of them.
-EARLY_STAGES = ("plan", "train")
-LATER_STAGES = ("data", "release", "serve", "operate", "notes", "spool", "tracking")
+EARLY_STAGES = ("plan", "train", "tracking", "spool")
+LATER_STAGES = ("data", "release", "serve", "operate", "notes")
 
 LINE_SECONDS = 86_400  # gateways keep their lines to us open; we are not the ones who hang up
 MISTAKE = 78  # exit status (EX_CONFIG): what a restart would not mend
@@ -104,17 +104,10 @@ def _controllers(app: App) -> Iterator[None]:
 
 def _control(app: App, stop: threading.Event) -> None:
     """Wait until there is something to control, then control it."""
-    while not stop.is_set():
-        try:
-            if controllers.anything_to_do(app.store, app.project_if_any):
-                break
-        except InstarError as error:
-            log.warning("controllers wait: %s", error)
-        stop.wait(controllers.EVERY_SECONDS)
-    if stop.is_set():
+    if not controllers.wait_for_work(app.store, app.project_name, app.project_if_any, stop):
         return
     if app.root is None:
-        controllers.run_without_project(app.store, stop)
+        controllers.run_without_project(app.store, app.project_name, stop)
     else:
         controllers.run(app.loop(), stop)
 

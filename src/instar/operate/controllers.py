@@ -16,6 +16,7 @@ from instar.core.store import Store
 from instar.plan import leases
 from instar.serve import routing
 from instar.train import spool, syncing
+from instar.train.intake import StoreSink
 
 if TYPE_CHECKING:
     from instar.operate.proposal import Loop
@@ -27,12 +28,26 @@ EVERY_SECONDS = 10.0
 LEASE_WAIT_SECONDS = 2.0  # between two looks whether the other controller still lives
 
 
-def anything_to_do(store: Store, project: Project | None) -> bool:
-    """Whether there is something to watch: an endpoint, or a schedule of the project's.
+def wait_for_work(
+    store: Store, name: str, project: Project | None, stop: threading.Event, every_seconds: float = EVERY_SECONDS
+) -> bool:
+    """Take in what training processes leave, until there is more to do; False when `stop` is set first.
 
-    Asked before the controllers are begun, since they bring all stages into memory.
+    What controls endpoints and schedules brings all stages into memory: a server that only tracks runs does without.
+
+    Args:
+        name: Of the project that the server works for.
+        project: Its contract, if it has one.
     """
-    return bool(routing.endpoints(store)) or (project is not None and bool(project.contract.schedule))
+    while True:
+        try:
+            if routing.endpoints(store) or (project is not None and project.contract.schedule):
+                return True
+            take_in(store, name)
+        except InstarError:
+            log.exception("a look at project %s failed; the next one tries again", name)
+        if stop.wait(every_seconds):
+            return False
 
 
 def run(loop: Loop, stop: threading.Event, every_seconds: float = EVERY_SECONDS) -> None:
@@ -56,7 +71,7 @@ def look(loop: Loop) -> None:
     from instar.serve import sealing
 
     try:
-        _take_in(loop)
+        take_in(loop.store, loop.project.name)
         sealing.seal(loop.store)
         cycle.tick(loop)
     except Conflict as error:
@@ -67,24 +82,22 @@ def look(loop: Loop) -> None:
         log.exception("a look at project %s failed; the next one tries again", loop.project.name)
 
 
-def run_without_project(store: Store, stop: threading.Event, every_seconds: float = EVERY_SECONDS) -> None:
-    """Where the store is used without a contract: seal what endpoints log, until `stop` is set."""
+def take_in(store: Store, project: str) -> None:
+    """Runs whose process died before it delivered all, on this machine; and those of which nothing is heard."""
+    sink = StoreSink(store)
+    for one in syncing.sync(store.folder / spool.FOLDER, lambda about: sink if about.url is None else None):
+        if one.state == syncing.DELIVERED and one.sent:
+            log.info("took in %d records of run %s, which its process left", one.sent, one.run)
+    syncing.abandon_silent(store, project)
+
+
+def run_without_project(store: Store, name: str, stop: threading.Event, every_seconds: float = EVERY_SECONDS) -> None:
+    """Where the store is used without a contract: take in runs and seal what endpoints log, until `stop` is set."""
     from instar.serve import sealing
 
     while not stop.wait(every_seconds):
         try:
+            take_in(store, name)
             sealing.seal(store)
         except InstarError:
-            log.exception("sealing failed; the next look tries again")
-
-
-def _take_in(loop: Loop) -> None:
-    """Runs whose process died before it delivered all, on this machine; and those of which nothing is heard."""
-    from instar.train.intake import StoreSink
-
-    sink = StoreSink(loop.store)
-    root = loop.store.folder / spool.FOLDER
-    for one in syncing.sync(root, lambda about: sink if about.url is None else None):
-        if one.state == syncing.DELIVERED and one.sent:
-            log.info("took in %d records of run %s, which its process left", one.sent, one.run)
-    syncing.abandon_silent(loop.store, loop.project.name)
+            log.exception("a look at the store failed; the next one tries again")

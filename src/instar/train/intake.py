@@ -20,7 +20,6 @@ from instar.core import journal, notes
 from instar.core.database import Transaction, moment
 from instar.core.errors import BadInput, Conflict, InstarError, NotFound
 from instar.core.store import Store
-from instar.data import tables
 from instar.train import artifacts, datasets, run_log, runs, spool_position, spool_records
 from instar.train.delivery import Batch
 from instar.train.run_records import Columns, load
@@ -236,6 +235,8 @@ def _input(store: Store, project: str, record: Input) -> Change:
         )  # fmt: skip
         datasets.check_tags([(found, tags)])
         return lambda work: datasets.read(work.tx, work.key, [(found, tags)])
+    from instar.data import tables  # brings in the libraries for tables, which few runs name
+
     version = tables.get(store, project, record.name)
     ours = datasets.dataset(project, f"{version.table}@{version.number}", version.content, datasets.OURS, version.id)
     datasets.check_tags([(ours, tags)])
