@@ -216,7 +216,8 @@ def value_of(world: World, run: Run, field: Field) -> str | int | float | None:
         moment = times[field.key]
         return None if moment is None else round(moment.timestamp() * 1e6)
     return {
-        "run_id": run.id, "run_name": run.name, "status": STATUS[run.state], "user_id": run.actor, "step": run.step,
+        "run_id": run.id, "run_name": run.name or run.step or run.id, "status": STATUS[run.state],
+        "user_id": run.actor, "step": run.step,
         "seconds": run.seconds, "experiment": run.experiment,
     }[field.key]  # fmt: skip
 

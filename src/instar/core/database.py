@@ -128,7 +128,7 @@ def _driver(tx: Transaction) -> Any:
 
 
 def _marked(tx: Transaction, statement: str) -> str:
-    return statement.replace("?", "%s") if tx.dialect.name == "postgresql" else statement
+    return statement.replace("%", "%%").replace("?", "%s") if tx.dialect.name == "postgresql" else statement
 
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)

@@ -6,7 +6,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from instar.train.run_records import ABANDONED, FAILED, STATES
+from instar.train.run_records import ABANDONED, KILLED, STATES
 from instar.train.search_query import Condition, Places, Rows, compare
 from instar.train.search_words import Comparison, Type, Vocabulary, prefixes
 from instar.train.tracking_tables import (
@@ -19,8 +19,8 @@ from instar.train.tracking_tables import (
     tag_table,
 )
 
-# How MLflow's clients call a state; it has no word for a run whose process died.
-STATUS = {state: FAILED.upper() if state == ABANDONED else state.upper() for state in STATES}
+# How MLflow's clients call a state; for them a run whose process died was killed.
+STATUS = {state: KILLED.upper() if state == ABANDONED else state.upper() for state in STATES}
 
 _ATTRIBUTES: dict[str, tuple[Type, tuple[str, ...]]] = {
     "run_id": ("text", ("id",)),
@@ -90,9 +90,10 @@ PLACES = Places(
     _run.key,
     {
         "run_id": _run.id,
-        "run_name": _run.name,
+        # A run without a name of its own is called by its step, or by its id.
+        "run_name": sa.case((_run.name == "", sa.func.coalesce(_run.step, _run.id)), else_=_run.name),
         "user_id": sa.func.coalesce(_run.user_name, _run.actor),
-        "status": sa.case((_run.state == ABANDONED, FAILED.upper()), else_=sa.func.upper(_run.state)),
+        "status": sa.case((_run.state == ABANDONED, KILLED.upper()), else_=sa.func.upper(_run.state)),
         "start_time": _micros(_run.started),
         "end_time": _micros(_run.ended),
         "artifact_uri": sa.literal("mlflow-artifacts:/") + _run.experiment_id + "/" + _run.id + "/artifacts",
