@@ -109,7 +109,13 @@ def _control(app: App, stop: threading.Event) -> None:
     if app.root is None:
         controllers.run_without_project(app.store, app.project_name, stop)
     else:
-        controllers.run(app.loop(), stop)
+        from instar.interfaces.scheduled import Launcher
+
+        launcher = Launcher(app)
+        try:
+            controllers.run(app.loop(), stop, launch=launcher)
+        finally:
+            launcher.close()
 
 
 def main() -> None:

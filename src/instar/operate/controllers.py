@@ -20,6 +20,7 @@ from instar.train.intake import StoreSink
 
 if TYPE_CHECKING:
     from instar.operate.proposal import Loop
+    from instar.operate.schedules import Launch
     from instar.plan.project import Project
 
 log = logging.getLogger("instar.controllers")
@@ -50,8 +51,11 @@ def wait_for_work(
             return False
 
 
-def run(loop: Loop, stop: threading.Event, every_seconds: float = EVERY_SECONDS) -> None:
+def run(loop: Loop, stop: threading.Event, every_seconds: float = EVERY_SECONDS, launch: Launch | None = None) -> None:
     """Turn until `stop` is set, under the project's lease for controllers.
+
+    Args:
+        launch: Begins what a schedule asks for, in a process of its own.
 
     An error ends one look, not the loop: it is logged, and the next look sees the same record.
     """
@@ -60,20 +64,22 @@ def run(loop: Loop, stop: threading.Event, every_seconds: float = EVERY_SECONDS)
         try:
             with leases.hold(loop.store, name, timeout_seconds=LEASE_WAIT_SECONDS):
                 while not stop.wait(every_seconds):
-                    look(loop)
+                    look(loop, launch)
         except InstarError as error:
             log.info("controllers of %s wait: %s", loop.project.name, error.what)
 
 
-def look(loop: Loop) -> None:
-    """One look: take in what training processes left, seal, then tick."""
-    from instar.operate import cycle
+def look(loop: Loop, launch: Launch | None = None) -> None:
+    """One look: take in what training processes left, seal, tick, then begin what is scheduled."""
+    from instar.operate import cycle, schedules
     from instar.serve import sealing
 
     try:
         take_in(loop.store, loop.project.name)
         sealing.seal(loop.store)
         cycle.tick(loop)
+        if launch is not None:
+            schedules.look(loop, launch)
     except Conflict as error:
         log.info(
             "somebody else decided at the same time; the next look at %s sees it: %s", loop.project.name, error.what

@@ -72,6 +72,20 @@ class Firing:
     pipe: str | None = None
     result: dict[str, Any] | None = None
 
+    def record(self) -> dict[str, Any]:
+        """As JSON values."""
+        return {
+            "firing": self.id,
+            "schedule": self.schedule,
+            "state": self.state,
+            "cause": self.cause,
+            "due": self.due.isoformat(),
+            "fired": self.fired.isoformat(),
+            "ended": self.ended.isoformat() if self.ended else None,
+            "pipe": self.pipe,
+            "result": self.result,
+        }
+
 
 def begin(
     store: Store,

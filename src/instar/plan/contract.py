@@ -214,6 +214,7 @@ class Schedule(Section, frozen=True, kw_only=True):
         zone: Time zone of `cron`, e.g. `"Europe/Berlin"`.
         targets: Steps that are wanted, with what they need; default all.
         parameters: Values by `"step.parameter"`.
+        jobs: Steps at once.
     """
 
     cron: str = ""
@@ -222,6 +223,7 @@ class Schedule(Section, frozen=True, kw_only=True):
     zone: str = "UTC"
     targets: tuple[str, ...] = ()
     parameters: dict[str, Any] = {}
+    jobs: int = 1
 
 
 class Contract(Section, frozen=True, kw_only=True):

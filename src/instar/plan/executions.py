@@ -199,6 +199,17 @@ def results(tx: Transaction, project: str, keys: Iterable[str], steps: Iterable[
     return found
 
 
+def listed(
+    tx: Transaction, project: str, *, step: str | None = None, pipe: str | None = None, limit: int = 100
+) -> list[Execution]:
+    """Executions of a project, the newest first, optionally of one step or one walk."""
+    query = sa.select(execution).where(execution.c.project == project)
+    for column, value in ((execution.c.step, step), (execution.c.pipe, pipe)):
+        if value is not None:
+            query = query.where(column == value)
+    return [Execution(**row._mapping) for row in tx.execute(query.order_by(execution.c.id.desc()).limit(limit))]
+
+
 def of_walk(tx: Transaction, pipe: str, states: Iterable[str] | None = None) -> list[Execution]:
     """Executions of one walk, in order, optionally in some states."""
     query = sa.select(execution).where(execution.c.pipe == pipe)

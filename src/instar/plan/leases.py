@@ -89,6 +89,13 @@ def hold(
         store.database.write(lambda tx: tx.execute(free))
 
 
+def is_held(store: Store, name: str) -> bool:
+    """Does somebody who lives hold the lease?"""
+    with store.database.read() as tx:
+        row = tx.execute(sa.select(lease).where(lease.c.name == name)).first()
+    return row is not None and not _is_free(store, row)
+
+
 def confirm(tx: Transaction, held: Lease) -> None:
     """Prove within a transaction that the lease is still ours.
 

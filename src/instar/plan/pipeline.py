@@ -33,7 +33,7 @@ from instar.plan.steps import (
 from instar.plan.terms import NAMES
 
 if TYPE_CHECKING:
-    from instar.plan.contract import StepTerms
+    from instar.plan.contract import Contract
     from instar.plan.project import Project
 
 __all__ = [
@@ -149,7 +149,7 @@ def discover(project: Project, texts: Mapping[str, str] | None = None) -> Pipeli
     """
     files = importing.pipeline_files(project.root, project.contract.project.pipeline)
     modules, sources = importing.import_afresh(project.root, files, texts)
-    return _agreed(assemble(modules, sources, problems=project.contract.problem), project.contract.step)
+    return _agreed(assemble(modules, sources, problems=project.contract.problem), project.contract)
 
 
 def assemble(
@@ -187,20 +187,41 @@ def assemble(
     return pipeline
 
 
-def _agreed(pipeline: Pipeline, terms: Mapping[str, StepTerms]) -> Pipeline:
+def _agreed(pipeline: Pipeline, contract: Contract) -> Pipeline:
     """The pipeline on the terms of the contract, which has the last word on retries and timeouts."""
     steps = dict(pipeline.steps)
-    for name, given in terms.items():
-        if name not in steps:
-            raise UnknownTable(
-                "the contract speaks of a step that the pipeline does not have",
-                subject=f"section [step.{name}] of instar.toml",
-                asked=", ".join(steps) or "a step",
-                next_step=did_you_mean(name, steps),
-            )
+    for name, given in contract.step.items():
+        _expect_step(pipeline, name, f"section [step.{name}]")
         said = {key: value for key in NAMES if (value := getattr(given, key)) is not None}
         steps[name] = replace(steps[name], terms=replace(steps[name].terms, **said))
+    for name, schedule in contract.schedule.items():
+        section = f"section [schedule.{name}]"
+        for wanted in schedule.targets:
+            _expect_step(pipeline, wanted, section)
+        if schedule.source:
+            _expect_step(pipeline, schedule.source, section, "source")
+        for path in schedule.parameters:
+            step, _, parameter = path.rpartition(".")
+            _expect_step(pipeline, step, section)
+            if parameter not in (known := pipeline.steps[step].parameters):
+                raise PipelineError(
+                    f"it sets {path!r}, and the step has no such parameter",
+                    subject=f"{section} of instar.toml",
+                    asked=", ".join(known) or "a parameter with a default",
+                    next_step=did_you_mean(parameter, known),
+                )
     return replace(pipeline, steps=steps)
+
+
+def _expect_step(pipeline: Pipeline, name: str, section: str, kind: str | None = None) -> None:
+    known = [step.name for step in pipeline.steps.values() if kind in (None, step.kind)]
+    if name not in known:
+        raise UnknownTable(
+            f"it names {name!r}, which is no {kind or 'step'} of the pipeline",
+            subject=f"{section} of instar.toml",
+            asked=", ".join(known) or f"a {kind or 'step'}",
+            next_step=did_you_mean(name, known),
+        )
 
 
 def _prove(pipeline: Pipeline, problems: Iterable[str] | None) -> None:

@@ -290,9 +290,10 @@ def _prove_schedule(path: str, name: str, schedule: Schedule) -> None:
     else:
         _expect(not schedule.source, f"{path}.source", schedule.source, f'only with on = "{NEW_DATA}"')
         try:
-            CronSim(schedule.cron, datetime(2000, 1, 1, tzinfo=UTC))
-        except CronSimError:
+            next(CronSim(schedule.cron, datetime(2000, 1, 1, tzinfo=UTC)))
+        except (CronSimError, StopIteration):
             raise _wrong(f"{path}.cron", schedule.cron, 'five fields, as in "0 3 * * *" for three at night') from None
+    _expect(schedule.jobs >= 1, f"{path}.jobs", schedule.jobs, "1 or more")
     try:
         ZoneInfo(schedule.zone)
     except (KeyError, ValueError, OSError):

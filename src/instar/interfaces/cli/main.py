@@ -32,6 +32,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "models": ("release", "List and show model versions and their cards."),
     "approve": ("release", "Approve a model version on its evidence."),
     "apply": ("operate", "Put the state of instar.toml into effect."),
+    "schedule": ("schedule", "Show and run the schedules of instar.toml."),
     "up": ("serve", "Serve everything on one port."),
     "predict": ("serve", "Ask an endpoint for a prediction."),
     "promote": ("operate", "Make a model version the champion."),

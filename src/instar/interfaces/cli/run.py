@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import os
 import sys
@@ -126,7 +127,7 @@ def _turn(app: App, asked: Asked, out: TextIO, as_json: bool) -> None:
         whole_process=out is not sys.stdout,
         follow=asked.verbose and not as_json,
     )
-    tell = None if as_json else lambda event: _tell(event, out, asked)
+    tell = None if as_json else functools.partial(show, out=out, several=asked.keep_going or asked.jobs > 1)
     made = turn(app.loop(), parameters=asked.parameters, on_event=tell, manner=manner, **asked.steps)
     if as_json:
         click.echo(json.dumps(_turn_record(made), indent=2), file=out)
@@ -185,8 +186,12 @@ def _terminal() -> Iterator[TextIO]:
         yield out
 
 
-def _tell(event: Event, out: TextIO, asked: Asked) -> None:
-    """One line for each thing that happened, so that a log of it reads like the work."""
+def show(event: Event, out: TextIO | None = None, *, several: bool = False) -> None:
+    """One line for each thing that happened, so that a log of it reads like the work.
+
+    Args:
+        several: More than one step may fail, so each says why at once.
+    """
     if event.state in ("waiting", "resuming"):
         click.echo(event.detail, file=out)
         return
@@ -197,7 +202,6 @@ def _tell(event: Event, out: TextIO, asked: Asked) -> None:
     elif event.state == "done":
         click.echo(f"{place} done in {event.seconds:.2f} s", file=out)
     elif event.state == "failed":
-        several = asked.keep_going or asked.jobs > 1
         click.echo(f"{place} failed" + (f": {event.detail}" if several else ""), err=True)
     elif event.state == "output":
         click.echo(f"{event.step}{part} | {event.detail}", file=out)

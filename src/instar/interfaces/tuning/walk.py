@@ -70,7 +70,8 @@ def open_study(app: App, wish: Wish, on_event: Callable[[runner.Event], None] | 
     step = find_step(app, wish.step)
     terms = _terms(app, wish, step)
     inputs = [item.name for item in step.inputs]
-    runner.execute(app.store, app.project, app.pipeline, app.kinds(), targets=inputs, on_event=on_event)
+    manner = runner.Manner(place=app.place())
+    runner.execute(app.store, app.project, app.pipeline, app.kinds(), targets=inputs, on_event=on_event, manner=manner)
     ground = ground_of(app, step)
     recipe = recipe_digest(app.project, app.pipeline, step, {})
     study, known = studies.begin(
