@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from instar.plan.place import Adapt, Bench, Place
     from instar.plan.project import Project
     from instar.plan.runner import StepKind
+    from instar.train.importing import Source
     from instar.train.search import Search
     from instar.train.studies import Study
 
@@ -246,3 +247,18 @@ def open_database(url: str) -> Database:
         found=url.split("://")[0] + "://…",
         asked="sqlite:///FILE or postgresql://USER@HOST/NAME",
     )
+
+
+def open_source(path: Path, artifacts: Path | None = None) -> Source:
+    """The reader of another tracker's store: a SQLite file or an `mlruns` folder of MLflow.
+
+    Raises:
+        BadInput: It is neither.
+    """
+    if path.is_dir():
+        from instar.adapters.source_mlflow_folder import MlflowFolder
+
+        return MlflowFolder(path)
+    from instar.adapters.source_mlflow_database import MlflowDatabase
+
+    return MlflowDatabase(path, artifacts)

@@ -88,9 +88,9 @@ def test_one_run_is_shown_with_all_that_it_was_made_of(root: Path) -> None:
 def test_comparing_shows_only_what_differs(root: Path) -> None:
     bad, good = (run["id"] for run in json.loads(instar(root, "ls", "--json")))
     found = json.loads(instar(root, "compare", good, bad, "--json"))
-    assert found["differences"]["parameter depth"] == [3, 4]
-    assert found["differences"]["metric cost"] == [0.5, None]
-    assert json.loads(instar(root, "compare", good, good, "--json"))["differences"] == {}
+    assert found["parameters"] == {"depth": [3, 4]}
+    assert found["metrics"] == {"cost": [0.5, None], "odd": ["nan", None]}
+    assert json.loads(instar(root, "compare", good, good, "--json"))["parameters"] == {}
     assert "parameter depth" in instar(root, "compare", good, bad)
 
 

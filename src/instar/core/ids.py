@@ -52,6 +52,13 @@ def new_id(prefix: str) -> str:
         return f"{prefix}_{_encode(_last[0], 10)}{_encode(_last[1], 16)}"
 
 
+def id_of(prefix: str, milliseconds: int, content: bytes) -> str:
+    """An id made of a moment and of what it stands for: the same one each time, sorted among the others by the moment."""
+    from blake3 import blake3
+
+    return f"{prefix}_{_encode(milliseconds, 10)}{_encode(int.from_bytes(blake3(content).digest()[:10], 'big'), 16)}"
+
+
 def new_boot() -> int:
     """A random number of 30 bits for one start of one gateway."""
     return int.from_bytes(os.urandom(4), "big") >> 2

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from instar.interfaces.cli.bring import import_command
+from instar.interfaces.cli.compare import compare_command
 from instar.interfaces.cli.sync import sync_command
 
 if TYPE_CHECKING:
@@ -61,37 +63,6 @@ def show_command(project: str | None, run: str, as_json: bool) -> None:
         click.echo(json.dumps({**runs.document(found), "bundles": made, "reproductions": again}, indent=2))
     else:
         _print_run(found, made, again)
-
-
-@runs_group.command("compare")
-@click.argument("run", nargs=-1, required=True)
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
-@click.pass_obj
-def compare_command(project: str | None, run: tuple[str, ...], as_json: bool) -> None:
-    """Show what differs between runs: parameters and metrics, one column a run."""
-    from instar.app import open_app
-    from instar.train import runs
-
-    with open_app(project, need_project=False, make=False) as app:
-        found = [runs.get_run(app.store, one) for one in run]
-    rows = differences(found)
-    if as_json:
-        click.echo(json.dumps({"runs": [one.id for one in found], "differences": rows}, indent=2))
-        return
-    _table(["", *(one.id for one in found)], [[name, *map(_cell, values)] for name, values in rows.items()])
-
-
-def differences(runs: list[Run]) -> dict[str, list[Any]]:
-    """Parameters and metrics in which the runs differ, by name, one value a run; None where a run has none."""
-    rows: dict[str, list[Any]] = {}
-    for what in ("parameters", "metrics"):
-        names = sorted({name for run in runs for name in getattr(run, what)})
-        for name in names:
-            logged = [getattr(run, what).get(name) for run in runs]
-            values = [None if value != value else value for value in logged]  # NaN differs from itself
-            if len(runs) == 1 or any(value != values[0] for value in values):
-                rows[f"{what.removesuffix('s')} {name}"] = values
-    return rows
 
 
 def _print_list(found: list[Run]) -> None:
@@ -162,6 +133,8 @@ def _cell(value: Any) -> str:
     return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
+runs_group.add_command(compare_command)
+runs_group.add_command(import_command)
 runs_group.add_command(sync_command)
 
 commands: dict[str, click.Command] = {"runs": runs_group}

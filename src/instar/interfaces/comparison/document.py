@@ -8,7 +8,7 @@ from typing import Any
 
 from instar.core.errors import BadInput
 from instar.core.store import Store
-from instar.train import runs, sampling
+from instar.train import histories, runs
 from instar.train.run_differences import differences
 from instar.train.runs import Run
 
@@ -62,14 +62,14 @@ def _curves(store: Store, found: Sequence[Run]) -> dict[str, list[dict[str, Any]
     """Down-sampled histories of the metrics that were logged more than once, by metric: one entry a run that has it."""
     curves: dict[str, list[dict[str, Any]]] = {}
     for name in sorted({name for run in found for name in run.metrics}):
-        histories = []
+        drawn = []
         for run in found:
             if name in run.metrics:
-                buckets = sampling.sampled(store, run.id, name, buckets=BUCKETS)
+                buckets = histories.sampled(store, run.id, name, buckets=BUCKETS)
                 points = [[one.step_from, _finite(one.mean), _finite(one.minimum), _finite(one.maximum)] for one in buckets]
-                histories.append({"run": run.id, "points": points})
-        if any(len(one["points"]) > 1 for one in histories) and len(curves) < MOST_CURVES:
-            curves[name] = histories
+                drawn.append({"run": run.id, "points": points})
+        if any(len(one["points"]) > 1 for one in drawn) and len(curves) < MOST_CURVES:
+            curves[name] = drawn
     return curves
 
 
