@@ -13,8 +13,8 @@ from urllib.parse import unquote, urlsplit
 
 from instar.core.errors import BadInput
 from instar.train.importing import ForeignExperiment, ForeignInput, ForeignRun
-from instar.train.run_log import Point
 from instar.train.run_records import STATES
+from instar.train.run_values import Point
 
 PROXIED = "mlflow-artifacts:"
 
@@ -51,7 +51,9 @@ class MlflowDatabase:
             tags: dict[Any, dict[str, str]] = {}
             for id, key, value in connection.execute("SELECT experiment_id, key, value FROM experiment_tags"):
                 tags.setdefault(id, {})[key] = value or ""
-            found = connection.execute("SELECT experiment_id, name, lifecycle_stage FROM experiments ORDER BY experiment_id")
+            found = connection.execute(
+                "SELECT experiment_id, name, lifecycle_stage FROM experiments ORDER BY experiment_id"
+            )
             return [
                 ForeignExperiment(str(id), name, stage == "deleted", tags.get(id, {})) for id, name, stage in found
             ]  # fmt: skip
@@ -62,10 +64,13 @@ class MlflowDatabase:
                 "SELECT run_uuid, name, user_id, status, start_time, end_time, lifecycle_stage, artifact_uri FROM runs"
                 " WHERE experiment_id = ? ORDER BY start_time, run_uuid"
             )
-            for id, name, user, status, start, end, stage, uri in connection.execute(query, (experiment.id,)).fetchall():
+            for id, name, user, status, start, end, stage, uri in connection.execute(
+                query, (experiment.id,)
+            ).fetchall():
                 parameters = dict(connection.execute("SELECT key, value FROM params WHERE run_uuid = ?", (id,)))
                 tags = {
-                    key: value or "" for key, value in connection.execute("SELECT key, value FROM tags WHERE run_uuid = ?", (id,))
+                    key: value or ""
+                    for key, value in connection.execute("SELECT key, value FROM tags WHERE run_uuid = ?", (id,))
                 }
                 folder, away = self._place(uri or "")
                 yield ForeignRun(
@@ -89,7 +94,8 @@ class MlflowDatabase:
         )
         for id, *about in connection.execute(query, (run,)).fetchall():
             tags = dict(connection.execute("SELECT name, value FROM input_tags WHERE input_uuid = ?", (id,)))
-            yield ForeignInput(*about, tags=tags)
+            name, digest, kind, source, schema, profile = about
+            yield ForeignInput(name, digest, kind, source, schema, profile, tags)
 
     def _place(self, uri: str) -> tuple[Path | None, str]:
         """The folder behind an artifact URI, or where its files are when that is no folder here."""
@@ -108,6 +114,8 @@ class MlflowDatabase:
 
 def local_folder(uri: str, beside: Path) -> tuple[Path | None, str]:
     """The folder that a `file:` URI or a path names, or where the files are when it names none here."""
+    if not uri:
+        return None, ""
     parts = urlsplit(uri)
     if parts.scheme not in ("", "file"):
         return None, uri

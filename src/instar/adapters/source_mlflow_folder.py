@@ -13,7 +13,7 @@ import yaml
 from instar.adapters.source_mlflow_database import local_folder
 from instar.core.errors import BadInput
 from instar.train.importing import ForeignExperiment, ForeignInput, ForeignRun
-from instar.train.run_log import Point
+from instar.train.run_values import Point
 
 STATES = {1: "running", 2: "scheduled", 3: "finished", 4: "failed", 5: "killed"}
 TRASH = ".trash"  # experiments that were deleted
@@ -53,12 +53,13 @@ class MlflowFolder:
                 continue  # a data set or a logged model
             run = file.parent
             tags = _texts(run / "tags")
-            folder, away = run / "artifacts", ""
-            if not folder.is_dir():  # the files may lie elsewhere, or there are none
+            folder: Path | None = run / "artifacts"
+            away = ""
+            if folder is not None and not folder.is_dir():  # the files may lie elsewhere, or there are none
                 folder, away = local_folder(str(about.get("artifact_uri") or ""), self._folder.parent)
             yield ForeignRun(
                 str(about.get("run_id") or about["run_uuid"]), str(tags.get("mlflow.runName") or about.get("run_name") or ""),
-                str(about["user_id"]) if about.get("user_id") else None, STATES.get(about.get("status"), "finished"),
+                str(about["user_id"]) if about.get("user_id") else None, STATES.get(int(about.get("status") or 3), "finished"),
                 _moment(about.get("start_time")), _moment(about.get("end_time")),
                 about.get("lifecycle_stage") == "deleted", _texts(run / "params"), tags,
                 tuple(self._inputs(run)), folder, away,

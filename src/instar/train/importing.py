@@ -16,8 +16,9 @@ from typing import Protocol
 from instar.core import ids
 from instar.core.errors import BadInput, Conflict, InstarError
 from instar.core.store import Store
-from instar.train import artifacts, datasets, experiments, run_log, runs
-from instar.train.run_log import Point
+from instar.train import artifacts, datasets, experiment_search, experiments, run_log, runs
+from instar.train.run_records import ACTIVE
+from instar.train.run_values import Point
 
 FROM, WHOLE = "imported.from", "imported.whole"  # tags: the other tracker's id, and whether all of it is here
 PARENT = "mlflow.parentRunId"
@@ -138,20 +139,27 @@ def run_id(foreign: str, started: datetime | None) -> str:
 
 
 def _experiment(store: Store, project: str, foreign: ForeignExperiment) -> experiments.Experiment:
-    name = foreign.name.strip("/") or foreign.id
-    known = experiments.by_name(store, project, name)
-    if foreign.deleted and (known is None or known.tags.get(FROM) != foreign.id):
-        # Its name may be another's by now, there or here.
-        name = f"{name} (deleted {foreign.id})"
-        known = experiments.by_name(store, project, name)
-    if known is not None and known.state != experiments.ACTIVE and foreign.deleted:
-        own = experiments.restore(store, known.id)
+    """Our experiment for a foreign one: the one made for it before, else one of its name."""
+    here = experiment_search.search(
+        store, [project], filter=f"tags.`{FROM}` = '{_quoted(foreign.id)}'", view="all", limit=1
+    )
+    if here.items:
+        known = here.items[0]
+        own = known if known.state == ACTIVE else experiments.restore(store, known.id)
     else:
+        name = foreign.name.strip("/") or foreign.id
+        taken = experiments.by_name(store, project, name)
+        if foreign.deleted and taken is not None:  # its name is another's by now
+            name = f"{name} (deleted {foreign.id})"
         own = experiments.ensure(store, project, name)
     for key, value in {**foreign.tags, FROM: foreign.id}.items():
         if own.tags.get(key) != value:
             experiments.set_tag(store, own.id, key, value)
     return own
+
+
+def _quoted(text: str) -> str:
+    return text.replace("\\", "\\\\").replace("'", "\\'")
 
 
 def _run(store: Store, project: str, experiment: str, source: Source, foreign: ForeignRun, done: Brought) -> None:
@@ -164,7 +172,7 @@ def _run(store: Store, project: str, experiment: str, source: Source, foreign: F
         if known.tags.get(WHOLE) == foreign.id:
             done.known += 1
             return
-        if known.lifecycle != "active":
+        if known.lifecycle != ACTIVE:
             runs.restore(store, own)
         tags = {**foreign.tags, FROM: foreign.id}
         if foreign.tags.get(PARENT):

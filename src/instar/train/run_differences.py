@@ -129,7 +129,7 @@ def _difference(run: str, file: str, before: bytes | None, after: bytes | None) 
         texts = [data.decode().splitlines() if data is not None else [] for data in (before, after)]
     except UnicodeDecodeError:
         return FileDifference(run, file, ())
-    lines = list(difflib.unified_diff(*texts, fromfile=file, tofile=file, lineterm="", n=2))[2:]
+    lines = list(difflib.unified_diff(texts[0], texts[1], fromfile=file, tofile=file, lineterm="", n=2))[2:]
     return FileDifference(run, file, tuple(lines[:MOST_LINES]), max(0, len(lines) - MOST_LINES))
 
 

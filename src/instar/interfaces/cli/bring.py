@@ -13,8 +13,11 @@ SHOWN = 20  # lines about what did not come over
 
 @click.command("import")
 @click.argument("store", type=click.Path(exists=True, path_type=Path))
-@click.option("--artifacts", type=click.Path(exists=True, file_okay=False, path_type=Path),
-              help="The folder in which the MLflow server kept files; by default mlartifacts or mlruns beside STORE.")  # fmt: skip
+@click.option(
+    "--artifacts",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="The folder in which the MLflow server kept files; by default mlartifacts or mlruns beside STORE.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 @click.pass_obj
 def import_command(project: str | None, store: Path, artifacts: Path | None, as_json: bool) -> None:

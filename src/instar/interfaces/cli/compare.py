@@ -15,7 +15,9 @@ if TYPE_CHECKING:
 
 @click.command("compare")
 @click.argument("run", nargs=-1)
-@click.option("--filter", "filter_", metavar="SEARCH", help="Compare the runs that a search finds, instead of naming them.")
+@click.option(
+    "--filter", "filter_", metavar="SEARCH", help="Compare the runs that a search finds, instead of naming them."
+)
 @click.option("--metric", help="Put the runs in order of it, the least first, and draw parameters against it.")
 @click.option("--html", type=click.Path(dir_okay=False, path_type=Path), help="Write the comparison with plots there.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
@@ -51,4 +53,6 @@ def _chosen(app: App, names: tuple[str, ...], text: str | None) -> list[Run]:
         raise click.UsageError("name the runs to compare, or say which with --filter")
     if text is None:
         return [runs.get_run(app.store, name) for name in names]
-    return list(run_search.search(app.store, projects=[app.project_name], experiments=None, filter=text, limit=MOST_RUNS).items)
+    return list(
+        run_search.search(app.store, projects=[app.project_name], experiments=None, filter=text, limit=MOST_RUNS).items
+    )

@@ -44,7 +44,19 @@ def compare(store: Store, found: Sequence[Run]) -> dict[str, Any]:
 
 def _run(run: Run) -> dict[str, Any]:
     document = runs.document(run)
-    kept = ("id", "name", "project", "experiment", "step", "state", "started", "ended", "seconds", "parameters", "metrics")
+    kept = (
+        "id",
+        "name",
+        "project",
+        "experiment",
+        "step",
+        "state",
+        "started",
+        "ended",
+        "seconds",
+        "parameters",
+        "metrics",
+    )
     return {name: document[name] for name in kept}
 
 
@@ -66,7 +78,9 @@ def _curves(store: Store, found: Sequence[Run]) -> dict[str, list[dict[str, Any]
         for run in found:
             if name in run.metrics:
                 buckets = histories.sampled(store, run.id, name, buckets=BUCKETS)
-                points = [[one.step_from, _finite(one.mean), _finite(one.minimum), _finite(one.maximum)] for one in buckets]
+                points = [
+                    [one.step_from, _finite(one.mean), _finite(one.minimum), _finite(one.maximum)] for one in buckets
+                ]
                 drawn.append({"run": run.id, "points": points})
         if any(len(one["points"]) > 1 for one in drawn) and len(curves) < MOST_CURVES:
             curves[name] = drawn

@@ -9,6 +9,7 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
+from instar.interfaces.charts.curves import TONES
 from instar.interfaces.comparison import plots
 from instar.interfaces.comparison.terminal import said
 
@@ -47,5 +48,5 @@ def view(document: Mapping[str, Any], metric: str | None = None) -> dict[str, An
         "curves": {name: Markup(chart) for name, chart in plots.curves_of(document).items()},
         "scatters": {name: Markup(chart) for name, chart in plots.scatters(document, metric).items()},
         "said": said,
-        "tones": plots.TONES,
+        "tones": TONES,
     }

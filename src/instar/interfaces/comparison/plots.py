@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from instar.interfaces.charts import axes
@@ -21,7 +21,7 @@ def curves_of(document: Mapping[str, Any]) -> dict[str, str]:
     names = names_of(document)
     found = {}
     for metric, histories in document["curves"].items():
-        lines = [Curve(names[one["run"]], [tuple(map(_number, point)) for point in one["points"]]) for one in histories]
+        lines = [Curve(names[one["run"]], [_point(point) for point in one["points"]]) for one in histories]
         ordered = {name: Curve(name, []) for name in names.values()} | {line.name: line for line in lines}
         found[metric] = curves(list(ordered.values()), f"{metric} by step", "step", metric)
     return {metric: chart for metric, chart in found.items() if chart}
@@ -33,7 +33,8 @@ def across(document: Mapping[str, Any]) -> str:
     wanted = [*document["parameters"], *document["metrics"]][:MOST_AXES]
     rows = {**document["parameters"], **document["metrics"]}
     lines = [
-        Across(names[run["id"]], {name: rows[name][place] for name in wanted}) for place, run in enumerate(document["runs"])
+        Across(names[run["id"]], {name: rows[name][place] for name in wanted})
+        for place, run in enumerate(document["runs"])
     ]
     return parallel(lines, wanted, "Parameters and metrics of each run")
 
@@ -72,5 +73,6 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
-def _number(value: Any) -> float:
-    return math.nan if value is None else float(value)
+def _point(point: Sequence[Any]) -> tuple[float, float, float, float]:
+    step, mean, low, high = (math.nan if value is None else float(value) for value in point)
+    return step, mean, low, high
