@@ -8,7 +8,7 @@ from typing import Any
 
 from instar.core.errors import BadInput
 from instar.core.store import Store
-from instar.train import histories, runs
+from instar.train import runs, sampling
 from instar.train.run_differences import differences
 from instar.train.runs import Run
 
@@ -77,7 +77,7 @@ def _curves(store: Store, found: Sequence[Run]) -> dict[str, list[dict[str, Any]
         drawn = []
         for run in found:
             if name in run.metrics:
-                buckets = histories.sampled(store, run.id, name, buckets=BUCKETS)
+                buckets = sampling.sampled(store, run.id, name, buckets=BUCKETS)
                 points = [
                     [one.step_from, _finite(one.mean), _finite(one.minimum), _finite(one.maximum)] for one in buckets
                 ]
