@@ -33,6 +33,7 @@ FOLDERS = (
     "interfaces/api",
     "interfaces/mlflow",
     "interfaces/tuning",
+    "interfaces/comparison",
     "interfaces/charts",
     "interfaces/console",
     "interfaces/demo",
