@@ -240,6 +240,7 @@ def test_no_message_at_all_is_a_failure_of_ours(http: TestClient, operation: Any
         reply = http.get(address, params={key: str(value) for key, value in message.items()})
     else:
         reply = http.request(operation.method, address, json=message)
-    assert reply.status_code < 500, (operation.path, message, reply.text)
+    # 501 is what MLflow's own server says of a store of artifacts that cannot do what was asked.
+    assert reply.status_code in (200, 400, 403, 404, 409, 501), (operation.path, message, reply.text)
     if reply.status_code != 200:
         assert set(reply.json()) == {"error_code", "message"}

@@ -7,7 +7,18 @@ import importlib
 from instar.interfaces.api.routes import Route
 from instar.interfaces.mlflow.frame import Operation
 
-GROUPS = ("server_info", "experiments", "runs", "run_logging", "metrics", "inputs", "links", "artifacts")
+GROUPS = (
+    "server_info",
+    "experiments",
+    "experiment_search",
+    "runs",
+    "run_logging",
+    "run_search",
+    "metrics",
+    "inputs",
+    "links",
+    "artifacts",
+)
 
 
 def all_operations() -> list[Operation]:
