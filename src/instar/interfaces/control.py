@@ -33,7 +33,7 @@ log = logging.getLogger("instar.control")
 
 # Every stage's routes. Clients log runs through the first ones from the first second on; the others bring in the libraries
 # for tables, and are loaded when somebody asks for one of them.
-EARLY_STAGES = ("plan", "train", "tracking", "spool")
+EARLY_STAGES = ("plan", "train", "tracking", "experiments", "spool")
 LATER_STAGES = ("data", "release", "serve", "operate", "notes")
 
 LINE_SECONDS = 86_400  # gateways keep their lines to us open; we are not the ones who hang up

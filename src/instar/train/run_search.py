@@ -117,6 +117,19 @@ def find(
     return Found([row[0] for row in rows], without, write_token(question, rows[-1][1:]) if more else None)
 
 
+def columns(text: str) -> Columns | None:
+    """What to fetch for a list of fields such as `metrics.loss, params.depth`; None, for all, when it names none.
+
+    Raises:
+        BadInput: It cannot be read.
+    """
+    if not text.strip():
+        return None
+    fields = [order.field for order in parse_orders([text], run_fields.VOCABULARY)]
+    keys = {kind: [one.key for one in fields if one.kind == kind] for kind in ("metric", "parameter", "tag")}
+    return Columns(keys["metric"], keys["parameter"], keys["tag"], artifacts=False)
+
+
 def _page(tx: Transaction, sort: Sorting, wanted: Sequence[Condition], limit: int) -> list[tuple[Any, ...]]:
     columns = [key.label(f"sort_{number}") for number, (key, _) in enumerate(sort.keys)]
     query = sa.select(run_table.c.key, *columns).select_from(sort.source).where(*wanted)

@@ -50,7 +50,7 @@ from instar.train.tracking_tables import ACTIVE, DELETED, experiment_table, run_
 
 __all__ = [
     "ABANDONED", "ACTIVE", "DELETED", "FAILED", "FINISHED", "KILLED", "RUNNING", "SCHEDULED", "Columns", "Metric", "Run",
-    "abandon", "delete", "delete_tag", "document", "fail", "finish", "get_run", "list_runs", "log", "log_artifact",
+    "abandon", "delete", "delete_tag", "document", "fail", "finish", "get_run", "list_runs", "load", "log", "log_artifact",
     "log_metrics", "metric_history", "restore", "running", "set_tags", "start", "update",
 ]  # fmt: skip
 

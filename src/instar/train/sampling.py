@@ -130,6 +130,20 @@ def intervals(
         return {run: _spread(tx, *_span(key, name, start_step, end_step), max_results) for run, key in keys}
 
 
+def document(bucket: Bucket) -> dict[str, Any]:
+    """A bucket as JSON: times in ISO 8601, values that JSON does not have as null."""
+    values = {name: getattr(bucket, name) for name in ("minimum", "maximum", "mean", "first", "last")}
+    return {
+        "step_from": bucket.step_from,
+        "step_to": bucket.step_to,
+        "at_from": bucket.at_from.isoformat(),
+        "at_to": bucket.at_to.isoformat(),
+        **{name: value if math.isfinite(value) else None for name, value in values.items()},
+        "count": bucket.count,
+        "nans": bucket.nans,
+    }
+
+
 def _spread(tx: Transaction, span: str, values: Sequence[object], most: int) -> list[PointRow]:
     count = _count(tx, span, values)
     if count <= most:

@@ -8,7 +8,7 @@ from typing import Any
 from instar.core.errors import BadInput, NotFound
 from instar.core.identity import Permission
 from instar.interfaces.api.routes import Reply, Request, Route
-from instar.train import artifacts, experiment_search, experiments, histories, run_search, runs
+from instar.train import artifacts, experiment_search, experiments, histories, run_search, runs, sampling
 
 MOST = 10_000  # of a page
 
@@ -33,20 +33,41 @@ def list_experiments(request: Request) -> Reply:
 
 def search_runs(request: Request) -> Reply:
     """Runs that pass a search, e.g. `?filter=metrics.loss < 0.5`; `?order_by=` (repeatable), `?experiment=`, `?view=`,
-    `?limit=`, `?token=` of the page before.
+    `?columns=metrics.loss, params.depth` (only these are fetched), `?limit=`, `?token=` of the page before. The answer's
+    `without` names the runs that lack the first value that is sorted by; they come last.
     """
-    query, project = request.query, request.path["project"]
-    page = run_search.search(
-        request.app.store,
-        projects=[project],
-        experiments=_experiment(request),
-        filter=query.get("filter", ""),
-        order_by=request.query_lists.get("order_by", ()),
-        view=query.get("view", "active"),
-        limit=_number(query, "limit", 100),
-        token=query.get("token"),
-    )
-    return Reply({"runs": [runs.document(run) for run in page.items], "next": page.token})
+    query = request.query
+    with request.app.store.database.read() as tx:
+        found = run_search.find(
+            tx, [request.path["project"]], _experiment(request), query.get("filter", ""),
+            request.query_lists.get("order_by", ()), query.get("view", "active"), _number(query, "limit", 100),
+            query.get("token"),
+        )  # fmt: skip
+        listed = runs.load(tx, found.keys, run_search.columns(query.get("columns", "")))
+    without = [run.id for run in listed if run.key in found.without]
+    return Reply({"runs": [runs.document(run) for run in listed], "without": without, "next": found.token})
+
+
+def count_runs(request: Request) -> Reply:
+    """How many runs pass a search: `?filter=`, `?experiment=`, `?view=`."""
+    query = request.query
+    number = run_search.count(
+        request.app.store, projects=[request.path["project"]], experiments=_experiment(request),
+        filter=query.get("filter", ""), view=query.get("view", "active"),
+    )  # fmt: skip
+    return Reply({"count": number})
+
+
+def curve(request: Request) -> Reply:
+    """One metric of a run as at most `?buckets=` (200) stretches: smallest, largest, mean, first and last value of each;
+    `?from=` and `?to=` are steps. Values that are no number, or infinite, are null.
+    """
+    query, run = request.query, _of_project(request)
+    found = sampling.sampled(
+        request.app.store, run.id, request.path["metric"], buckets=_number(query, "buckets", 200),
+        start_step=_step(query, "from"), end_step=_step(query, "to"),
+    )  # fmt: skip
+    return Reply({"metric": request.path["metric"], "buckets": [sampling.document(bucket) for bucket in found]})
 
 
 def page_of_history(request: Request) -> Reply:
@@ -104,9 +125,20 @@ def _number(query: Any, name: str, most: int) -> int:
     return int(text)
 
 
+def _step(query: Any, name: str) -> int | None:
+    text = query.get(name)
+    if text is None:
+        return None
+    if not text.removeprefix("-").isdigit() or len(text) > 19:
+        raise BadInput("that is no step", found=text[:40], asked="a whole number")
+    return int(text)
+
+
 routes = [
     Route("GET", "/api/projects/{project}/experiments", Permission.READ, list_experiments),
     Route("GET", "/api/projects/{project}/search/runs", Permission.READ, search_runs),
+    Route("GET", "/api/projects/{project}/search/count", Permission.READ, count_runs),
+    Route("GET", "/api/projects/{project}/runs/{run}/curve/{metric}", Permission.READ, curve),
     Route("GET", "/api/projects/{project}/runs/{run}/history/{metric}", Permission.READ, page_of_history),
     Route("GET", "/api/projects/{project}/runs/{run}/artifacts", Permission.READ, list_files),
     Route("GET", "/api/projects/{project}/runs/{run}/artifacts/{path:path}", Permission.READ, send_file),

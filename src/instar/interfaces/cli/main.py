@@ -24,6 +24,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "ingest": ("data", "Land files in a bronze table."),
     "data": ("data", "List, show and compare table versions."),
     "runs": ("train", "List and show runs."),
+    "experiments": ("experiments", "List, make, move and delete experiments."),
     "tune": ("tune", "Search the parameters of a model step."),
     "studies": ("tune", "List and show studies of tuning."),
     "reproduce": ("reproduce", "Make a run again, and say whether it is the same."),
