@@ -75,6 +75,9 @@ class MemoryBlobs:
             self._put_at[digest] = datetime.now(UTC)
         return digest in self._data
 
+    def put_at(self, digest: str) -> datetime | None:
+        return self._put_at.get(digest) if digest in self._data else None
+
     def collect(self, digest: str, before: datetime) -> int | None:
         if digest not in self._data or self._put_at[digest] >= before:
             return None
@@ -137,6 +140,10 @@ class BlobsContract:
         assert blobs.has(digest)
         assert blobs.renew(digest)
         assert not blobs.renew(unknown)
+        put = blobs.put_at(digest)
+        assert put is not None
+        assert put > before
+        assert blobs.put_at(unknown) is None
         after = datetime.now(UTC) + timedelta(seconds=1)
         assert blobs.collect(digest, after) == len(b"found again")
         assert blobs.collect(digest, after) is None

@@ -9,7 +9,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 
 from instar.core import ids
@@ -78,6 +78,12 @@ class FolderBlobs:
             except FileNotFoundError:
                 return False
         return True
+
+    def put_at(self, digest: str) -> datetime | None:
+        try:
+            return datetime.fromtimestamp(self._place(digest).stat().st_mtime, UTC)
+        except FileNotFoundError:
+            return None
 
     def collect(self, digest: str, before: datetime) -> int | None:
         target = self._place(digest)

@@ -44,6 +44,9 @@ class Blobs(Protocol):
     def renew(self, digest: str) -> bool:
         """As if it were put again, without its bytes: renews its grace; False when it is not kept."""
 
+    def put_at(self, digest: str) -> datetime | None:
+        """When it was put, or renewed, last; None when it is not kept."""
+
     def collect(self, digest: str, before: datetime) -> int | None:
         """Forget it, unless it was put, or renewed, at or after a moment; no put can come between the look and the deed.
 

@@ -42,6 +42,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "trace": ("operate", "Follow a record back to its causes, or forward to its effects."),
     "audit": ("operate", "Verify the record."),
     "note": ("notes", "Write and read notes on records."),
+    "gc": ("garbage", "Remove for good what was deleted, and what no record names."),
     "demo": ("demo", "Replay a year of real flights round the whole life cycle."),
 }
 
