@@ -5,7 +5,7 @@ from __future__ import annotations
 from instar.core.errors import NotFound
 from instar.core.identity import Permission
 from instar.interfaces.api.routes import Reply, Request, Route
-from instar.interfaces.console import data, operate, overview, plan, release, serve, train
+from instar.interfaces.console import data, files, operate, overview, plan, release, serve, train
 from instar.interfaces.console.render import HERE, ROOT, page, redirect, shown, url
 
 ASSETS = {
@@ -42,6 +42,7 @@ routes: list[Route] = [
     *page("/{project}/executions/{execution}", "execution.html", plan.execution),
     *page("/{project}/runs", "runs.html", train.runs),
     *page("/{project}/runs/{run}", "run.html", train.run),
+    *page("/{project}/runs/{run}/file", "file.html", files.file),
     *page("/{project}/models", "models.html", release.models),
     *page("/{project}/models/{model}/{number}", "version.html", release.version),
     *page("/{project}/endpoints/{endpoint}", "endpoint.html", serve.endpoint),

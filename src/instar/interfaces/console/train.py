@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from instar.core import lineage
+from instar.core import lineage, notes
 from instar.core.errors import NotFound
 from instar.interfaces.api.routes import Request
-from instar.interfaces.console import chart
+from instar.interfaces.console import chart, files
+from instar.train import artifacts
+from instar.train.resources import PREFIX
 from instar.train.runs import get_run, list_runs, metric_history
 
 MOST = 200  # runs on the page
@@ -28,15 +30,21 @@ def run(request: Request) -> dict[str, Any]:
     with store.database.read() as tx:
         causes, effects = lineage.up(tx, found.id, 1), lineage.down(tx, found.id, 1)
     histories = {name: metric_history(store, found.id, name) for name in found.metrics}
+    charts = {
+        name: chart.steps(name, [(one.step, one.value) for one in values])
+        for name, values in histories.items()
+        if len(values) > 2
+    }
     return {
         "project": project,
         "run": found,
         "seconds": found.seconds,
         "causes": causes,
         "effects": effects,
-        "charts": {
-            name: chart.steps(name, [(one.step, one.value) for one in values])
-            for name, values in histories.items()
-            if len(values) > 2
-        },
+        "notes": [notes.document(note) for note in notes.of(store, project, found.id)],
+        "files": [files.told(project, found.id, entry) for entry in artifacts.all_artifacts(store, found.id)],
+        "charts": {name: one for name, one in charts.items() if not name.startswith(PREFIX)},
+        # What the machine did, apart from what the training found.
+        "use": {name: value for name, value in found.metrics.items() if name.startswith(PREFIX)},
+        "use_charts": {name: one for name, one in charts.items() if name.startswith(PREFIX)},
     }

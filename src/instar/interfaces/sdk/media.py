@@ -71,9 +71,9 @@ def png(pixels: Any) -> bytes:
     if array.dtype == bool:
         array = array * np.uint8(255)
     elif np.issubdtype(array.dtype, np.floating):
-        if not (np.nanmin(array) >= 0 and np.nanmax(array) <= 1):
+        if not (array.min() >= 0 and array.max() <= 1):  # also when one is no number
             raise BadInput("its values are no colours", found=f"{array.min()} to {array.max()}", asked="from 0 to 1")
-        array = np.rint(np.nan_to_num(array) * 255).astype(np.uint8)
+        array = np.rint(array * 255).astype(np.uint8)
     elif array.dtype != np.uint8:
         if array.min() < 0 or array.max() > 255:
             raise BadInput("its values are no colours", found=f"{array.min()} to {array.max()}", asked="from 0 to 255")
@@ -99,15 +99,15 @@ def table(rows: Any, path: str) -> tuple[bytes, str]:
         elif isinstance(rows, pl.DataFrame):
             frame = rows
         elif hasattr(rows, "to_dict") and hasattr(rows, "columns"):
-            frame = pl.DataFrame({str(name): column for name, column in rows.to_dict("list").items()}, strict=False)
+            frame = pl.from_pandas(rows.rename(columns=str))
         else:
             frame = pl.DataFrame(rows, strict=False)
+        buffer = io.BytesIO()
+        frame.write_parquet(buffer)
     except (TypeError, ValueError, pl.exceptions.PolarsError) as error:
         raise BadInput(
             "that is no table", found=f"{type(rows).__name__}: {error}", asked="a frame, columns by name, or rows"
         ) from error
-    buffer = io.BytesIO()
-    frame.write_parquet(buffer)
     return buffer.getvalue(), _with(path, ".parquet")
 
 

@@ -6,6 +6,8 @@ all is delivered after the run's end. What it could not deliver stays in the spo
 
 from __future__ import annotations
 
+# At the end of the interpreter this cannot be imported any more, and what a store needs imports it.
+import concurrent.futures.thread  # noqa: F401
 import contextlib
 import logging
 import random
