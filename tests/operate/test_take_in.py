@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
-from typing import Any
-
 from instar.core.store import Store
 from instar.operate import controllers
 from instar.train import runs, spool
@@ -14,11 +11,10 @@ from tests.train.test_syncing import left
 def test_a_look_takes_in_the_spools_of_the_store_but_not_those_for_another_server(store: Store) -> None:
     root = store.folder / spool.FOLDER
     own, foreign = left(root, ended=False), left(root, url="http://127.0.0.1:9")
-    loop: Any = SimpleNamespace(store=store, project=SimpleNamespace(name="birds"))
-    controllers._take_in(loop)
+    controllers.take_in(store, "birds")
     (run,) = runs.list_runs(store, "birds")
     assert (run.id, run.state, run.metrics) == (own, "abandoned", {"a": 1.0})
     assert spool.is_delivered(root / own)
     assert not spool.is_delivered(root / foreign)
-    controllers._take_in(loop)
+    controllers.take_in(store, "birds")
     assert len(runs.metric_history(store, own, "a")) == 3

@@ -91,7 +91,8 @@ def look(loop: Loop, launch: Launch | None = None) -> None:
 def take_in(store: Store, project: str) -> None:
     """Runs whose process died before it delivered all, on this machine; and those of which nothing is heard."""
     sink = StoreSink(store)
-    for one in syncing.sync(store.folder / spool.FOLDER, lambda about: sink if about.url is None else None):
+    root = store.folder / spool.FOLDER
+    for one in syncing.sync(root, lambda about: sink if about.url is None else None, again=False):
         if one.state == syncing.DELIVERED and one.sent:
             log.info("took in %d records of run %s, which its process left", one.sent, one.run)
     syncing.abandon_silent(store, project)

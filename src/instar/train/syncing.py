@@ -50,15 +50,20 @@ class Synced:
 
 
 def sync(
-    root: Path, find: Callable[[About], Sink | None], *, grace_seconds: float = spool.GRACE_SECONDS
+    root: Path,
+    find: Callable[[About], Sink | None],
+    *,
+    grace_seconds: float = spool.GRACE_SECONDS,
+    again: bool = True,
 ) -> list[Synced]:
     """Deliver all spools of a folder, and remove those that were delivered longer ago than the grace.
 
     Args:
         find: Where a spool goes; None leaves it where it is. Whoever opened the sink closes it.
+        again: Ask also after spools that were delivered before: the store may have been put back to a backup.
     """
     spool.sweep(root, grace_seconds)
-    return [_one(folder, find) for folder in spool.runs(root)]
+    return [_one(folder, find) for folder in spool.runs(root) if again or not spool.is_delivered(folder)]
 
 
 def _one(folder: Path, find: Callable[[About], Sink | None]) -> Synced:
