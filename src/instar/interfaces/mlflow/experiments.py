@@ -148,8 +148,28 @@ def of_project(store: Store, project: str, id: str) -> Experiment:
     except NotFound:
         found = None
     if found is None or found.project != project:  # do not tell a reader of one project of another's
-        raise Refusal("RESOURCE_DOES_NOT_EXIST", f"No Experiment with id={id[:100]} exists")
+        raise _absent(id)
     return found
+
+
+def for_a_run(call: Call, id: str) -> str:
+    """What `runs.start` takes for an experiment that a client names: looked at as little as possible, at each new run.
+
+    Raises:
+        Refusal: There is none in this project, or it is deleted.
+    """
+    if id == DEFAULT_ID:
+        return DEFAULT_NAME
+    try:
+        with call.store.database.read() as tx:
+            found = experiments.require_experiment(tx, id)
+    except NotFound:
+        found = None
+    if found is None or found.project != call.project:
+        raise _absent(id)
+    if found.state != "active":
+        raise invalid(f"The experiment {id} must be in the 'active' state. Current state is {found.state}.")
+    return id
 
 
 def ids(call: Call, asked: Sequence[str]) -> list[str]:
@@ -192,6 +212,10 @@ def experiment_tags(tags: list[Pair] | None) -> dict[str, str]:
         key = good_key(required(tag.key, "key"))
         found[key] = good_value(tag.value, "value", LONGEST_EXPERIMENT_TAG)
     return found
+
+
+def _absent(id: str) -> Refusal:
+    return Refusal("RESOURCE_DOES_NOT_EXIST", f"No Experiment with id={id[:100]} exists")
 
 
 def _name(name: str | None, field: str) -> str:

@@ -11,14 +11,16 @@ from instar.interfaces.mlflow.limits import page_size
 from instar.interfaces.mlflow.messages import (
     GetMetricHistory,
     GetMetricHistoryBulk,
+    GetMetricHistoryBulkInterval,
     MetricOut,
 )
 from instar.interfaces.mlflow.run_documents import metric
 from instar.interfaces.mlflow.runs import find, of_project
-from instar.train import histories
+from instar.train import histories, sampling
 
 MOST_POINTS = 25_000
 MOST_RUNS = 100
+MOST_POINTS_A_CURVE = 2_500
 
 
 class Points(Message):
@@ -52,6 +54,30 @@ def bulk(call: Call, asked: GetMetricHistoryBulk) -> Points:
     return Points(found)
 
 
+def interval(call: Call, asked: GetMetricHistoryBulkInterval) -> Points:
+    """Values of a metric of several runs, thinned out to so many a run, its first and last among them."""
+    key = required(asked.metric_key, "metric_key")
+    runs = [of_project(call, run).id for run in _runs(asked.run_ids, "run_ids")]
+    if (asked.start_step is None) != (asked.end_step is None):
+        raise invalid("If either start step or end step are specified, both must be specified.")
+    if asked.start_step is not None and asked.end_step is not None and asked.start_step > asked.end_step:
+        raise invalid(
+            "end_step must be greater than start_step. "
+            f"Found start_step={asked.start_step} and end_step={asked.end_step}."
+        )
+    limit = page_size(asked.max_results, MOST_POINTS_A_CURVE, MOST_POINTS_A_CURVE)
+    found = sampling.intervals(
+        call.store, runs, key, max_results=limit, start_step=asked.start_step, end_step=asked.end_step
+    )
+    return Points(
+        [
+            metric(key, math.nan if nan else value, step, at, run)
+            for run, rows in found.items()
+            for step, at, value, nan in rows
+        ]
+    )
+
+
 def _runs(asked: list[str] | None, name: str) -> list[str]:
     if not asked:
         raise invalid(f"Missing value for required parameter '{name}': at least one run.")
@@ -63,4 +89,5 @@ def _runs(asked: list[str] | None, name: str) -> list[str]:
 operations = [
     Operation("GET", "metrics/get-history", Permission.READ, history, GetMetricHistory),
     Operation("GET", "metrics/get-history-bulk", Permission.READ, bulk, GetMetricHistoryBulk),
+    Operation("GET", "metrics/get-history-bulk-interval", Permission.READ, interval, GetMetricHistoryBulkInterval),
 ]

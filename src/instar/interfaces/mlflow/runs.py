@@ -43,11 +43,7 @@ class OneRunInfo(Message):
 
 def create(call: Call, asked: CreateRun) -> OneRun:
     """Start a run."""
-    experiment = experiments.find(call, asked.experiment_id or experiments.DEFAULT_ID)
-    if experiment.state != "active":
-        raise invalid(
-            f"The experiment {experiment.id} must be in the 'active' state. Current state is {experiment.state}."
-        )
+    experiment = experiments.for_a_run(call, asked.experiment_id or experiments.DEFAULT_ID)
     tags = run_tags(asked.tags)
     tagged = tags.get(NAME_TAG, "")
     if asked.run_name and tagged and asked.run_name != tagged:
@@ -62,7 +58,7 @@ def create(call: Call, asked: CreateRun) -> OneRun:
     run = runs.start(
         call.store,
         call.project,
-        experiment=experiment.id,
+        experiment=experiment,
         tags=tags,
         name=name,
         user=tags.get(USER_TAG),
