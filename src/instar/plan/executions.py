@@ -9,7 +9,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from instar.core.database import Instant, Json, Transaction, metadata
+from instar.core.database import Instant, Json, Transaction, at_driver, metadata
 
 RUNNING, DONE, FAILED, ABANDONED = "running", "done", "failed", "abandoned"
 
@@ -139,6 +139,12 @@ class PipelineRun:
     resumes: str | None = None
 
 
+_RESULT = (
+    "SELECT id, step, key, ref, digest FROM execution WHERE project = ? AND key = ? AND state = 'done'"
+    ' AND "partition" IS NULL ORDER BY id DESC'
+)
+
+
 @dataclass(frozen=True)
 class Result:
     """What an execution made that ended well, without all that its record holds."""
@@ -171,7 +177,7 @@ def newest(tx: Transaction, project: str, steps: Iterable[str], state: str | Non
         + " ORDER BY id DESC LIMIT 1"
     )
     wanted = ((project, step, state) if state else (project, step) for step in steps)
-    ids = [row[0] for values in wanted if (row := tx.exec_driver_sql(at_driver(tx, query), values).first())]
+    ids = [rows[0][0] for values in wanted if (rows := at_driver(tx, query, values).rows)]
     found = {}
     for some in _chunks(ids):
         for row in tx.execute(sa.select(execution).where(execution.c.id.in_(some))):
@@ -192,7 +198,11 @@ def results(tx: Transaction, project: str, keys: Iterable[str], steps: Iterable[
         of = sa.and_(of, execution.c.step.in_(parts))
     columns = (execution.c.id, execution.c.step, execution.c.key, execution.c.ref, execution.c.digest)
     found: dict[str, list[Result]] = {}
-    for some in _chunks(list(keys)):
+    wanted = list(keys)
+    if len(wanted) == 1 and not parts:  # as a walk asks once a step
+        single = [Result(*row) for row in at_driver(tx, _RESULT, (project, wanted[0])).rows]
+        return {wanted[0]: single} if single else {}
+    for some in _chunks(wanted):
         query = sa.select(*columns).where(of, execution.c.key.in_(some)).order_by(execution.c.id.desc())
         for row in tx.execute(query):
             found.setdefault(row.key, []).append(Result(*row))
@@ -222,11 +232,6 @@ def pipeline_runs(tx: Transaction, project: str, limit: int = 20) -> list[Pipeli
     """The newest walks of a project's pipeline."""
     query = sa.select(pipeline_run).where(pipeline_run.c.project == project)
     return [PipelineRun(**row._mapping) for row in tx.execute(query.order_by(pipeline_run.c.id.desc()).limit(limit))]
-
-
-def at_driver(tx: Transaction, statement: str) -> str:
-    """A statement with `?` for its values, as the driver of this database wants it."""
-    return statement if tx.dialect.paramstyle == "qmark" else statement.replace("?", "%s")
 
 
 def _chunks(values: Sequence[str], size: int = 500) -> Iterator[Sequence[str]]:

@@ -43,6 +43,8 @@ class Known:
         self._ingredients: dict[str, tuple[dict[str, str], Ingredients]] = {}
         self._key: dict[str, str] = {}
         self._results: dict[str, list[Result]] = {}
+        self._order = order
+        self._good: dict[str, Execution] | None = None
         self._look_ahead(order)
 
     def inputs(self, step: Step) -> dict[str, str]:
@@ -99,9 +101,11 @@ class Known:
     def results(self, step: Step, key: str) -> list[Result]:
         """Results of the step with that key, the newest first."""
         if key not in self._results:
-            with self._store.database.read() as tx:
-                self._results.update(executions.results(tx, self._project.name, [key]))
-            self._results.setdefault(key, [])
+            found: dict[str, list[Result]] = {}
+            if self.good(step.name) is not None:  # else it has no result at all
+                with self._store.database.read() as tx:
+                    found = executions.results(tx, self._project.name, [key])
+            self._results[key] = found.get(key, [])
         return [one for one in self._results[key] if one.step == step.name]
 
     def is_current(self, name: str) -> bool:
@@ -121,8 +125,12 @@ class Known:
             return executions.newest(tx, self._project.name, list(steps), state)
 
     def good(self, step: str) -> Execution | None:
-        """The newest execution of a step that ended well."""
-        return self.newest([step], DONE).get(step)
+        """The newest execution of a step that ended well before this walk; asked once for all steps that may need it."""
+        if self._good is None:
+            self._good = self.newest([name for name in self._order if not self.is_current(name)], DONE)
+        if step not in self._good and self.is_current(step):
+            self._good |= self.newest([step], DONE)
+        return self._good.get(step)
 
     def _look_ahead(self, order: Sequence[str]) -> None:
         for name in order:

@@ -19,7 +19,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from instar.core import processes
-from instar.core.database import Instant, Transaction, metadata
+from instar.core.database import Instant, Transaction, at_driver, metadata
 from instar.core.errors import Conflict, InstarError, Unavailable
 from instar.core.ids import new_id
 from instar.core.store import Store
@@ -102,13 +102,15 @@ def confirm(tx: Transaction, held: Lease) -> None:
     Raises:
         Conflict: Somebody else took it.
     """
-    query = sa.select(lease.c.fence, lease.c.holder).where(lease.c.name == held.name).with_for_update()
-    row = tx.execute(query).first()
-    if row is None or (row.fence, row.holder) != (held.fence, held.holder):
+    # Asked with every write of a walk, so at driver level.
+    lock = "" if tx.dialect.name == "sqlite" else " FOR UPDATE"
+    found = at_driver(tx, "SELECT fence, holder FROM lease WHERE name = ?" + lock, (held.name,)).rows
+    row = found[0] if found else None
+    if row != (held.fence, held.holder):
         raise Conflict(
             "another process took the lease over; what this one was doing is not recorded",
             subject=f"lease {held.name}",
-            found=f"fence {row.fence}" if row else "no lease",
+            found=f"fence {row[0]}" if row else "no lease",
             asked=f"fence {held.fence}",
             next_step="Run the command again.",
         )

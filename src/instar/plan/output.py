@@ -83,7 +83,8 @@ def captured(path: Path, whole_process: bool) -> Iterator[None]:
     try:
         sys.stdout = sys.stderr = stream
         root.addHandler(handler)
-        root.setLevel(min(level or logging.INFO, logging.INFO))
+        if level != logging.INFO:  # setting it empties a cache, also to what it is
+            root.setLevel(min(level or logging.INFO, logging.INFO))
         yield
     except BaseException as error:
         cause = error.__cause__ if isinstance(error, InstarError) else error
@@ -92,7 +93,8 @@ def captured(path: Path, whole_process: bool) -> Iterator[None]:
         raise
     finally:
         root.removeHandler(handler)
-        root.setLevel(level)
+        if root.level != level:
+            root.setLevel(level)
         if sys.stdout is stream:  # unless the function put another in its place
             sys.stdout = before[0]
         if sys.stderr is stream:

@@ -11,12 +11,12 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from instar.core import journal
-from instar.core.database import Transaction
+from instar.core.database import Transaction, at_driver
 from instar.core.ids import new_id
 from instar.core.store import Store
 from instar.plan import leases, output
 from instar.plan.events import Walked
-from instar.plan.executions import ABANDONED, DONE, FAILED, RUNNING, Execution, at_driver, execution, pipeline_run
+from instar.plan.executions import ABANDONED, DONE, FAILED, RUNNING, Execution, execution, pipeline_run
 from instar.plan.kinds import Stored
 
 _COLUMNS = [column.name for column in execution.columns]
@@ -171,7 +171,7 @@ class Records:
             self._end_all(tx, pending)
             if begun is not None:
                 values = tuple(_bound(name, getattr(begun, name), tx) for name in _COLUMNS)
-                tx.exec_driver_sql(at_driver(tx, _INSERT), values)
+                at_driver(tx, _INSERT, values)
 
         self._store.database.write(work)
         del self._ended[: len(pending)]
@@ -180,9 +180,9 @@ class Records:
         for one in ended:
             when = _bound("ended", one.ended, tx)
             values = (one.state, when, one.error, one.ref, one.digest, one.log, one.id)
-            tx.exec_driver_sql(at_driver(tx, _END), values)
+            at_driver(tx, _END, values)
             if one.ref is not None and one.partition is None:
-                tx.exec_driver_sql(at_driver(tx, _LINK), (one.id, one.ref, "made", self._project))
+                at_driver(tx, _LINK, (one.id, one.ref, "made", self._project))
 
 
 def repair(store: Store, project: str) -> int:
