@@ -44,7 +44,8 @@ class Known:
         self._key: dict[str, str] = {}
         self._results: dict[str, list[Result]] = {}
         self._order = order
-        self._good: dict[str, Execution] | None = None
+        self._good: dict[str, Execution] = {}
+        self._asked: set[str] = set()
         self._look_ahead(order)
 
     def inputs(self, step: Step) -> dict[str, str]:
@@ -126,9 +127,11 @@ class Known:
 
     def good(self, step: str) -> Execution | None:
         """The newest execution of a step that ended well before this walk; asked once for all steps that may need it."""
-        if self._good is None:
-            self._good = self.newest([name for name in self._order if not self.is_current(name)], DONE)
-        if step not in self._good and self.is_current(step):
+        if not self._asked:
+            self._asked = {name for name in self._order if not self.is_current(name)}
+            self._good = self.newest(self._asked, DONE)
+        if step not in self._asked:  # it was current, and then an input of it changed
+            self._asked.add(step)
             self._good |= self.newest([step], DONE)
         return self._good.get(step)
 
