@@ -8,10 +8,11 @@ import pytest
 from instar.core.errors import NotFound
 from instar.core.store import Store
 from instar.operate import promotion, rollout_walk
-from instar.operate.live import champion_of, live
+from instar.operate.live import live
 from instar.operate.rollout_rule import Terms
 from instar.release import registry
 from instar.release.registry import ModelVersion
+from instar.serve.derived import champion_of
 from instar.serve.policy import Shadow
 from instar.testing import NOON
 

@@ -27,6 +27,7 @@ from instar.interfaces.api.application import Application
 from instar.interfaces.api.bodies import clear_uploads
 from instar.interfaces.api.routes import Reply, Request, Route
 from instar.operate import controllers
+from instar.release import delivery
 from instar.serve import snapshot
 
 log = logging.getLogger("instar.control")
@@ -89,17 +90,22 @@ def _describe(request: Request) -> Reply:
 
 @contextmanager
 def _controllers(app: App) -> Iterator[None]:
-    """Run the project's controllers beside the server."""
+    """Run the project's controllers and the delivery of webhooks beside the server."""
     stop = threading.Event()
     # Decisions that nobody makes by hand are the system's own, and the record says so.
     store = replace(app.store, actor=SYSTEM)
-    thread = threading.Thread(target=_control, args=(replace(app, store=store), stop), name="controllers", daemon=True)
-    thread.start()
+    threads = [
+        threading.Thread(target=_control, args=(replace(app, store=store), stop), name="controllers", daemon=True),
+        threading.Thread(target=delivery.run, args=(store, stop), name="webhooks", daemon=True),
+    ]
+    for thread in threads:
+        thread.start()
     try:
         yield
     finally:
         stop.set()
-        thread.join(timeout=30)
+        for thread in threads:
+            thread.join(timeout=30)
 
 
 def _control(app: App, stop: threading.Event) -> None:

@@ -66,26 +66,6 @@ def live(store: Store, project: str, at: datetime | None = None, endpoint: str |
     return found
 
 
-def derive(store: Store, project: str) -> registry.Derive:
-    """How `champion` and `challenger` of a project's models are resolved, for `registry.find` and `registry.set_alias`."""
-    return lambda model, alias: champion_of(store, model, alias, project)
-
-
-def champion_of(store: Store, endpoint: str, alias: str, project: str | None = None) -> int | None:
-    """The version that `champion` or `challenger` names now, from the endpoint's policy; for `registry.find`.
-
-    Without an endpoint of that name (in the project, if one is named) both are aliases like any other: `registry.FREE`.
-    """
-    revision = routing.current(store, endpoint)
-    if revision is None or (project is not None and revision.policy.project != project):
-        return registry.FREE
-    if alias == "champion":
-        return revision.policy.champion
-    canary = revision.policy.canary
-    candidates = [one.version for one in revision.policy.shadows if one.role == "candidate"]
-    return canary.version if canary is not None else next(iter(candidates), None)
-
-
 def _live(store: Store, project: str, revision: Revision, moment: datetime) -> Live:
     policy = revision.policy
     share = policy.canary.share if policy.canary else 0.0

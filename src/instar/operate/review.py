@@ -13,11 +13,11 @@ from instar.data import tables
 from instar.evaluate.evaluation import Evaluation, get_evaluation
 from instar.evaluate.judging import Opponent, evaluate
 from instar.evaluate.split import cut
-from instar.operate import live
 from instar.operate.proposal import Loop, champion_of, known_rows
 from instar.plan.project import Project
 from instar.release import approval, registry, scan
 from instar.release.registry import ModelVersion
+from instar.serve import derived
 from instar.train.bundle import load_manifest
 
 
@@ -27,14 +27,14 @@ def find_version(store: Store, project: str, ref: str) -> ModelVersion:
     Raises:
         NotFound: Nothing has that name.
     """
-    return registry.find(store, project, ref, live.derive(store, project))
+    return registry.find(store, project, ref, derived.derive(store, project))
 
 
 def names_of(store: Store, project: str, model: str) -> dict[int, list[str]]:
     """All names of a model's versions by number: those that follow from the policy first, then the aliases."""
     named: dict[int, list[str]] = {}
     for name in registry.DERIVED:
-        number = live.champion_of(store, model, name, project)
+        number = derived.champion_of(store, model, name, project)
         if number:
             named.setdefault(number, []).append(name)
     for name, number in registry.aliases(store, project, model).items():

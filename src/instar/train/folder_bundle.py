@@ -62,14 +62,14 @@ def pack_folder(
         inspect: Looks at the files that loading would unpickle.
 
     Raises:
-        BadInput: Too many files, or its `MLmodel` cannot be read.
+        BadInput: There are too many files.
     """
     if len(files) > MOST_FILES:
         raise BadInput(
             "the folder has too many files", subject=f"model {name}", found=len(files), asked=f"{MOST_FILES} or fewer"
         )
-    described = _described(store, files, name)
-    folder = _folder(files, described, inspect)
+    described, why = _described(store, files, name)
+    folder = Folder(dict(files), unservable=why) if described is None else _folder(files, described, inspect)
     manifest = Manifest(
         format=FOLDER_FORMAT,
         model=name,
@@ -106,18 +106,20 @@ def own_modules(files: Mapping[str, str], described: mlmodel.Described) -> list[
     return sorted(found)
 
 
-def _described(store: Store, files: Mapping[str, str], name: str) -> mlmodel.Described | None:
+def _described(store: Store, files: Mapping[str, str], name: str) -> tuple[mlmodel.Described | None, str]:
+    """What the folder's `MLmodel` says, or why that cannot be known: whatever somebody uploads is kept."""
     digest = files.get(mlmodel.FILE)
     if digest is None:
-        return None
-    path = store.blobs.path(digest)
-    with path.open("rb") as file:
-        return mlmodel.read(file.read(mlmodel.LARGEST_BYTES + 1), f"model {name}")
+        return None, "its folder has no MLmodel"
+    with store.blobs.path(digest).open("rb") as file:
+        text = file.read(mlmodel.LARGEST_BYTES + 1)
+    try:
+        return mlmodel.read(text, f"model {name}"), ""
+    except BadInput as error:
+        return None, error.what
 
 
-def _folder(files: Mapping[str, str], described: mlmodel.Described | None, inspect: InspectFolder | None) -> Folder:
-    if described is None:
-        return Folder(dict(files), unservable="its folder has no MLmodel")
+def _folder(files: Mapping[str, str], described: mlmodel.Described, inspect: InspectFolder | None) -> Folder:
     flavors = tuple(sorted(described.flavors))
     served_as = next((one for one in SERVED if one in described.flavors), "")
     own = own_modules(files, described)

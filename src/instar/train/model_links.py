@@ -34,8 +34,8 @@ model_metric_table = sa.Table(
     sa.Column("run", sa.String(60), primary_key=True),
     sa.Column("step", sa.BigInteger, primary_key=True, autoincrement=False),
     sa.Column("at", Instant, primary_key=True),
-    sa.Column("value", sa.Float(53)),
-    sa.Column("special", sa.String(4), nullable=False),  # "nan", "inf" or "-inf", which not every database can hold
+    sa.Column("value", sa.Float(53), nullable=False),
+    sa.Column("nan", sa.SmallInteger, nullable=False),  # 1: no number, which SQLite cannot hold; its value is 0
 )
 run_model_table = sa.Table(
     "run_model",
@@ -84,7 +84,7 @@ def metrics_of(tx: Transaction, models: Sequence[str]) -> dict[str, list[ModelMe
     query = sa.select(model_metric_table).where(model_metric_table.c.model.in_(models))
     order = (model_metric_table.c.name, model_metric_table.c.step, model_metric_table.c.at, model_metric_table.c.value)
     for row in tx.execute(query.order_by(*order)):
-        value = float(row.special) if row.special else row.value
+        value = math.nan if row.nan else row.value
         found = ModelMetric(
             row.model, Metric(row.name, value, row.step, row.at), row.dataset_name, row.dataset_digest, row.run
         )
@@ -138,9 +138,9 @@ def _place(run: str, one: ModelMetric) -> tuple[object, ...]:
 
 def _row(run: str, one: ModelMetric) -> dict[str, object]:
     value = one.metric.value
-    special = "" if math.isfinite(value) else str(value)
+    nan = math.isnan(value)
     return {
         "model": one.model, "name": one.metric.name, "dataset_name": one.dataset_name,
         "dataset_digest": one.dataset_digest, "run": run, "step": one.metric.step, "at": one.metric.at,
-        "value": None if special else value, "special": special,
+        "value": 0.0 if nan else value, "nan": int(nan),
     }  # fmt: skip

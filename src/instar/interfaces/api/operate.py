@@ -15,11 +15,12 @@ from instar.core.store import Store
 from instar.interfaces.api.routes import Reply, Request, Route
 from instar.interfaces.cli.operate import audit_document, live_document, moment_of
 from instar.operate import actions, alerts, audit, promotion, rollout, trace
-from instar.operate.live import derive, live
+from instar.operate.live import live
 from instar.operate.measurement import measurements
 from instar.operate.outcomes import Item, post
 from instar.release import registry
 from instar.serve.calls import CallLog
+from instar.serve.derived import derive
 
 MOST_OUTCOMES = 100_000  # of one posting: it is one transaction
 MOST_LISTED = 1000

@@ -14,10 +14,10 @@ from instar.evaluate import evaluation as evaluations
 from instar.evaluate.evaluation import Evaluation
 from instar.interfaces.api.routes import Reply, Request, Route
 from instar.operate import review
-from instar.operate.live import derive
 from instar.release import approval, registry
 from instar.release.card import card
 from instar.release.registry import ModelVersion
+from instar.serve.derived import derive
 
 # A report is a page of its own with its style inside: it runs nothing and reaches nothing.
 REPORT_HEADERS = {

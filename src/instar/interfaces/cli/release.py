@@ -111,8 +111,8 @@ def write_report(folder: str | None, version: str, file: Path) -> None:
 def set_alias(folder: str | None, model: str, name: str, number: int | None) -> None:
     """Point NAME at version NUMBER of MODEL; without a number the name is taken away."""
     from instar.app import open_app
-    from instar.operate.live import derive
     from instar.release import registry
+    from instar.serve.derived import derive
 
     with open_app(folder, need_project=False, make=False) as app:
         project = app.project_name

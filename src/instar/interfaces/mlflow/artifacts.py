@@ -181,7 +181,7 @@ operations = [
     Operation("POST", "mpu/complete/{path:path}", Permission.TRAIN, no_parts, root=_PROXY),
     Operation("POST", "mpu/abort/{path:path}", Permission.TRAIN, no_parts, root=_PROXY),
     Operation("GET", "presigned/{path:path}", Permission.READ, no_ranges, root=_PROXY),
-    Operation("POST", "artifacts/presigned-download-url", Permission.READ, no_ranges),
+    Operation("POST", "artifacts/presigned-download-url", Permission.TRAIN, no_ranges),
     Operation("POST", "artifacts/presigned-upload-url", Permission.TRAIN, no_parts),
     Operation("GET", "artifacts/list", Permission.READ, list_of_run, ListOfRun),
     Operation("GET", "get-artifact", Permission.READ, file_of_run, GetFile),

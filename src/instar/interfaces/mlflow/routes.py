@@ -18,6 +18,10 @@ GROUPS = (
     "inputs",
     "links",
     "artifacts",
+    "logged_models",
+    "registered",
+    "versions",
+    "webhooks",
 )
 
 

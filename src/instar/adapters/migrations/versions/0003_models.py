@@ -107,8 +107,8 @@ def _logged_models() -> None:
         sa.Column("name", sa.String(length=250), nullable=False),
         sa.Column("step", sa.BigInteger(), autoincrement=False, nullable=False),
         sa.Column("at", sa.BigInteger(), nullable=False),
-        sa.Column("value", sa.Float(precision=53), nullable=True),
-        sa.Column("special", sa.String(length=4), nullable=False),
+        sa.Column("value", sa.Float(precision=53), nullable=False),
+        sa.Column("nan", sa.SmallInteger(), nullable=False),
         sa.Column("dataset_name", sa.String(length=500), nullable=False),
         sa.Column("dataset_digest", sa.String(length=80), nullable=False),
         sa.PrimaryKeyConstraint(
