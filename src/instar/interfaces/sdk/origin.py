@@ -5,15 +5,19 @@ Nothing here may stop a training: what cannot be kept is said, and left out.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
+import os
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 from instar.core.blobs import Blobs
+from instar.train import spool
+from instar.train.spool_records import Start, blobs_of
 
 log = logging.getLogger("instar.run")
 
@@ -38,6 +42,19 @@ class Origin:
     conditions: str | None = None
     code: dict[str, Any] | None = None
     files: dict[str, bytes] = field(default_factory=dict)
+
+    def shared(self, source: Path, target: Path) -> Origin:
+        """The same for a run within the run whose spool is `source`: what was kept for one is there for the other.
+
+        What is not there any more, a store has.
+        """
+        kept = (self.environment, self.lock, self.conditions)
+        for digest in blobs_of(Start("", "", 0, "", None, {}, {}, [], *kept, self.code)):
+            place = spool.staged(target, digest)
+            place.parent.mkdir(parents=True, exist_ok=True)
+            with contextlib.suppress(OSError):
+                os.link(spool.staged(source, digest), place)
+        return replace(self, files={})
 
 
 def capture(blobs: Blobs, root: Path | None) -> Origin:
@@ -126,8 +143,6 @@ def _shell() -> Any:
 
 def _notebook_file(shell: Any) -> Path | None:
     """The notebook's file, where the editor says it: VS Code in a variable, Jupyter in the environment or beside the kernel."""
-    import os
-
     named = (shell.user_ns.get("__vsc_ipynb_file__"), os.environ.get("JPY_SESSION_NAME"))
     for name in named:
         if name and str(name).endswith(".ipynb") and Path(str(name)).is_file():

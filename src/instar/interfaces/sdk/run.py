@@ -13,6 +13,7 @@ later what was left. Threads and forked children may log to the same run.
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -21,6 +22,7 @@ from typing import Any
 
 import msgspec
 
+from instar.app import staging
 from instar.core import ids
 from instar.core.errors import BadInput, Conflict
 from instar.interfaces.sdk import ending, media, origin
@@ -28,13 +30,13 @@ from instar.interfaces.sdk.inputs import input_of
 from instar.interfaces.sdk.place import Place, find
 from instar.interfaces.sdk.recorder import Recorder
 from instar.interfaces.sdk.sampler import EVERY_SECONDS, Sampler
+from instar.interfaces.sdk.values import named, plain, relative, text_of
 from instar.train.spool_records import Artifact, Input, Parameters, Remark, Start, Tags
 
 log = logging.getLogger("instar.run")
 
 WAIT_SECONDS = 5.0  # at the end, for the last records to be delivered
 LONGEST_EXPERIMENT = 500  # characters
-LONGEST_NAME = 250  # characters of the name of a metric, parameter or tag
 
 
 def run(
@@ -82,16 +84,17 @@ class Run:
         self.id, self.project, self.experiment = recorder.run, recorder.place.project, experiment
         self._recorder, self._wait = recorder, wait_seconds
         self._sampler: Sampler | None = None
+        self._origin = origin.Origin()
         self._steps: dict[str, int] = {}  # the next step of each metric
         self._parameters: dict[str, Any] = {}
 
     @classmethod
     def _begin(
         cls, place: Place, experiment: str, name: str, parameters: Mapping[str, Any] | None,
-        tags: Mapping[str, Any] | None, inputs: Sequence[Any], parent: str | None, resources: bool | float, wait: float,
+        tags: Mapping[str, Any] | None, inputs: Sequence[Any], parent: Run | None, resources: bool | float, wait: float,
     ) -> Run:  # fmt: skip
-        chosen = {_named(key): _plain(value) for key, value in (parameters or {}).items()}
-        tagged = {_named(key): _text(value) for key, value in (tags or {}).items()}
+        chosen = {named(key): plain(value) for key, value in (parameters or {}).items()}
+        tagged = {named(key): text_of(value) for key, value in (tags or {}).items()}
         read = [input_of(one) for one in inputs]
         made = cls(Recorder(place, ids.new_id("run")), experiment, wait)
         made._parameters.update(chosen)
@@ -104,18 +107,18 @@ class Run:
         return made
 
     def _start(
-        self, name: str, parameters: dict[str, Any], tags: dict[str, str], parent: str | None, inputs: list[Input]
+        self, name: str, parameters: dict[str, Any], tags: dict[str, str], parent: Run | None, inputs: list[Input]
     ) -> None:
-        import os
-
-        from instar.app import staging
-
         recorder = self._recorder
-        found = origin.capture(staging(recorder.folder / "files"), recorder.place.root)
+        if parent is None:
+            found = origin.capture(staging(recorder.folder / "files"), recorder.place.root)
+        else:
+            found = parent._origin.shared(parent._recorder.folder, recorder.folder)
+        self._origin = found
         recorder.write(
             Start(
-                self.project, self.experiment, recorder.now(), name, parent, parameters, tags, [], found.environment,
-                found.lock, found.conditions, found.code, os.getpid(),
+                self.project, self.experiment, recorder.now(), name, parent.id if parent else None, parameters, tags, [],
+                found.environment, found.lock, found.conditions, found.code, os.getpid(),
             )
         )  # fmt: skip
         for one in inputs:
@@ -125,7 +128,7 @@ class Run:
 
     # Metrics, parameters, tags.
 
-    def log(self, metrics: Mapping[str, Any] | None = None, /, *, step: int | None = None, **named: Any) -> None:
+    def log(self, metrics: Mapping[str, Any] | None = None, /, *, step: int | None = None, **more: Any) -> None:
         """Log values of metrics, by mapping or by keyword.
 
         Args:
@@ -135,7 +138,7 @@ class Run:
             BadInput: A value is no number, or a name is no name.
             Conflict: The run has ended.
         """
-        values = {**metrics, **named} if metrics else named
+        values = {**metrics, **more} if metrics else more
         try:
             numbers = {name: float(value) for name, value in values.items()}
         except (TypeError, ValueError) as error:
@@ -146,7 +149,7 @@ class Run:
                 step = max((steps.get(name, 0) for name in numbers), default=0)
             for name in numbers:
                 if name not in steps:
-                    _named(name)
+                    named(name)
                 steps[name] = step + 1
         if self._recorder.ended:
             self._refuse()
@@ -161,13 +164,13 @@ class Run:
         """The parameters that this process has set."""
         return dict(self._parameters)
 
-    def log_parameters(self, parameters: Mapping[str, Any] | None = None, /, **named: Any) -> None:
+    def log_parameters(self, parameters: Mapping[str, Any] | None = None, /, **more: Any) -> None:
         """Set parameters that became known later.
 
         Raises:
             Conflict: One is set already, to another value.
         """
-        values = {_named(key): _plain(value) for key, value in {**(parameters or {}), **named}.items()}
+        values = {named(key): plain(value) for key, value in {**(parameters or {}), **more}.items()}
         with self._recorder.lock:
             for name, value in values.items():
                 if self._parameters.get(name, value) != value:
@@ -180,9 +183,9 @@ class Run:
 
     log_params = log_parameters  # as users of other trackers know it
 
-    def tag(self, tags: Mapping[str, Any] | None = None, /, **named: Any) -> None:
+    def tag(self, tags: Mapping[str, Any] | None = None, /, **more: Any) -> None:
         """Set tags; the same name again changes its value."""
-        self._write(Tags({_named(key): _text(value) for key, value in {**(tags or {}), **named}.items()}))
+        self._write(Tags({named(key): text_of(value) for key, value in {**(tags or {}), **more}.items()}))
 
     def note(self, text: str) -> str:
         """Write a note on the run, for people; returns its id."""
@@ -204,7 +207,7 @@ class Run:
             BadInput: There is no such file, or `as_` is no relative path.
         """
         source = Path(path)
-        target = _relative(as_ or source.name)
+        target = relative(as_ or source.name)
         if source.is_dir():
             for file in sorted(source.rglob("*")):
                 if file.is_file() and not file.is_symlink():
@@ -216,26 +219,26 @@ class Run:
 
     def log_text(self, text: str, path: str) -> None:
         """Keep a text as a file."""
-        self._keep(_relative(path), text.encode())
+        self._keep(relative(path), text.encode())
 
     def log_json(self, value: Any, path: str) -> None:
         """Keep a value as a JSON file."""
-        self._keep(_relative(path), msgspec.json.format(msgspec.json.encode(value, enc_hook=_plain), indent=2))
+        self._keep(relative(path), msgspec.json.format(msgspec.json.encode(value, enc_hook=plain), indent=2))
 
     def log_figure(self, figure: Any, path: str) -> None:
         """Keep a figure: of matplotlib as PNG (or as the path ends), of plotly as a page."""
-        data, named = media.figure(figure, _relative(path))
-        self._keep(named, data)
+        data, place = media.figure(figure, relative(path))
+        self._keep(place, data)
 
     def log_image(self, image: Any, path: str) -> None:
         """Keep an image of Pillow, an array or a tensor (height, width[, channels]) as PNG."""
-        data, named = media.image(image, _relative(path))
-        self._keep(named, data)
+        data, place = media.image(image, relative(path))
+        self._keep(place, data)
 
     def log_table(self, rows: Any, path: str) -> None:
         """Keep a table as Parquet: a frame of Polars or pandas, columns by name, or rows as mappings."""
-        data, named = media.table(rows, _relative(path))
-        self._keep(named, data)
+        data, place = media.table(rows, relative(path))
+        self._keep(place, data)
 
     def log_input(self, data: Any, *, name: str = "", context: str = "") -> None:
         """Say that the run reads something: a table version (`"features@3"`), a file, a frame, or an address.
@@ -251,7 +254,7 @@ class Run:
     def child(self, name: str = "", *, parameters: Mapping[str, Any] | None = None, **about: Any) -> Run:
         """Begin a run within this one, e.g. a fold or a trial, in the same experiment; takes what `instar.run` takes."""
         return Run._begin(
-            self._recorder.place, self.experiment, name, parameters, about.get("tags"), about.get("inputs", ()), self.id,
+            self._recorder.place, self.experiment, name, parameters, about.get("tags"), about.get("inputs", ()), self,
             about.get("resources", False), about.get("wait_seconds", self._wait),
         )  # fmt: skip
 
@@ -302,8 +305,6 @@ class Run:
             _say_how_to_sync(recorder)
 
     def _keep(self, path: str, data: bytes | Path) -> None:
-        from instar.app import staging
-
         if self._recorder.ended:
             self._refuse()
         files = staging(self._recorder.folder / "files")
@@ -339,49 +340,3 @@ def _say_how_to_sync(recorder: Recorder) -> None:
         f"It is kept in {recorder.folder}; deliver it with: instar runs sync{where}",
         file=sys.stderr,
     )
-
-
-def _named(name: Any) -> str:
-    text = str(name)
-    if not text.strip() or len(text) > LONGEST_NAME or text != _clean(text):
-        raise BadInput("that is no name", found=repr(text[:80]), asked=f"1 to {LONGEST_NAME} characters")
-    return text
-
-
-def _relative(path: str) -> str:
-    parts = path.replace("\\", "/").split("/")
-    if not path or path.startswith("/") or "\0" in path or any(part in ("", ".", "..") for part in parts):
-        raise BadInput("an artifact's path is relative", found=repr(path), asked="such as plots/roc.png")
-    return "/".join(parts)
-
-
-def _plain(value: Any) -> Any:
-    """A value as JSON has it; what JSON has not, as text."""
-    if value is None or isinstance(value, bool):
-        return value
-    if isinstance(value, str):
-        return _clean(value)
-    if isinstance(value, int | float):  # of exactly these types: numpy's numbers only inherit from them
-        return int(value) if isinstance(value, int) else float(value)
-    if isinstance(value, Mapping):
-        return {_clean(str(key)): _plain(inner) for key, inner in value.items()}
-    if isinstance(value, list | tuple | set | frozenset):
-        return [_plain(inner) for inner in value]
-    if hasattr(value, "tolist"):  # arrays and numbers of numpy, tensors of PyTorch
-        return _plain(value.tolist())
-    return _clean(str(value))
-
-
-def _text(value: Any) -> str:
-    return _clean(value if isinstance(value, str) else str(value))
-
-
-def _clean(text: str) -> str:
-    """The text without what no database keeps: a NUL, half of a surrogate pair."""
-    if "\0" in text:
-        text = text.replace("\0", "\\0")
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return text.encode("utf-8", "backslashreplace").decode()
-    return str(text)

@@ -1,0 +1,67 @@
+"""Names, values and paths of a run, made into what a record can hold, in the moment in which they are logged."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from instar.core.errors import BadInput
+
+LONGEST_NAME = 250  # characters of the name of a metric, parameter or tag
+
+
+def named(name: Any) -> str:
+    """The name of a metric, parameter or tag.
+
+    Raises:
+        BadInput: It is empty, too long, or has what no database keeps.
+    """
+    text = str(name)
+    if not text.strip() or len(text) > LONGEST_NAME or text != clean(text):
+        raise BadInput("that is no name", found=repr(text[:80]), asked=f"1 to {LONGEST_NAME} characters")
+    return text
+
+
+def relative(path: str) -> str:
+    """The path of an artifact.
+
+    Raises:
+        BadInput: It is absolute, or leads elsewhere.
+    """
+    parts = path.replace("\\", "/").split("/")
+    if not path or path.startswith("/") or "\0" in path or any(part in ("", ".", "..") for part in parts):
+        raise BadInput("an artifact's path is relative", found=repr(path), asked="such as plots/roc.png")
+    return "/".join(parts)
+
+
+def plain(value: Any) -> Any:
+    """A value as JSON has it; what JSON has not, as text."""
+    if value is None or isinstance(value, bool):
+        return value
+    if isinstance(value, str):
+        return clean(value)
+    if isinstance(value, int | float):  # of exactly these types: numpy's numbers only inherit from them
+        return int(value) if isinstance(value, int) else float(value)
+    if isinstance(value, Mapping):
+        return {clean(str(key)): plain(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [plain(inner) for inner in value]
+    if hasattr(value, "tolist"):  # arrays and numbers of numpy, tensors of PyTorch
+        return plain(value.tolist())
+    return clean(str(value))
+
+
+def text_of(value: Any) -> str:
+    """A value as the text of a tag."""
+    return clean(value if isinstance(value, str) else str(value))
+
+
+def clean(text: str) -> str:
+    """The text without what no database keeps: a NUL, half of a surrogate pair."""
+    if "\0" in text:
+        text = text.replace("\0", "\\0")
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-8", "backslashreplace").decode()
+    return str(text)
