@@ -7,8 +7,10 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
 
+from instar.adapters.search_optuna import OptunaSearch
 from instar.core import ids
 from instar.core.clock import EventClock
 from instar.core.store import Store
@@ -20,12 +22,14 @@ from instar.operate import actions, alerts
 from instar.operate.measurement import BREACH, NO_LIMIT, Measurement, keep
 from instar.plan import revisions
 from instar.plan.project import load_project
+from instar.plan.ranges import Range
 from instar.release import approval, registry
 from instar.release.registry import ModelVersion
 from instar.serve import routing
 from instar.serve.routing import Canary, Shadow
-from instar.train import bundle, runs
+from instar.train import bundle, runs, search_space, studies, tuning_loop
 from instar.train.bundle import OUTPUTS, Column, Manifest
+from instar.train.search import DONE, Objective
 
 PROJECT = "parcels"
 CONTRACT = """
@@ -70,7 +74,41 @@ def fill(store: Store, root: Path, days: int = 40) -> dict[str, Any]:
     last = _policy(store, bundles, champion=2, shadows=[Shadow(3, "frozen")], cause="it saves 4 % of the cost")
     _measured(store, start, days)
     store.clock.advance_to(start + timedelta(days=days))
-    return {"bronze": bronze, "gold": gold, "versions": versions, "first": first, "last": last}
+    return {
+        "bronze": bronze,
+        "gold": gold,
+        "versions": versions,
+        "first": first,
+        "last": last,
+        "study": _study(store, gold),
+    }
+
+
+def _study(store: Store, gold: str) -> str:
+    """Four trials of a search over a number and a word."""
+    space: search_space.Space = {"rate": Range(0.01, 1.0, log=True), "word": ("plain", NASTY)}
+    terms = {
+        "space": search_space.document(space), "fixed": {}, "objectives": [{"metric": "cost", "minimise": True}],
+        "sampler": "random", "pruner": "none", "shares": [1.0], "seed": 1,
+    }  # fmt: skip
+    study, _ = studies.begin(
+        store, PROJECT, step="trees", problem="delay", terms=terms, trials=4, version=gold, recipe="r"
+    )
+    search = OptunaSearch(studies.file_of(store, study), space, [Objective("cost")], sampler="random", seed=1)
+    for number in range(4):
+        proposal = search.ask("here 1 1")
+        assert proposal is not None
+        run = runs.start(
+            store, PROJECT, experiment="search", step="trees", parameters=proposal.parameters, capture=False
+        )
+        search.began(proposal.number, run.id)
+        costs = np.arange(50) % (number + 2) * 1.0
+        runs.log_metrics(store, run.id, {"cost": float(costs.mean())})
+        runs.log_artifact(store, run.id, tuning_loop.COSTS, costs.astype("<f4").tobytes())
+        runs.finish(store, run.id)
+        search.tell(proposal.number, DONE, [float(costs.mean())])
+    studies.end(store, study, studies.FINISHED, {})
+    return study.id
 
 
 def _tables(store: Store) -> tuple[str, str]:

@@ -30,6 +30,10 @@ PAGES = [
     f"{HERE}/tables/features",
     f"{HERE}/tables/parcels/versions/1",
     f"{HERE}/runs",
+    f"{HERE}/runs?filter=metrics.cost+%3C+0.3&order=metrics.cost+DESC&columns=metrics.cost,params.rate,tags.none",
+    f"{HERE}/experiments",
+    f"{HERE}/experiments?filter=name+LIKE+%27d%25%27&view=all",
+    f"{HERE}/studies",
     f"{HERE}/models",
     f"{HERE}/models/delay/2",
     f"{HERE}/models/delay/3",
@@ -88,7 +92,7 @@ def test_the_overview_tells_the_life_cycle_in_its_order(console: TestClient) -> 
     assert {one["name"]: one["count"] for one in view["steps"]} == {
         "plan": 1,
         "data": 2,
-        "train": 3,
+        "train": 7,
         "evaluate": 3,
         "release": 3,
         "serve": 1,
@@ -163,6 +167,52 @@ def test_any_record_is_found_by_its_id_or_name(console: TestClient, filled: dict
     }
     for name, page in wanted.items():
         assert console.get(f"{HERE}/find", params={"id": name}).headers["location"] == page
+
+
+def test_runs_are_searched_ordered_and_paged(console: TestClient, filled: dict[str, Any]) -> None:
+    asked = {
+        "filter": "metrics.cost < 0.3 AND params.rate != '9'",
+        "order": "metrics.cost ASC",
+        "columns": "metrics.cost",
+    }
+    view = console.get(f"{HERE}/runs.json", params=asked).json()
+    assert [run["metrics"]["cost"] for run in view["runs"]] == [0.5 / 3, 0.25]
+    assert (view["total"], view["columns"], view["next"]) == (2, ["metrics.cost"], None)
+    text = console.get(f"{HERE}/runs", params=asked).text
+    assert "2 runs that the search finds, in the order asked for" in text
+    assert html.escape(asked["filter"], quote=True).replace("&#x27;", "&#39;") in text
+    last = console.get(f"{HERE}/runs.json", params={"order": "metrics.cost DESC", "view": "all"}).json()
+    assert set(last["without"]) == {run["id"] for run in last["runs"] if "cost" not in run["metrics"]}
+    for wrong in ({"filter": "metrics.cost <"}, {"columns": "cost"}, {"token": "x"}, {"view": "some"}):
+        assert console.get(f"{HERE}/runs", params=wrong).status_code == 400
+
+
+def test_runs_are_compared_side_by_side(console: TestClient, filled: dict[str, Any]) -> None:
+    names = [version.run for version in filled["versions"]]
+    path = f"{HERE}/compare?" + "&".join(f"run={name}" for name in names)
+    reply = console.get(path)
+    assert reply.status_code == 200
+    assert NASTY not in reply.text
+    assert reply.text.count("<svg class=") >= 3  # in parallel, the curve of the loss, the cost by rate
+    assert not re.search(r"\sstyle=|<style", reply.text)
+    (link,) = re.findall(r'<a href="([^"]*)">This page as JSON', reply.text)
+    document = console.get(html.unescape(link)).json()["document"]
+    assert document["parameters"] == {"rate": [0.1, 0.2, 0.3]}
+    assert console.get(f"{HERE}/compare").status_code == 400
+    assert console.get(f"/console/elsewhere/compare?run={names[0]}").status_code == 404
+
+
+def test_a_study_is_shown_with_its_short_list(console: TestClient, filled: dict[str, Any]) -> None:
+    path = f"{HERE}/studies/{filled['study']}"
+    text = console.get(path).text
+    assert NASTY not in text
+    assert "Short list by cost" in text
+    assert text.count("<svg class=") >= 2
+    report = console.get(f"{path}.json").json()["report"]
+    assert len(report["trials"]) == 4
+    assert report["shortlist"][0]["cost"] == min(one["cost"] for one in report["shortlist"])
+    assert console.get(f"{HERE}/find?id={filled['study']}").headers["location"] == path
+    assert console.get(f"/console/elsewhere/studies/{filled['study']}").status_code == 404
 
 
 def test_the_front_door_leads_to_the_project(console: TestClient) -> None:

@@ -21,6 +21,6 @@ def bars(values: Mapping[str, float], title: str, *, percent: bool = False) -> s
         y, width = row * ROW + 4, value / most * room
         text = f"{value:.0%}" if percent else axes.short(value)
         parts.append(f'<text class="name" x="{NAMES - 8}" y="{y + 12}" text-anchor="end">{escape(name)}</text>')
-        parts.append(f'<rect class="bar" x="{NAMES}" y="{y}" width="{max(width, 1):.1f}" height="{ROW - 7}"/>')
+        parts.append(f'<rect class="share" x="{NAMES}" y="{y}" width="{max(width, 1):.1f}" height="{ROW - 7}"/>')
         parts.append(f'<text class="mark" x="{NAMES + width + 6:.1f}" y="{y + 12}">{text}</text>')
     return axes.svg(parts, title, height=len(values) * ROW + 6)

@@ -141,6 +141,7 @@ WAYS: dict[str, Callable[[Store, str, str], tuple[object, ...]]] = {
     "tver": _table_version,
     "run": lambda store, project, name: ("runs", name),
     "exec": lambda store, project, name: ("executions", name),
+    "stdy": lambda store, project, name: ("studies", name),
     "mver": _model_version,
     "b3": _digest,
     "appr": _approval,

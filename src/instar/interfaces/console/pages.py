@@ -5,7 +5,7 @@ from __future__ import annotations
 from instar.core.errors import NotFound
 from instar.core.identity import Permission
 from instar.interfaces.api.routes import Reply, Request, Route
-from instar.interfaces.console import data, files, operate, overview, plan, release, serve, train
+from instar.interfaces.console import data, experiments, files, operate, overview, plan, release, serve, train
 from instar.interfaces.console.render import HERE, ROOT, page, redirect, shown, url
 
 ASSETS = {
@@ -40,7 +40,11 @@ routes: list[Route] = [
     *page("/{project}/tables/{table}", "table.html", data.table),
     *page("/{project}/tables/{table}/versions/{number}", "table.html", data.table),
     *page("/{project}/executions/{execution}", "execution.html", plan.execution),
-    *page("/{project}/runs", "runs.html", train.runs),
+    *page("/{project}/experiments", "experiments.html", experiments.experiments),
+    *page("/{project}/runs", "runs.html", experiments.runs),
+    *page("/{project}/compare", "compare.html", experiments.comparison),
+    *page("/{project}/studies", "studies.html", experiments.tunings),
+    *page("/{project}/studies/{study}", "study.html", experiments.tuning),
     *page("/{project}/runs/{run}", "run.html", train.run),
     *page("/{project}/runs/{run}/file", "file.html", files.file),
     *page("/{project}/models", "models.html", release.models),

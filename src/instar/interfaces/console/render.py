@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from functools import cache, wraps
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
 import jinja2
 from markupsafe import Markup, escape
@@ -21,7 +21,10 @@ from instar.core.errors import InstarError
 from instar.core.identity import Permission
 from instar.interfaces.api.routes import Handler, Reply, Request, Route
 from instar.interfaces.api.status import body_of, status_of
-from instar.interfaces.console.wording import FILTERS, short
+from instar.interfaces.comparison import page as comparison_page
+from instar.interfaces.console.wording import FILTERS, figure, short
+from instar.interfaces.tuning import page as tuning_page
+from instar.train.run_records import Run
 
 ROOT = "/console"
 HERE = Path(__file__).parent
@@ -93,6 +96,20 @@ def url(*parts: object) -> str:
     return "/".join([ROOT, *(quote(str(part), safe="@") for part in parts)])
 
 
+def asking(asked: Mapping[str, str], **more: str) -> str:
+    """The query string of a page that asks so; what is empty is left out."""
+    given = {name: value for name, value in {**asked, **more}.items() if value}
+    return "?" + urlencode(given) if given else ""
+
+
+def value_of(run: Run, kind: str, name: str) -> str:
+    """One cell of the list of runs: a metric, a parameter or a tag, or that the run has none."""
+    value = getattr(run, kind).get(name)
+    if value is None:
+        return "–"
+    return figure(value) if kind == "metrics" else str(value)
+
+
 def report_url(project: str, evaluation: str) -> str:
     """Where the API shows the kept report of an evaluation, shut in by a policy of its own."""
     return f"/api/projects/{quote(project)}/evaluations/{quote(evaluation)}/report"
@@ -121,7 +138,7 @@ def _link(project: str, name: str) -> Markup:
 
 
 _RECORD = re.compile(
-    r"(?<!\w)(?:(?:tver|exec|run|mver|eval|appr|prev|roll|actn|alrt)_[0-9A-HJKMNP-TV-Z]{26}|b3:[0-9a-f]{64})(?!\w)"
+    r"(?<!\w)(?:(?:tver|exec|run|mver|eval|appr|prev|roll|actn|alrt|stdy)_[0-9A-HJKMNP-TV-Z]{26}|b3:[0-9a-f]{64})(?!\w)"
 )
 
 
@@ -134,6 +151,13 @@ def _environment() -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.globals.update(url=url, report_url=report_url)
+    environment.globals.update(
+        url=url,
+        report_url=report_url,
+        asking=asking,
+        value_of=value_of,
+        compared=comparison_page.view,
+        tuned=tuning_page.view,
+    )
     environment.filters.update(FILTERS, linked=linked, record=record)
     return environment

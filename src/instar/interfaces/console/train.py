@@ -1,4 +1,4 @@
-"""Pages about runs: the list, and one run with its parameters, metrics, code, environment and what it made."""
+"""The page of one run with its parameters, metrics, code, environment and what it made."""
 
 from __future__ import annotations
 
@@ -8,17 +8,12 @@ from instar.core import lineage, notes
 from instar.core.errors import NotFound
 from instar.interfaces.api.routes import Request
 from instar.interfaces.console import chart, files
-from instar.train import artifacts
+from instar.train import artifacts, sampling
 from instar.train.resources import PREFIX
-from instar.train.runs import get_run, list_runs, metric_history
+from instar.train.runs import get_run
 
-MOST = 200  # runs on the page
-
-
-def runs(request: Request) -> dict[str, Any]:
-    """The runs of a project, newest first."""
-    project = request.path["project"]
-    return {"project": project, "runs": list_runs(request.app.store, project, limit=MOST)}
+BUCKETS = 400  # points of a curve; more cannot be seen
+MOST_CHARTS = 40
 
 
 def run(request: Request) -> dict[str, Any]:
@@ -29,11 +24,13 @@ def run(request: Request) -> dict[str, Any]:
         raise NotFound("there is no such run in this project", subject=name, next_step="See instar runs ls.")
     with store.database.read() as tx:
         causes, effects = lineage.up(tx, found.id, 1), lineage.down(tx, found.id, 1)
-    histories = {name: metric_history(store, found.id, name) for name in found.metrics}
+    # A run of a thousand metrics has no thousand charts.
+    drawn = sorted(found.metrics)[:MOST_CHARTS]
+    histories = {name: sampling.sampled(store, found.id, name, buckets=BUCKETS) for name in drawn}
     charts = {
-        name: chart.steps(name, [(one.step, one.value) for one in values])
-        for name, values in histories.items()
-        if len(values) > 2
+        name: chart.steps(name, [(one.step_from, one.mean) for one in buckets])
+        for name, buckets in histories.items()
+        if len(buckets) > 2
     }
     return {
         "project": project,

@@ -18,23 +18,26 @@ def page(report: Mapping[str, Any]) -> str:
     """The page."""
     source = (Path(__file__).parent / "page.html").read_text("utf-8")
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
+    study, unit = report["study"], report["unit"]
+    shown = {"study": study, "unit": unit, "trials": report["trials"], "shortlist": report["shortlist"]}
+    return environment.from_string(source).render(**shown, **view(report))
+
+
+def view(report: Mapping[str, Any]) -> dict[str, Any]:
+    """What a page shows besides the report itself, for this file's template and for the console's."""
     study = report["study"]
     cheapest = report["shortlist"][0]["parameters"] if report["shortlist"] else {}
-    return environment.from_string(source).render(
-        study=study,
-        unit=report["unit"],
-        trials=report["trials"],
-        shortlist=report["shortlist"],
-        objectives=[one["metric"] for one in study["terms"]["objectives"]],
-        counts=counts(report),
-        command=command(study, {**study["terms"]["fixed"], **cheapest}),
-        history=Markup(plots.history(report)),
-        trade_off=Markup(plots.trade_off(report)),
-        importance=Markup(plots.importance(report)),
-        slices={name: Markup(chart) for name, chart in plots.slices(report).items()},
-        number=number,
-        said=said,
-    )
+    return {
+        "objectives": [one["metric"] for one in study["terms"]["objectives"]],
+        "counts": counts(report),
+        "command": command(study, {**study["terms"]["fixed"], **cheapest}),
+        "history": Markup(plots.history(report)),
+        "trade_off": Markup(plots.trade_off(report)),
+        "importance": Markup(plots.importance(report)),
+        "slices": {name: Markup(chart) for name, chart in plots.slices(report).items()},
+        "number": number,
+        "said": said,
+    }
 
 
 def counts(report: Mapping[str, Any]) -> str:
