@@ -124,3 +124,43 @@ def test_garbage_is_listed_before_it_is_removed(project: tuple[Path, Store]) -> 
     assert not store.blobs.has(lost)
     assert "is no duration" in instar(root, "gc", "--grace", "soon", status=2)
     assert "shorter than a writer" in instar(root, "gc", "--grace", "1s", status=2)
+
+
+SCRIPT = """
+import random
+import sys
+
+import instar
+from shares import Shares
+
+with instar.run("by hand", parameters={"rounds": int(sys.argv[1])}, resources=False) as run:
+    if "--seeded" in sys.argv:
+        random.seed(4)
+    loss = sum(random.random() for _ in range(int(sys.argv[1])))
+    run.log(loss=loss)
+    run.log_text(f"{Shares.__name__} {loss}", "model.txt")
+"""
+
+
+def called(root: Path, *arguments: str) -> None:
+    """Call the script of the project as a person does."""
+    subprocess.run([sys.executable, "scripts/by_hand.py", *arguments], cwd=root, check=True, capture_output=True)
+
+
+def test_a_script_is_called_again_with_its_arguments(project: tuple[Path, Store]) -> None:
+    root, store = project
+    (root / "scripts").mkdir()
+    (root / "scripts" / "by_hand.py").write_text(f"import sys; sys.path.insert(0, '.')\n{SCRIPT}")
+    called(root, "3", "--seeded")
+    called(root, "4")
+    chancy, seeded = runs.list_runs(store, "lamps", experiment="by hand")
+    shutil.rmtree(root / "scripts")
+    made = reproduce(store, root, seeded.id)
+    assert (made.verdict, made.causes) == ("identical", ())
+    assert "run_" in made.repetition
+    twice = reproduce(store, root, chancy.id)
+    assert twice.verdict == "different"
+    assert twice.causes[0].kind == "chance"
+    assert "nobody set a seed" in twice.causes[0].text
+    kept = runs.get_run(store, made.repetition)
+    assert kept.metrics["loss"] == seeded.metrics["loss"]

@@ -70,6 +70,16 @@ def capture(blobs: Blobs, root: Path | None) -> Origin:
     return found
 
 
+def repeats() -> dict[str, str]:
+    """The tag that names the run which this process was started to repeat, by `instar reproduce`; nothing otherwise."""
+    run = os.environ.get("INSTAR_REPRODUCES")
+    if not run:
+        return {}
+    from instar.train.reproductions import REPRODUCES
+
+    return {REPRODUCES: run}
+
+
 def source() -> dict[str, bytes]:
     """The notebook that runs, or its cells so far; else the script, by the path under which it is kept."""
     shell = _shell()

@@ -95,6 +95,7 @@ class Run:
     ) -> Run:  # fmt: skip
         chosen = {named(key): plain(value) for key, value in (parameters or {}).items()}
         tagged = {named(key): text_of(value) for key, value in (tags or {}).items()}
+        tagged |= origin.repeats() if parent is None else {}
         read = [input_of(one) for one in inputs]
         made = cls(Recorder(place, ids.new_id("run")), experiment, wait)
         made._parameters.update(chosen)
