@@ -8,14 +8,16 @@ It also runs the project's controllers, unless `INSTAR_CONTROLLERS=off`: a repla
 from __future__ import annotations
 
 import argparse
+import asyncio
 import importlib
 import logging
 import sys
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import uvicorn
 
@@ -29,13 +31,18 @@ from instar.interfaces.api.routes import Reply, Request, Route
 from instar.operate import controllers
 from instar.release import delivery
 from instar.serve import snapshot
+from instar.serve.control_line import Connect, Line
+from instar.serve.door import TakingServer
+from instar.serve.process import running
+from instar.serve.relay import Relay
+from instar.serve.routes import door_socket
 
 log = logging.getLogger("instar.control")
 
 # Every stage's routes. Clients log runs through the first ones from the first second on; the others bring in the libraries
 # for tables, and are loaded when somebody asks for one of them.
-EARLY_STAGES = ("plan", "train", "tracking", "experiments", "spool")
-LATER_STAGES = ("data", "release", "serve", "operate", "notes")
+EARLY_STAGES = ("train", "tracking", "experiments", "spool")
+LATER_STAGES = ("plan", "data", "release", "serve", "operate", "notes")
 
 LINE_SECONDS = 86_400  # gateways keep their lines to us open; we are not the ones who hang up
 MISTAKE = 78  # exit status (EX_CONFIG): what a restart would not mend
@@ -72,7 +79,21 @@ def build(app: App, routes: Iterable[Route] | None = None) -> Application:
     """The control process's web application over an opened store."""
     if routes is not None:
         return Application(app, routes)
-    return Application(app, early_routes(), later=later_routes, upload_limit_bytes=read_settings().upload_limit_bytes)
+    limit = read_settings().upload_limit_bytes
+    gateways = Relay(_to_gateway(app.store.folder))
+    return Application(app, early_routes(), later=later_routes, elsewhere=gateways, upload_limit_bytes=limit)
+
+
+def _to_gateway(store_folder: Path) -> Connect:
+    """Lines to a gateway, by the port of the server that runs on this store."""
+
+    async def connect(make: Callable[[], Line]) -> tuple[Any, Line]:
+        server = running(store_folder)
+        if server is None:
+            raise OSError("no server runs on this store")
+        return await asyncio.get_running_loop().create_connection(make, server.host, server.port)
+
+    return connect
 
 
 def _describe(request: Request) -> Reply:
@@ -159,7 +180,7 @@ def _serve(app: App, socket: Path) -> None:
         timeout_keep_alive=LINE_SECONDS,
     )  # fmt: skip
     with _controllers(app) if read_settings().controllers else nullcontext():
-        uvicorn.Server(config).run()
+        TakingServer(config, door_socket(app.store.folder)).run()
 
 
 if __name__ == "__main__":

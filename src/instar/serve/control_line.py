@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import httptools
 
@@ -186,15 +187,28 @@ class Line(asyncio.Protocol):
         self.resume_writing()
 
 
+Connect = Callable[[Callable[[], Line]], Awaitable[tuple[Any, Line]]]
+
+
+def unix(path: Path) -> Connect:
+    """Lines to a Unix socket."""
+
+    async def connect(make: Callable[[], Line]) -> tuple[Any, Line]:
+        return await asyncio.get_running_loop().create_unix_connection(make, str(path))
+
+    return connect
+
+
 class Lines:
-    """All lines of one gateway.
+    """All lines of one process to another.
 
     Args:
+        connect: Opens one.
         most: Open at once; more requests wait for their turn, first come, first served.
     """
 
-    def __init__(self, socket: Path, most: int = MOST_LINES) -> None:
-        self._socket = str(socket)
+    def __init__(self, connect: Connect, most: int = MOST_LINES) -> None:
+        self._connecting = connect
         self._most = most
         self._open = 0
         self._idle: list[Line] = []
@@ -257,7 +271,7 @@ class Lines:
         loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(CONNECT_SECONDS):
-                _, line = await loop.create_unix_connection(lambda: Line(loop), self._socket)
+                _, line = await self._connecting(lambda: Line(loop))
                 return line
         except (OSError, TimeoutError) as problem:
             self._open -= 1

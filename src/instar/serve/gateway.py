@@ -21,9 +21,11 @@ from instar.core import identity, ids, settings, telemetry
 from instar.core.errors import InstarError, MalformedRequest, NotFound, TooLarge, Unavailable
 from instar.serve import protocol, replies, segments
 from instar.serve.commit import Committer, EndpointLog
+from instar.serve.control_line import unix
+from instar.serve.door import DoorServer
 from instar.serve.flight import Desk, Pending
 from instar.serve.relay import Receive, Relay, Scope, Send, answer, answer_error
-from instar.serve.routes import Ack, control_socket, forget_ack, write_ack
+from instar.serve.routes import Ack, control_socket, door_socket, forget_ack, write_ack
 from instar.serve.switchboard import Endpoint, Switchboard
 
 FLYING_LIMIT = 8192  # calls in flight; more are refused at once instead of waiting for ever
@@ -52,7 +54,7 @@ class Gateway:
         self.caller = identity.local_user().name
         self._sequence = 0
         self._flying = self._flying_bytes = 0
-        self._relay = Relay(control_socket(store_folder), settings.read_settings().connections)
+        self._relay = Relay(unix(control_socket(store_folder)), settings.read_settings().connections)
         self._logs: dict[str, EndpointLog] = {}
         self.loop: asyncio.AbstractEventLoop
         self._committer: Committer
@@ -359,7 +361,7 @@ def main(arguments: list[str] | None = None) -> None:
         backlog=4096,
     )  # fmt: skip
     listening = socket.socket(fileno=options.fd)
-    uvloop.run(uvicorn.Server(config).serve(sockets=[listening]))
+    uvloop.run(DoorServer(config, listening, door_socket(options.folder)).serve())
 
 
 if __name__ == "__main__":

@@ -162,7 +162,7 @@ def ready(state: Running, store_folder: Path, *, control: bool) -> bool:
     connection = http.client.HTTPConnection(state.host, state.port, timeout=2.0)
     try:
         # The control process publishes routes before it answers, so it is asked first.
-        if not _succeeds(connection, "/api/projects" if control else "/v2/health/live"):
+        if not _succeeds(connection, "/health" if control else "/v2/health/live"):
             return False
         return not routes.read_snapshot(store_folder).number or _succeeds(connection, "/v2/health/ready")
     except (OSError, http.client.HTTPException):

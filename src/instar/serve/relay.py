@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, MutableMapping
-from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from instar.serve import replies
-from instar.serve.control_line import MOST_LINES, Line, LineLost, Lines, away
+from instar.serve.control_line import MOST_LINES, Connect, Line, LineLost, Lines, away
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -45,14 +44,15 @@ class Gone(Exception):
 
 
 class Relay:
-    """The way to the control process.
+    """The way to the control process, or from it to a gateway.
 
     Args:
+        connect: Opens one more connection.
         most: Requests at once; others wait for their turn.
     """
 
-    def __init__(self, socket: Path, most: int = MOST_LINES) -> None:
-        self._lines = Lines(socket, most)
+    def __init__(self, connect: Connect, most: int = MOST_LINES) -> None:
+        self._lines = Lines(connect, most)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Relay one request."""

@@ -132,6 +132,11 @@ def control_socket(store_folder: Path) -> Path:
     return run_folder(store_folder) / "control.sock"
 
 
+def door_socket(store_folder: Path) -> Path:
+    """Unix socket on which the control process takes whole connections from gateways."""
+    return run_folder(store_folder) / "door.sock"
+
+
 def make_run_folder(store_folder: Path) -> Path:
     """Make the folder of sockets, mode 0700.
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, Iterable, Mapping, MutableMapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
@@ -32,6 +32,8 @@ LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 UPLOAD_LIMIT_BYTES = 64 * 1024**3
 THREADS = 32  # handlers at once; more requests wait for their turn
 
+GATEWAYS = ("/v2", "/metrics")  # paths that gateways answer
+
 # What a page of another site can send without asking the server first.
 FORMS = frozenset({"application/x-www-form-urlencoded", "multipart/form-data", "text/plain"})
 
@@ -41,6 +43,7 @@ class Application:
 
     Args:
         later: Makes more routes; called once, in a thread, when a path is not among the first ones.
+        elsewhere: Answers what is not ours: predictions, on a connection that was handed to us for other calls.
         upload_limit_bytes: Of a body that is streamed to a file.
     """
 
@@ -50,12 +53,14 @@ class Application:
         routes: Iterable[Route],
         *,
         later: Callable[[], Iterable[Route]] | None = None,
+        elsewhere: Callable[[MutableMapping[str, Any], Receive, Send], Awaitable[None]] | None = None,
         upload_limit_bytes: int = UPLOAD_LIMIT_BYTES,
         threads: int = THREADS,
     ) -> None:
         self._app = app
         self._table = Table(routes)
         self._later = later
+        self._elsewhere = elsewhere
         self._loading = asyncio.Lock()
         self._upload_limit_bytes = upload_limit_bytes
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="api")
@@ -67,6 +72,9 @@ class Application:
         """ASGI entry."""
         if scope["type"] == "lifespan":
             await self._lifespan(receive, send)
+            return
+        if self._elsewhere is not None and scope["path"].startswith(GATEWAYS):
+            await self._elsewhere(scope, receive, send)
             return
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
         raw_path = (scope.get("raw_path") or scope["path"].encode()).decode("latin-1")

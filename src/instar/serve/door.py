@@ -1,0 +1,213 @@
+"""The door of a server: a gateway looks at the first words of each connection, and keeps it or hands it on, when it is made.
+
+Clients that track runs never ask for predictions: their connections are handed to the control process whole (SCM_RIGHTS,
+unix(7)), so that none of their calls, nor a byte of an artifact, goes through a gateway. Every other connection stays, and what
+is not inference on it is relayed. When the control process cannot take a connection, it stays as well.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, cast
+
+import uvicorn
+
+PEEK_BYTES = 4096
+MOST_ACCEPTED = 64  # at once, before others get their turn
+TRACKING = b"/mlflow"  # in the path of every call of that protocol
+KEEP_ALIVE_SECONDS = 75
+
+Protocols = Callable[[], asyncio.Protocol]
+
+
+class DoorServer(uvicorn.Server):
+    """A gateway's HTTP server, behind the door.
+
+    Args:
+        listening: Where connections come in; shared by all gateways.
+        door: Socket on which the control process takes connections.
+    """
+
+    def __init__(self, config: uvicorn.Config, listening: socket.socket, door: Path) -> None:
+        super().__init__(config)
+        self._listening = listening
+        self._handing = HandingOver(door)
+        self._undecided: set[socket.socket] = set()
+        self._opening: set[asyncio.Task[Any]] = set()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Begin to accept."""
+        await super().startup(sockets=[])
+        self._loop = asyncio.get_running_loop()
+        self._listening.setblocking(False)
+        self._loop.add_reader(self._listening, self._accept)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Accept no more, and end what is open in good order."""
+        self._loop.remove_reader(self._listening)
+        self._listening.close()
+        for connection in list(self._undecided):
+            self._decided(connection)
+            connection.close()
+        self._handing.close()
+        await super().shutdown(sockets)
+
+    def _accept(self) -> None:
+        for _ in range(MOST_ACCEPTED):
+            try:
+                connection, _address = self._listening.accept()
+            except OSError:  # none is left, another gateway was quicker, or it is gone already
+                return
+            connection.setblocking(False)
+            self._undecided.add(connection)
+            self._loop.add_reader(connection, self._look, connection)
+
+    def _look(self, connection: socket.socket) -> None:
+        try:
+            seen = connection.recv(PEEK_BYTES, socket.MSG_PEEK)
+        except (BlockingIOError, InterruptedError):
+            return
+        except OSError:
+            seen = b""
+        self._decided(connection)
+        if not seen:
+            connection.close()
+        elif is_tracking(seen) and self._handing.give(connection):
+            connection.close()  # the control process has a copy
+        else:
+            _open(self._loop, self._protocol, connection, self._opening)
+
+    def _decided(self, connection: socket.socket) -> None:
+        self._undecided.discard(connection)
+        self._loop.remove_reader(connection)
+
+    def _protocol(self) -> asyncio.Protocol:
+        protocol: asyncio.Protocol = make_protocol(self)
+        return protocol
+
+
+def is_tracking(seen: bytes) -> bool:
+    """Whether the first words of a connection are those of a client that tracks runs."""
+    words = seen.split(b" ", 2)
+    return len(words) == 3 and TRACKING in words[1]
+
+
+class HandingOver:
+    """A gateway's way to give connections to the control process."""
+
+    def __init__(self, door: Path) -> None:
+        self._door = str(door)
+        self._line: socket.socket | None = None
+
+    def give(self, connection: socket.socket) -> bool:
+        """Give it away; False when nobody takes it, and it stays where it is."""
+        for _ in range(2):  # the line may be that to a control process which has been replaced since
+            try:
+                if self._line is None:
+                    self._line = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+                    self._line.setblocking(False)
+                    self._line.connect(self._door)
+                socket.send_fds(self._line, [b"c"], [connection.fileno()])
+                return True
+            except BlockingIOError:
+                return False  # it is behind with taking them
+            except OSError:
+                self.close()
+        return False
+
+    def close(self) -> None:
+        """Hang up."""
+        if self._line is not None:
+            self._line.close()
+            self._line = None
+
+
+class TakingServer(uvicorn.Server):
+    """The control process's HTTP server: on its Unix socket for what is relayed, and for connections handed to it.
+
+    Args:
+        door: Socket on which gateways give connections.
+    """
+
+    def __init__(self, config: uvicorn.Config, door: Path) -> None:
+        super().__init__(config)
+        self._door = door
+        self._opening: set[asyncio.Task[Any]] = set()
+        self._lines: set[socket.socket] = set()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Begin to take connections."""
+        await super().startup(sockets)
+        self._loop = asyncio.get_running_loop()
+        self._door.unlink(missing_ok=True)
+        self._listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self._listening.setblocking(False)
+        self._listening.bind(str(self._door))
+        self._listening.listen(64)
+        self._loop.add_reader(self._listening, self._accept)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Take no more, and end what is open in good order."""
+        self._loop.remove_reader(self._listening)
+        self._listening.close()
+        for line in list(self._lines):
+            self._hang_up(line)
+        await super().shutdown(sockets)
+
+    def _accept(self) -> None:
+        with contextlib.suppress(OSError):
+            line, _ = self._listening.accept()
+            line.setblocking(False)
+            self._lines.add(line)
+            self._loop.add_reader(line, self._take, line)
+
+    def _take(self, line: socket.socket) -> None:
+        for _ in range(MOST_ACCEPTED):
+            try:
+                data, descriptors, _flags, _address = socket.recv_fds(line, 1, 4)
+            except (BlockingIOError, InterruptedError):
+                return
+            except OSError:
+                data, descriptors = b"", []
+            for descriptor in descriptors:
+                _open(self._loop, self._protocol, socket.socket(fileno=descriptor), self._opening)
+            if not data:
+                self._hang_up(line)
+                return
+
+    def _hang_up(self, line: socket.socket) -> None:
+        self._lines.discard(line)
+        self._loop.remove_reader(line)
+        line.close()
+
+    def _protocol(self) -> asyncio.Protocol:
+        protocol = make_protocol(self)
+        protocol.timeout_keep_alive = KEEP_ALIVE_SECONDS
+        return cast(asyncio.Protocol, protocol)
+
+
+def make_protocol(server: uvicorn.Server) -> Any:
+    """The protocol of one more connection of a server."""
+    kind: Any = server.config.http_protocol_class
+    return kind(config=server.config, server_state=server.server_state, app_state=server.lifespan.state)
+
+
+def _open(
+    loop: asyncio.AbstractEventLoop, make: Protocols, connection: socket.socket, opening: set[asyncio.Task[Any]]
+) -> None:
+    """Serve an accepted connection."""
+
+    async def connect() -> None:
+        try:
+            await loop.connect_accepted_socket(make, connection)
+        except OSError:  # it is gone already
+            connection.close()
+
+    connection.setblocking(False)
+    task = loop.create_task(connect())
+    opening.add(task)
+    task.add_done_callback(opening.discard)
