@@ -98,8 +98,10 @@ def inputs_of(store: Store, runs: Sequence[Run]) -> dict[str, RunInputs]:
     known = {one.id: one for one in versions.of_ids(store, sorted(tables))} if tables else {}
     found: dict[str, RunInputs] = {}
     for run in runs:
-        shown = [_table(known[id]) for id in run.inputs if id in known]
-        shown += [DatasetInput(pairs(one.tags), _dataset(one.dataset)) for one in logged.get(run.key, ())]
+        own = logged.get(run.key, ())
+        said = {one.dataset.source for one in own if one.dataset.source_type == OURS}
+        shown = [_table(known[id]) for id in run.inputs if id in known and id not in said]
+        shown += [DatasetInput(pairs(one.tags), _dataset(one.dataset)) for one in own]
         fed = [ModelInput(model) for model, _ in models.get(run.id, ())]
         if shown or fed:
             found[run.id] = RunInputs(shown, fed)
