@@ -47,11 +47,8 @@ def test_a_run_of_the_pipeline_is_found_by_clients(api: Api, store: Store) -> No
     assert data["metrics"] == [{"key": "cost", "value": "NaN", "timestamp": 1_767_268_800_000, "step": 1}]
     assert {"key": "mlflow.runName", "value": "trees"} in data["tags"]
     (used,) = found["inputs"]["dataset_inputs"]
-    assert (used["dataset"]["name"], used["dataset"]["source_type"], used["dataset"]["source"]) == (
-        "features@1",
-        "instar",
-        table.id,
-    )
+    about = used["dataset"]
+    assert (about["name"], about["source_type"], about["source"]) == ("features@1", "instar", table.id)
     assert used["tags"] == [{"key": "mlflow.data.context", "value": "training"}]
     assert len(about["digest"]) == 32
     assert api.get("runs/get", run_id=made.id)["run"] == found
