@@ -23,7 +23,7 @@ from instar.core.store import Store
 from instar.train import artifacts, datasets, run_log, runs, spool_position, spool_records
 from instar.train.delivery import Batch
 from instar.train.run_records import Columns, load
-from instar.train.run_values import Point, metric_rows, parameter_rows, tag_rows
+from instar.train.run_values import Point, latest, metric_rows, parameter_rows, tag_rows
 from instar.train.runs import ABANDONED, FAILED, FINISHED, KILLED, RUNNING, SCHEDULED
 from instar.train.spool_records import Artifact, End, Input, Lost, Parameters, Points, Record, Remark, Start, Tags
 from instar.train.tracking_tables import run_table, tag_table
@@ -100,7 +100,8 @@ def apply(store: Store, batch: Batch) -> int:
                 change(held)
             except InstarError as error:
                 held.refused.append(error.what)
-        run_log.put_points(tx, held.key, held.points, run_log.latest(held.points))
+        points = sorted(held.points)
+        run_log.put_points(tx, held.key, points, latest(points))
         _count(held, REFUSED, len(held.refused), held.refused[-1] if held.refused else "")
         for number, reason in held.lost:
             _count(held, LOST, number, reason)

@@ -14,10 +14,8 @@ from instar.core.database import Transaction, fetch, insert, microseconds, row_l
 from instar.core.errors import BadInput, Conflict, NotFound
 from instar.core.store import Store
 from instar.train.run_records import Metric, require
-from instar.train.run_values import Point, metric_rows, parameter_rows, tag_rows
+from instar.train.run_values import MetricRow, Point, latest, metric_rows, parameter_rows, tag_rows
 from instar.train.tracking_tables import ACTIVE
-
-MetricRow = tuple[str, int, int, float, int]
 
 _POINTS_SQLITE = "INSERT OR IGNORE INTO run_metric (run, name, step, at, value, nan) VALUES (?, ?, ?, ?, ?, ?)"
 _POINTS_POSTGRES = (
@@ -176,7 +174,11 @@ def put_tags(tx: Transaction, key: int, rows: Sequence[tuple[str, str, str | Non
 
 
 def put_points(tx: Transaction, key: int, rows: Sequence[MetricRow], newest: Sequence[MetricRow]) -> None:
-    """Add points of metrics to a run whose row is held, and move its latest values on."""
+    """Add points of metrics to a run whose row is held, and move its latest values on.
+
+    Args:
+        rows: In order, so that one page of the tree after the other is filled, not all by turns.
+    """
     if not rows:
         return
     if tx.dialect.name == "postgresql":
@@ -190,13 +192,3 @@ def put_points(tx: Transaction, key: int, rows: Sequence[MetricRow], newest: Seq
 def fetch_nothing(tx: Transaction, statement: str, values: Sequence[Any]) -> None:
     """Run one statement that returns no rows."""
     insert(tx, statement, [values])
-
-
-def latest(rows: Sequence[MetricRow]) -> list[MetricRow]:
-    """The newest of each metric: by step, then moment, then value; any number is newer than none."""
-    found: dict[str, MetricRow] = {}
-    for row in rows:
-        known = found.get(row[0])
-        if known is None or (row[1], row[2], -row[4], row[3]) > (known[1], known[2], -known[4], known[3]):
-            found[row[0]] = row
-    return list(found.values())

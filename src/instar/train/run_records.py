@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
-from instar.core.database import Transaction, fetch, moment
+from instar.core.database import Transaction, fetch, microseconds, moment
 from instar.core.errors import NotFound
 from instar.core.store import Store
 from instar.train.run_values import from_text, number
@@ -16,7 +16,7 @@ from instar.train.tracking_tables import ACTIVE, DELETED, artifact_table, metric
 
 __all__ = [
     "ABANDONED", "ACTIVE", "DELETED", "FAILED", "FINISHED", "KILLED", "RUNNING", "SCHEDULED", "STATES", "Columns", "Metric",
-    "Run", "artifact_table", "document", "get_run", "load", "metric_table", "require", "run_table",
+    "Run", "artifact_table", "document", "get_run", "load", "metric_table", "put_run", "require", "run_table",
 ]  # fmt: skip
 
 SCHEDULED, RUNNING, FINISHED, FAILED, KILLED = "scheduled", "running", "finished", "failed", "killed"
@@ -165,6 +165,25 @@ def load(tx: Transaction, keys: Sequence[int], columns: Columns | None = None) -
             parameters.get(key, {}), tags.get(key, {}), metrics.get(key, {}), artifacts.get(name, {}),
         )  # fmt: skip
     return [found[key] for key in keys if key in found]
+
+
+def put_run(tx: Transaction, run: Run) -> Run:
+    """Put a new run on the record, without what it logs; returns it with its key."""
+    code = json.dumps(dict(run.code), sort_keys=True, separators=(",", ":"), ensure_ascii=False) if run.code else None
+    values = (
+        run.id, run.project, run.experiment_id, run.name, run.step, run.execution, run.state, run.lifecycle, run.error,
+        json.dumps(list(run.inputs), separators=(",", ":")), code, run.environment, run.conditions, run.cause, run.actor,
+        run.user, run.process, microseconds(run.event_at), microseconds(run.started),
+        microseconds(run.ended) if run.ended else None,
+    )  # fmt: skip
+    ((key,),) = fetch(tx, _INSERT, values)
+    return replace(run, key=key)
+
+
+_INSERT = (
+    "INSERT INTO run (id, project, experiment_id, name, step, execution, state, lifecycle, error, inputs, code, environment,"
+    f" conditions, cause, actor, user_name, process, event_at, started, ended) VALUES ({', '.join('?' * 20)}) RETURNING key"
+)
 
 
 def _moment(value: int | None) -> datetime | None:

@@ -20,7 +20,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from instar.core import ids, journal, lineage, processes
-from instar.core.database import Transaction
+from instar.core.database import Transaction, fetch
 from instar.core.errors import BadInput, Conflict
 from instar.core.store import Store
 from instar.train import code, environment, experiments
@@ -43,6 +43,7 @@ from instar.train.run_records import (
     document,
     get_run,
     load,
+    put_run,
     require,
 )
 from instar.train.run_values import check_text, parameter_rows, tag_rows
@@ -130,27 +131,20 @@ def start(
 
     def work(tx: Transaction) -> Run:
         if id is not None:
-            known = tx.execute(sa.select(run_table.c.key).where(run_table.c.id == id)).scalar()
-            if known is not None:
-                return load(tx, [known])[0]
+            known = fetch(tx, "SELECT key FROM run WHERE id = ?", (id,))
+            if known:
+                return load(tx, [known[0][0]])[0]
         group = _group(tx, store, project, experiment)
-        made = replace(run, project=group.project, experiment=group.name, experiment_id=group.id)
-        values = {
-            column.name: getattr(made, column.name) for column in run_table.c if column.name not in ("key", *_LATER)
-        }
-        (key,) = tx.execute(run_table.insert().values(**values, user_name=user)).inserted_primary_key or (0,)
-        put_parameters(tx, made.id, key, rows)
-        put_tags(tx, key, marks)
+        made = put_run(tx, replace(run, project=group.project, experiment=group.name, experiment_id=group.id))
+        put_parameters(tx, made.id, made.key, rows)
+        put_tags(tx, made.key, marks)
         for version in made.inputs:
             lineage.link(tx, made.project, version, "was read by", made.id)
         if execution is not None:
             lineage.link(tx, made.project, execution, "ran", made.id)
-        return replace(made, key=key)
+        return made
 
     return store.database.write(work)
-
-
-_LATER = ("user_name", "deleted_with")
 
 
 def list_runs(
@@ -209,19 +203,19 @@ def update(
 
     def work(tx: Transaction) -> Run:
         key = writable(tx, run)
-        (known,) = load(tx, [key])
+        ((before, over_at),) = tx.execute(sa.select(run_table.c.state, run_table.c.ended).where(run_table.c.key == key))
         values: dict[str, Any] = {}
         if name is not None:
             values["name"] = name
         if state is not None:
             over = state not in (RUNNING, SCHEDULED)
-            values |= {"state": state, "ended": (ended or known.ended or store.clock.wall()) if over else None}
+            values |= {"state": state, "ended": (ended or over_at or store.clock.wall()) if over else None}
         elif ended is not None:
             values["ended"] = ended
         if values:
             tx.execute(run_table.update().where(run_table.c.key == key).values(values))
         (changed,) = load(tx, [key])
-        if changed.state != known.state:
+        if changed.state != before:
             _journal_end(tx, store, changed)
         return changed
 
