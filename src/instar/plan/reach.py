@@ -111,8 +111,6 @@ class Reach:
                 raise self._untold[label]
             return label
         if isinstance(value, type | types.FunctionType | types.BuiltinFunctionType):
-            if values.has_a_place(value):
-                return self._external(value)
             raise values.Opaque(value)
         if isinstance(value, PurePath) and value.is_absolute() and value.is_relative_to(self._sources.root):
             return f"path in the project {value.relative_to(self._sources.root).as_posix()}"
@@ -283,6 +281,9 @@ class Reach:
         if getattr(value, "__module__", None) == "instar.plan.steps":
             return f"import instar.{name}"  # its arguments stand in the decorated source; declaring is all it does
         if place not in self._globals:
+            imported = self._imported_from_others(namespace, name)
+            if imported is not None:
+                return self._imported(imported, (), namespace)
             if self._is_ours(value) or (callable(value) and hasattr(value, "__wrapped__")):
                 return self._as_made(self.callable_(value), namespace, name)
             label = self._globals[place] = self._free_name(".".join(place))
@@ -293,6 +294,12 @@ class Reach:
             except values.Opaque as opaque:
                 self._globals[place] = self._by_statement(label, namespace, name, opaque)
         return self._globals[place]
+
+    def _imported_from_others(self, namespace: Mapping[str, Any], name: str) -> Target | None:
+        """The import which binds a global that is not the project's: it counts by name and version."""
+        file = self._sources.file(namespace.get("__file__"))
+        found = file.import_of(name) if file else None
+        return None if found is None or found[0] or self._sources.is_our_module(found[1]) else found
 
     def _as_made(self, label: str, namespace: Mapping[str, Any], name: str) -> str:
         """A global function; where its closure does not tell, the statements that made it do."""
@@ -317,7 +324,9 @@ class Reach:
         statements = file.statements_about(name) if file else []
         if not statements or values.live_kind(opaque.value):
             self.opaque.append((label.removesuffix(_MADE), opaque.value))
-        self.parts[label] = digest_of([self._told(label, statement, namespace, name) for statement in statements])
+        told = [self._told(label, statement, namespace, name) for statement in statements]
+        # Other files may have put something into it; what can be told of that counts, too.
+        self.parts[label] = digest_of({"source": told, "value": values.roughly(value)})
         return label
 
     def _cell(self, owner: str, variable: str, cell: types.CellType) -> str:
@@ -333,7 +342,8 @@ class Reach:
             return self.value(value)
         except values.Opaque as opaque:
             self._untold.setdefault(owner, opaque)
-            return self._external(value)
+            self._distribution(str(getattr(value, "__module__", None) or type(value).__module__))
+            return values.roughly(value)
 
     def _attributes_of(self, function: types.FunctionType) -> str:
         """What was set on a function, such as `helper.rate = 3`."""

@@ -41,7 +41,7 @@ class Sources:
         return self._ours[file]
 
     def _is_ours(self, file: str) -> bool:
-        if file.startswith("<") or not file.endswith(".py"):
+        if file.startswith("<") or not file.endswith(".py") or ".zip/" in file:  # some Pythons lie in an archive
             return False
         if is_project_file(self.root, file):
             return True

@@ -11,7 +11,6 @@ import io
 import pathlib
 import re
 import socket
-import sys
 import threading
 import types
 import uuid
@@ -84,12 +83,17 @@ def spoken(value: object) -> str:
     return live_kind(value) or f"an object of {type(value).__module__}.{type(value).__qualname__}"
 
 
-def has_a_place(value: Any) -> bool:
-    """Is it what its module has under its name, so that the name says what it is?"""
-    found: Any = sys.modules.get(str(getattr(value, "__module__", None)))
-    for name in str(getattr(value, "__qualname__", "")).split("."):
-        found = getattr(found, name, None)
-    return found is value
+def roughly(value: object) -> str:
+    """Text of a value in which what has no canonical text stands by its name alone."""
+
+    def named(inner: object) -> str | None:
+        if isinstance(inner, pathlib.PurePath):
+            return f"path {inner.name}"
+        if type(inner).__module__.split(".")[0] == "numpy" and hasattr(inner, "dtype"):
+            return None
+        return f"object {getattr(inner, '__qualname__', type(inner).__qualname__)}"
+
+    return canonical(value, named)
 
 
 def state_of(value: object) -> dict[str, object]:
