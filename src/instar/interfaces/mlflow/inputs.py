@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from instar.core.identity import Permission
 from instar.core.store import Store
-from instar.data import versions
 from instar.interfaces.mlflow import experiments
 from instar.interfaces.mlflow.errors import invalid
 from instar.interfaces.mlflow.frame import Call, Message, Operation, required
@@ -32,6 +32,9 @@ from instar.train import datasets, model_links
 from instar.train.datasets import CONTEXT, OURS, Dataset
 from instar.train.model_links import MADE, READ
 from instar.train.run_records import Run
+
+if TYPE_CHECKING:
+    from instar.data.versions import TableVersion
 
 MOST_EXPERIMENTS = 20
 SHOWN_DIGEST = 32  # letters of a table version's digest that clients see: they keep 36
@@ -94,8 +97,7 @@ def inputs_of(store: Store, runs: Sequence[Run]) -> dict[str, RunInputs]:
     with store.database.read() as tx:
         logged = datasets.inputs_by_run(tx, [run.key for run in runs])
         models = model_links.models_of(tx, [run.id for run in runs], READ)
-    tables = {id for run in runs for id in run.inputs}
-    known = {one.id: one for one in versions.of_ids(store, sorted(tables))} if tables else {}
+    known = _tables(store, {id for run in runs for id in run.inputs})
     found: dict[str, RunInputs] = {}
     for run in runs:
         own = logged.get(run.key, ())
@@ -119,7 +121,15 @@ def _dataset(found: Dataset) -> DatasetMessage:
     return DatasetMessage(found.name, found.digest, found.source_type, found.source, found.schema, found.profile)
 
 
-def _table(version: versions.TableVersion) -> DatasetInput:
+def _tables(store: Store, ids: set[str]) -> dict[str, TableVersion]:
+    if not ids:
+        return {}
+    from instar.data import versions  # loads Polars, which a server of clients alone can do without
+
+    return {one.id: one for one in versions.of_ids(store, sorted(ids))}
+
+
+def _table(version: TableVersion) -> DatasetInput:
     digest = version.content.removeprefix("b3:")[:SHOWN_DIGEST]
     profile = json.dumps({"num_rows": version.rows})
     return DatasetInput(

@@ -24,6 +24,7 @@ REFUSED: dict[str, str] = {
     "mcp-servers": "The registry of MCP servers is not offered",
     "jobs": "Jobs of MLflow's server are not offered",
     "demo": "MLflow's demonstration is not offered; see instar demo",
+    "workspaces": "A workspace is a project: its first record makes it, and it is neither changed nor deleted here",
     "users": "Users of MLflow's own are not kept",
     "graphql": "MLflow's own console is not served; see /console",
 }
