@@ -6,8 +6,10 @@ import json
 import os
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from instar.core import ids
 from instar.core.errors import CheckFailed, NotFound
@@ -16,6 +18,7 @@ from instar.plan import runner
 from instar.plan.executions import Execution
 from instar.plan.kinds import Stored
 from instar.plan.pipeline import Input, Step, discover
+from instar.plan.place import Adapt, Bench, Place
 from instar.plan.project import Project, load_project
 from instar.testing import memory_store
 
@@ -46,6 +49,8 @@ class FileKind:
         parameters: Mapping[str, object],
     ) -> object:
         self.calls.append(step.name)
+        with (self.place / "calls.txt").open("a") as file:  # in whichever process it is
+            file.write(step.name + "\n")
         if step.kind == "source":
             files = inputs["files"]
             assert isinstance(files, list)
@@ -80,9 +85,28 @@ def kinds(kind: FileKind) -> dict[str, FileKind]:
     return dict.fromkeys(("source", "silver", "gold", "model", "baseline"), kind)
 
 
+def place_of(root: Path, store_parent: Path) -> Place:
+    """How a step's own process opens the small project and its store."""
+    arguments = {"root": root, "store": store_parent}
+    return Place("tests.plan.small_kinds:bench", arguments, ("tests.plan.small_kinds",))
+
+
+@contextmanager
+def bench(arguments: Mapping[str, Any], texts: Mapping[str, str], adapt: Adapt) -> Iterator[Bench]:
+    """The opener of `place_of`."""
+    store = memory_store(arguments["store"])
+    project = load_project(arguments["root"])
+    pipeline = adapt(discover(project, texts))
+    try:
+        yield Bench(store, project, pipeline, kinds(FileKind(store)))
+    finally:
+        store.database.close()
+
+
 def main() -> None:
-    """`small_kinds.py PROJECT STORE`: one walk; says on the output what happens."""
+    """`small_kinds.py PROJECT STORE [JOBS]`: one walk; says on the output what happens."""
     root, place = Path(sys.argv[1]), Path(sys.argv[2])
+    jobs = int(sys.argv[3]) if len(sys.argv) > 3 else 1
     store = memory_store(place)
     project = load_project(root)
     pipeline = discover(project)
@@ -91,7 +115,8 @@ def main() -> None:
     def tell(event: runner.Event) -> None:
         print(event.state, event.step, time.monotonic(), flush=True)
 
-    runner.execute(store, project, pipeline, kinds(kind), on_event=tell)
+    manner = runner.Manner(jobs=jobs, place=place_of(root, place))
+    runner.execute(store, project, pipeline, kinds(kind), on_event=tell, manner=manner)
     print("ended", flush=True)
 
 

@@ -164,9 +164,7 @@ class Crew:
         return self._outcome(running, stored=stored)
 
     def _send(self, workshop: Workshop, running: Running) -> Outcome | None:
-        work, timeout = running.work, running.work.step.terms.timeout
-        if timeout is not None:
-            running.deadline = running.began + timeout.total_seconds()
+        work = running.work
         log = self._follower.begin(work.execution.id) if self._manner.logs else None
         try:
             workshop.begin(replace(work, step=replace(work.step, function=None), log=log))
@@ -178,6 +176,11 @@ class Crew:
     def _heard(self, workshop: Workshop, report: Report) -> list[Outcome]:
         running = self.running.get(report.execution)
         if running is None:
+            return []
+        if report.word == "began":  # what its process took to begin is not the step's time
+            timeout = running.work.step.terms.timeout
+            if timeout is not None:
+                running.deadline = self._bench.store.clock.monotonic() + timeout.total_seconds()
             return []
         if report.word == "ran":
             if not running.timed_out:

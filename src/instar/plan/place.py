@@ -82,7 +82,8 @@ class Report:
 
     Attributes:
         execution: Of which attempt.
-        word: `"ran"` (may it keep the output?), `"done"`, `"raced"` (an input changed first), `"failed"` or `"gone"`.
+        word: `"began"`, `"ran"` (may it keep the output?), `"done"`, `"raced"` (an input changed first), `"failed"` or
+            `"gone"`.
         value: What was stored, the error, or the exit status.
     """
 

@@ -179,6 +179,7 @@ def _work(channel: Channel, setup: Setup, work: Work) -> None:
     try:
         catch = output.captured(work.log, True) if work.log else contextlib.nullcontext()
         with catch, setup.place.open(setup.texts, lambda pipeline: _fitted(pipeline, work)) as bench:
+            channel.send(Report(id_, "began"))
             own = replace(work, step=bench.pipeline.steps[work.step.name])
             stored = attempt(bench.project, bench.pipeline, bench.kinds, own, may_keep)
         report = Report(id_, "done", stored) if stored else Report(id_, "raced")
