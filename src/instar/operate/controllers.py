@@ -90,12 +90,18 @@ def look(loop: Loop, launch: Launch | None = None) -> None:
 
 def take_in(store: Store, project: str) -> None:
     """Runs whose process died before it delivered all, on this machine; and those of which nothing is heard."""
-    sink = StoreSink(store)
+    sink = StoreSink(store, close_model=_close_model)
     root = store.folder / spool.FOLDER
     for one in syncing.sync(root, lambda about: sink if about.url is None else None, again=False):
         if one.state == syncing.DELIVERED and one.sent:
             log.info("took in %d records of run %s, which its process left", one.sent, one.run)
     syncing.abandon_silent(store, project)
+
+
+def _close_model(store: Store, model: str) -> None:
+    from instar.release import packing
+
+    packing.close(store, model)
 
 
 def run_without_project(store: Store, name: str, stop: threading.Event, every_seconds: float = EVERY_SECONDS) -> None:

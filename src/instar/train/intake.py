@@ -20,12 +20,24 @@ from instar.core import journal, notes
 from instar.core.database import Transaction, moment
 from instar.core.errors import BadInput, Conflict, InstarError, NotFound
 from instar.core.store import Store
-from instar.train import artifacts, datasets, run_log, runs, spool_position, spool_records
+from instar.train import artifacts, datasets, logged_models, run_log, runs, spool_position, spool_records
 from instar.train.delivery import Batch
 from instar.train.run_records import Columns, load
 from instar.train.run_values import Point, latest, metric_rows, parameter_rows, tag_rows
 from instar.train.runs import ABANDONED, FAILED, FINISHED, KILLED, RUNNING, SCHEDULED
-from instar.train.spool_records import Artifact, End, Input, Lost, Parameters, Points, Record, Remark, Start, Tags
+from instar.train.spool_records import (
+    Artifact,
+    End,
+    Input,
+    Lost,
+    Model,
+    Parameters,
+    Points,
+    Record,
+    Remark,
+    Start,
+    Tags,
+)
 from instar.train.tracking_tables import run_table, tag_table
 
 PARENT = "mlflow.parentRunId"  # by which MLflow's clients and pages know a run within a run
@@ -50,6 +62,8 @@ class _Work:
 
 
 Change = Callable[[_Work], None]
+# Packs the files of a logged model, given its id, when all of them are there; a later stage inspects what it packs.
+CloseModel = Callable[[Store, str], None]
 
 
 class StoreSink:
@@ -57,13 +71,14 @@ class StoreSink:
 
     Args:
         own: It was opened for this delivery, and is closed with it.
+        close_model: See `apply`.
     """
 
-    def __init__(self, store: Store, *, own: bool = False) -> None:
-        self._store, self._own = store, own
+    def __init__(self, store: Store, *, own: bool = False, close_model: CloseModel | None = None) -> None:
+        self._store, self._own, self._close_model = store, own, close_model
 
     def apply(self, batch: Batch) -> int:
-        return apply(self._store, batch)
+        return apply(self._store, batch, self._close_model)
 
     def put(self, project: str, run: str, digest: str, file: Path) -> None:
         self._store.blobs.put_file(file)
@@ -73,10 +88,13 @@ class StoreSink:
             self._store.database.close()
 
 
-def apply(store: Store, batch: Batch) -> int:
+def apply(store: Store, batch: Batch, close_model: CloseModel | None = None) -> int:
     """Apply the frames of a batch that are new; returns how many of its writer are applied now.
 
     A number smaller than `batch.first` asks the sender to begin there.
+
+    Args:
+        close_model: What makes a bundle of a logged model; without it the model stays open.
 
     Raises:
         NotFound: The run is not there: it was deleted for good.
@@ -87,7 +105,7 @@ def apply(store: Store, batch: Batch) -> int:
     if batch.first > known or (not batch.frames and not known):
         return known
     records = [_read(frame) for frame in batch.frames[known - batch.first :]]
-    changes = [_prepared(store, batch, record) for record in records]
+    changes = [_prepared(store, batch, record, close_model) for record in records]
 
     def work(tx: Transaction) -> int:
         held = _held(tx, store, batch.run)
@@ -146,7 +164,7 @@ def _read(frame: bytes) -> Record | None:
         return None
 
 
-def _prepared(store: Store, batch: Batch, record: Record | None) -> Change:
+def _prepared(store: Store, batch: Batch, record: Record | None, close_model: CloseModel | None) -> Change:
     """What a record changes; all that is slow or may be wrong is done before the transaction."""
     try:
         for digest in spool_records.blobs_of(record) if record is not None else ():
@@ -166,6 +184,9 @@ def _prepared(store: Store, batch: Batch, record: Record | None) -> Change:
                 return lambda work: run_log.put_tags(work.tx, work.key, marks)
             case Artifact():
                 return _artifact(record)
+            case Model():
+                _log_model(store, batch.run, record, close_model)
+                return lambda work: None
             case Input():
                 return _input(store, batch.project, record)
             case Remark():
@@ -225,6 +246,26 @@ def _parameters(rows: Sequence[tuple[str, str, str | None, str]]) -> Change:
 def _artifact(record: Artifact) -> Change:
     artifacts.check_path(record.path, "run")
     return lambda work: artifacts.keep(work.tx, work.run, record.path, record.blob, record.size)
+
+
+def _log_model(store: Store, run: str, record: Model, close_model: CloseModel | None) -> None:
+    """A model is logged at once, in steps that can each be done again, under the id that its process chose."""
+    found = runs.get_run(store, run, Columns((), (), (), False))
+    if not record.id.startswith("m-"):
+        raise BadInput("that is no id of a logged model")
+    for path, _, _ in record.files:
+        artifacts.check_path(path, record.id)
+    logged_models.create(
+        store, found.project, experiment=found.experiment_id, name=record.name, run=run, id=record.id
+    )  # fmt: skip
+
+    def work(tx: Transaction) -> None:
+        for path, blob, size in record.files:
+            artifacts.keep(tx, record.id, path, blob, size)
+
+    store.database.write(work)
+    if close_model is not None:
+        close_model(store, record.id)
 
 
 def _input(store: Store, project: str, record: Input) -> Change:

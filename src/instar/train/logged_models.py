@@ -105,10 +105,12 @@ def create(
     model_type: str = "",
     parameters: Mapping[str, str] | None = None,
     tags: Mapping[str, str] | None = None,
+    id: str | None = None,
 ) -> LoggedModel:
     """Open a model; its files are uploaded next.
 
     Args:
+        id: One that the caller chose (`m-…`), so that opening it again finds it.
         experiment: Id of an experiment of the project.
         run: Id of the run that made it.
 
@@ -120,12 +122,15 @@ def create(
     _check(tags or {}, LONGEST_TAG, "tag")
     now = store.clock.wall()
     model = LoggedModel(
-        new_id(), project, experiment, name, model_type, run, PENDING, "", None, store.actor.name, now, now,
+        id or new_id(), project, experiment, name, model_type, run, PENDING, "", None, store.actor.name, now, now,
         tags=dict(tags or {}), parameters=dict(parameters or {}),
     )  # fmt: skip
     values = {column.name: getattr(model, column.name) for column in logged_model_table.columns}
 
     def work(tx: Transaction) -> None:
+        known = sa.select(logged_model_table.c.id).where(logged_model_table.c.id == model.id)
+        if id is not None and tx.execute(known).first() is not None:
+            return
         tx.execute(logged_model_table.insert().values(**values))
         _put(tx, tag_table, model.id, model.tags)
         _put(tx, parameter_table, model.id, model.parameters)

@@ -46,8 +46,8 @@ def mlmodel(manifest: Manifest, digest: str) -> bytes:
         },
         "run_id": manifest.run,
         "signature": {
-            "inputs": json.dumps([_spec(column) for column in manifest.inputs]),
-            "outputs": json.dumps([_spec(column) for column in manifest.outputs]),
+            "inputs": json.dumps([spec(column) for column in manifest.inputs]),
+            "outputs": json.dumps([spec(column) for column in manifest.outputs]),
             "params": None,
         },
     }
@@ -62,7 +62,8 @@ def requirements(manifest: Manifest) -> bytes:
     return f"instar{extra}\n{pandas}".encode()
 
 
-def _spec(column: Column) -> dict[str, Any]:
+def spec(column: Column) -> dict[str, Any]:
+    """A column as MLflow's signatures have it."""
     kind = _NAMES[column.datatype]
     if column.nullable and column.datatype in ("INT32", "INT64", "BOOL"):
         kind = "double"  # a column of pandas with missing values holds no whole numbers

@@ -72,6 +72,19 @@ class Artifact(_Record, tag="artifact"):
     size: int  # bytes
 
 
+class Model(_Record, tag="model"):
+    """A fitted model: a folder with an `MLmodel`, as MLflow's clients log one.
+
+    Attributes:
+        id: Of the logged model, `m-…`.
+        files: Path in the folder, digest of the blob, and size in bytes of each file.
+    """
+
+    id: str
+    name: str
+    files: list[tuple[str, str, int]]
+
+
 class Input(_Record, tag="input"):
     """Data that the run reads: a table version, or something outside the store.
 
@@ -115,7 +128,7 @@ class End(_Record, tag="end"):
     error: str | None = None
 
 
-Record = Start | Points | Parameters | Tags | Artifact | Input | Remark | Lost | End
+Record = Start | Points | Parameters | Tags | Artifact | Model | Input | Remark | Lost | End
 
 encode = msgspec.msgpack.Encoder().encode
 _decoder = msgspec.msgpack.Decoder(Record)
@@ -135,13 +148,15 @@ def blobs_of(record: Record) -> list[str]:
     """Digests of the blobs that a record names."""
     if isinstance(record, Artifact):
         return [record.blob]
+    if isinstance(record, Model):
+        return [digest for _, digest, _ in record.files]
     if isinstance(record, Start):
         code = [value for value in (record.code or {}).values() if isinstance(value, str) and value.startswith("b3:")]
         return [digest for digest in (record.environment, record.lock, record.conditions, *code) if digest]
     return []
 
 
-_NAMING = (b"start", b"artif")
+_NAMING = (b"start", b"artif", b"model")
 
 
 def blobs_in(frame: bytes) -> list[str]:

@@ -7,6 +7,7 @@ import msgspec
 from instar.core.errors import BadInput, MalformedRequest
 from instar.core.identity import Permission
 from instar.interfaces.api.routes import Reply, Request, Route
+from instar.release import packing
 from instar.train import intake
 from instar.train.delivery import Batch
 
@@ -39,7 +40,7 @@ def take_frames(request: Request) -> Reply:
     batch = Batch(
         request.path["project"], request.path["run"], body.writer, body.first, body.frames, place, body.gone, body.last
     )
-    return Reply({"applied": intake.apply(request.app.store, batch)})
+    return Reply({"applied": intake.apply(request.app.store, batch, packing.close)})
 
 
 def take_blob(request: Request) -> Reply:

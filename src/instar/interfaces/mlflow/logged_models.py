@@ -20,9 +20,9 @@ from instar.interfaces.mlflow.frame import Call, Message, Operation, required
 from instar.interfaces.mlflow.limits import page_size
 from instar.interfaces.mlflow.messages import Choice, Int64, Pair
 from instar.interfaces.mlflow.model_documents import NUMBERED_STATUSES, STATUSES, LoggedModelOut, documents
-from instar.interfaces.mlflow.packing import pack_logged
 from instar.interfaces.mlflow.places import SCHEME, Place, model_root
 from instar.interfaces.mlflow.run_names import random_name
+from instar.release.packing import pack_logged
 from instar.train import logged_model_search, logged_models
 from instar.train.logged_model_search import OnDataset
 from instar.train.logged_models import FAILED, READY, LoggedModel

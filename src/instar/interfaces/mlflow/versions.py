@@ -16,11 +16,11 @@ from instar.interfaces.mlflow.errors import Refusal, invalid
 from instar.interfaces.mlflow.frame import Call, Message, Operation, required
 from instar.interfaces.mlflow.limits import page_size
 from instar.interfaces.mlflow.messages import Int64, Pair
-from instar.interfaces.mlflow.packing import pack_logged, pack_path
 from instar.interfaces.mlflow.places import Place, bundle_root
 from instar.interfaces.mlflow.registered import Versions, find, gone, in_use, number_of, refuse_prompt, stage, tags_of
 from instar.interfaces.mlflow.version_documents import VersionOut, download_uri, stage_of
 from instar.release import aliases, registry, registry_search
+from instar.release.packing import pack_logged, pack_path
 from instar.release.version_records import ModelVersion
 from instar.serve import derived
 from instar.train import logged_models, model_links

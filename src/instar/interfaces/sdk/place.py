@@ -11,11 +11,15 @@ import socket
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from instar.core.settings import DEFAULT_PROJECT, read_settings
 from instar.plan.project import find_root_if_any
 from instar.train.delivery import Sink
 from instar.train.spool import FOLDER, About
+
+if TYPE_CHECKING:
+    from instar.core.store import Store
 
 
 @dataclass(frozen=True)
@@ -73,7 +77,15 @@ def sink(place: Place) -> Sink | None:
     from instar.app import open_store
     from instar.train.intake import StoreSink
 
-    return StoreSink(open_store(place.store, read_settings().database_url(place.store)), own=True)
+    return StoreSink(
+        open_store(place.store, read_settings().database_url(place.store)), own=True, close_model=_close_model
+    )
+
+
+def _close_model(store: Store, model: str) -> None:
+    from instar.release import packing  # loaded when a run logs a model, which few do
+
+    packing.close(store, model)
 
 
 class Sinks:

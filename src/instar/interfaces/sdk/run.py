@@ -31,7 +31,7 @@ from instar.interfaces.sdk.place import Place, find
 from instar.interfaces.sdk.recorder import Recorder
 from instar.interfaces.sdk.sampler import EVERY_SECONDS, Sampler
 from instar.interfaces.sdk.values import named, plain, relative, text_of
-from instar.train.spool_records import Artifact, Input, Parameters, Remark, Start, Tags
+from instar.train.spool_records import Artifact, Input, Model, Parameters, Remark, Start, Tags
 
 log = logging.getLogger("instar.run")
 
@@ -241,6 +241,28 @@ class Run:
         data, place = media.table(rows, relative(path))
         self._keep(place, data)
 
+    def log_model(self, model: Any, name: str = "model", *, sample: Any = None) -> str:
+        """Keep a fitted model of scikit-learn, or one of XGBoost or LightGBM with that interface; returns its id.
+
+        It is a logged model like one that MLflow's client logs: it can be registered, approved, served, and loaded by
+        `mlflow.pyfunc.load_model`.
+
+        Args:
+            sample: Some rows as the model is asked: a frame or a matrix. They say its inputs; without them it is not served.
+
+        Raises:
+            BadInput: It is no such model, cannot be pickled, or the rows have types that no call can bring.
+        """
+        from instar.interfaces.sdk import models
+
+        chosen = models.checked_name(name)
+        folder = models.folder_of(model, sample, run=self.id)
+        kept = [(path, *stored) for path, data in folder.items() if (stored := self._stage(path, data)) is not None]
+        made = models.new_id()
+        if len(kept) == len(folder):
+            self._write(Model(made, chosen, kept))
+        return made
+
     def log_input(self, data: Any, *, name: str = "", context: str = "") -> None:
         """Say that the run reads something: a table version (`"features@3"`), a file, a frame, or an address.
 
@@ -306,20 +328,24 @@ class Run:
             _say_how_to_sync(recorder)
 
     def _keep(self, path: str, data: bytes | Path) -> None:
+        stored = self._stage(path, data)
+        if stored is not None:
+            self._write(Artifact(path, *stored))
+
+    def _stage(self, path: str, data: bytes | Path) -> tuple[str, int] | None:
+        """Put content beside the spool: its digest and size; None, and the loss is counted, where there is no room."""
         if self._recorder.ended:
             self._refuse()
         files = staging(self._recorder.folder / "files")
         try:
             if isinstance(data, Path):
-                digest, size = files.put_file(data), data.stat().st_size
-            else:
-                digest, size = files.put(data), len(data)
+                return files.put_file(data), data.stat().st_size
+            return files.put(data), len(data)
         except OSError as error:
-            self._recorder.lose(f"the artifact {path}: {error}")
-            return
-        self._write(Artifact(path, digest, size))
+            self._recorder.lose(f"the file {path}: {error}")
+            return None
 
-    def _write(self, record: Artifact | Input | Parameters | Remark | Tags) -> None:
+    def _write(self, record: Artifact | Input | Model | Parameters | Remark | Tags) -> None:
         if self._recorder.ended:
             self._refuse()
         self._recorder.write(record)

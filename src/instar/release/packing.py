@@ -20,6 +20,11 @@ def pack_logged(store: Store, model: LoggedModel) -> LoggedModel:
     return logged_models.finalize(store, model.id, READY, bundle=digest, reason=reason)
 
 
+def close(store: Store, model: str) -> None:
+    """Close the logged model of that id as ready, its folder packed: what an intake of spools does with a model."""
+    pack_logged(store, logged_models.get(store, model))
+
+
 def pack_path(
     store: Store, project: str, owner: str, path: str, *, name: str, run: str, parameters: dict[str, str] | None = None
 ) -> str:
