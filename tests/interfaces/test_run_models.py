@@ -67,9 +67,9 @@ def test_what_is_no_model_is_refused(begin: Begin, model: Any) -> None:  # noqa:
 
 
 def test_a_model_that_is_delivered_twice_is_one_and_one_without_its_content_is_refused(
-    store: Store,
+    store: Store,  # noqa: F811
     model: Any,
-    tmp_path: Path,  # noqa: F811
+    tmp_path: Path,
 ) -> None:
     run, logged = ids.new_id("run"), models.new_id()
     files = [(path, store.blobs.put(data), len(data)) for path, data in models.folder_of(model, ROWS, run=run).items()]

@@ -168,7 +168,7 @@ def test_a_server_that_is_killed_again_and_again_misses_no_point_and_doubles_non
             training.log(chance.randrange(5_000, 20_000))
             # In the middle of a delivery as often as not: some of it is there, and more is on its way.
             wait_for(
-                lambda before=known: runs.list_runs(store, "default") and len(points(store, training.run)) > before
+                lambda before=known: runs.list_runs(store, "parcels") and len(points(store, training.run)) > before
             )
             kill_9(server)
             known = len(points(store, training.run))

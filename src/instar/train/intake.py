@@ -19,6 +19,7 @@ import sqlalchemy as sa
 from instar.core import journal, notes
 from instar.core.database import Transaction, moment
 from instar.core.errors import BadInput, Conflict, InstarError, NotFound
+from instar.core.settings import DEFAULT_PROJECT
 from instar.core.store import Store
 from instar.train import artifacts, datasets, logged_models, run_log, runs, spool_position, spool_records
 from instar.train.delivery import Batch
@@ -172,7 +173,7 @@ def _prepared(store: Store, batch: Batch, record: Record | None, close_model: Cl
                 raise NotFound(f"the content {digest[:15]}… never came")
         match record:
             case Start():
-                return _start(store, batch.run, record)
+                return _start(store, batch, record)
             case Points():
                 values: list[Point] = [(name, value, record.step, record.at) for name, value in record.values.items()]
                 rows = metric_rows(values)
@@ -207,17 +208,18 @@ def _refusal(reason: str) -> Change:
     return lambda work: work.refused.append(reason)
 
 
-def _start(store: Store, run: str, record: Start) -> Change:
+def _start(store: Store, batch: Batch, record: Start) -> Change:
     """The run itself is made at once, under the id that its process chose: making it again finds it."""
     about: dict[str, Any] = {
-        "experiment": record.experiment, "started": moment(record.at), "capture": False, "id": run, "cause": "user",
+        "experiment": record.experiment, "started": moment(record.at), "capture": False, "id": batch.run, "cause": "user",
     }  # fmt: skip
+    project = record.project or batch.project or DEFAULT_PROJECT
     tags = {**record.tags, **({PARENT: record.parent} if record.parent else {})}
     reason = ""
     try:
-        runs.start(store, record.project, name=record.name, parameters=record.parameters, tags=tags, **about)
+        runs.start(store, project, name=record.name, parameters=record.parameters, tags=tags, **about)
     except BadInput as error:  # a run with a name too many is better than none
-        runs.start(store, record.project, **about)
+        runs.start(store, project, **about)
         reason = error.what
     described = {
         "code": record.code, "environment": record.environment, "conditions": record.conditions,

@@ -19,6 +19,7 @@ class Start(_Record, tag="start"):
     """The first record of a run: all that is known before the first line of user code in it.
 
     Attributes:
+        project: Whose it is; empty for the own one of the server that takes it.
         experiment: Its name.
         parent: Id of the run around it.
         inputs: Table versions, as `table@3` or ids.

@@ -68,6 +68,6 @@ def _print(found: list[Synced], as_json: bool) -> None:
     for one in found:
         sent = f", {one.sent} records sent" if one.sent else ""
         why = f": {one.why}" if one.why else ""
-        click.echo(f"{one.run} of {one.project} is {one.state}{sent}{why}")
+        click.echo(f"{one.run} of {one.project or 'the server'} is {one.state}{sent}{why}")
     if not found:
         click.echo("no run waits in a spool")

@@ -36,6 +36,7 @@ class HttpSink:
             raise BadInput("that is no address of a server", found=repr(url), asked="http://host:port")
         self.url = url.rstrip("/")
         self._prefix = parts.path.rstrip("/")
+        self._own = ""
         kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
         self._connection = kind(parts.hostname, parts.port, timeout=timeout_seconds, blocksize=BLOCK_BYTES)
 
@@ -46,17 +47,23 @@ class HttpSink:
                 "gone": batch.gone, "last": batch.last,
             }
         )  # fmt: skip
-        reply = self._send("POST", _path(batch.project, batch.run, "spool"), body, {"content-type": MEDIA_TYPE})
+        reply = self._send("POST", self._path(batch.project, batch.run, "spool"), body, {"content-type": MEDIA_TYPE})
         return int(reply["applied"])
 
     def put(self, project: str, run: str, digest: str, file: Path) -> None:
         with file.open("rb") as content:
             headers = {"content-type": "application/octet-stream", "content-length": str(file.stat().st_size)}
-            self._send("PUT", _path(project, run, f"blobs/{quote(digest, safe='')}"), content, headers)
+            self._send("PUT", self._path(project, run, f"blobs/{quote(digest, safe='')}"), content, headers)
 
     def close(self) -> None:
         """Hang up."""
         self._connection.close()
+
+    def _path(self, project: str, run: str, rest: str) -> str:
+        """Where things of a run are; of a run without a project, in the server's own."""
+        if not project:
+            self._own = self._own or str(self._send("GET", "/api/projects", b"", {})["own"])
+        return f"/api/projects/{quote(project or self._own, safe='')}/runs/{quote(run, safe='')}/{rest}"
 
     def _send(self, method: str, path: str, body: bytes | IO[bytes], headers: Mapping[str, str]) -> Any:
         try:
@@ -81,7 +88,3 @@ class HttpSink:
             return msgspec.json.decode(content)
         except msgspec.DecodeError as error:
             raise Unavailable("that server does not speak as Instar does", subject=self.url) from error
-
-
-def _path(project: str, run: str, rest: str) -> str:
-    return f"/api/projects/{quote(project, safe='')}/runs/{quote(run, safe='')}/{rest}"

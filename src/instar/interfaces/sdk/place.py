@@ -27,7 +27,7 @@ class Place:
     """Where a run is recorded.
 
     Attributes:
-        project: Whose run it is.
+        project: Whose run it is; empty for the server's own, whichever server it will be.
         root: The project's folder; None outside of any.
         spool: Folder of the spool.
         url: The server that was named; None when none was.
@@ -49,13 +49,14 @@ class Place:
 def find(project: str | None = None, url: str | None = None, start: Path | None = None) -> Place:
     """The place of a run that starts in the folder `start` (default: this one). Nothing is opened or asked."""
     settings = read_settings()
-    here = start or Path.cwd()
+    here, url = start or Path.cwd(), url or settings.url
     root = find_root_if_any(here)
     folder = settings.store_folder(root or here)
     here_is_one = root is not None or settings.store or settings.database or (folder / "instar.db").exists()
     store = folder if here_is_one else None
-    name = project or (project_name(root) if root is not None else None) or DEFAULT_PROJECT
-    return Place(name, root, store / FOLDER if store else own_spool(), url or settings.url, store)
+    own = DEFAULT_PROJECT if here_is_one and url is None else ""
+    name = project or (project_name(root) if root is not None else None) or own
+    return Place(name, root, store / FOLDER if store else own_spool(), url, store)
 
 
 def sink(place: Place) -> Sink | None:
