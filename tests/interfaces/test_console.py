@@ -7,6 +7,7 @@ import re
 import subprocess
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from instar.core.store import Store
 from instar.interfaces import control as server
 from instar.interfaces.console import operate, pages
 from instar.testing import NOON
+from instar.train import runs
 
 from .filled import NASTY, PROJECT
 
@@ -269,9 +271,27 @@ def _walk(hop: dict[str, Any]) -> list[dict[str, Any]]:
     return [hop, *(inner for one in hop["hops"] for inner in _walk(one))]
 
 
-def test_a_browser_draws_the_page_and_runs_its_scripts(
-    chromium: str, kept: Store, root: Path, filled: dict[str, Any], tmp_path: Path
+def test_a_browser_draws_the_page_and_runs_its_scripts(served: str, chromium: str, tmp_path: Path) -> None:
+    dom = _dump(chromium, f"{served}{HERE}/endpoints/delay", tmp_path)
+    assert "What answers" in dom
+    assert dom.count('class="line tone') == 4
+    # The module ran under the page's policy: it hangs a readout below each chart.
+    assert 'class="readout"' in dom
+    assert "Refused to" not in dom
+
+
+def test_a_link_that_a_client_of_mlflow_printed_leads_to_the_run(
+    served: str, chromium: str, kept: Store, tmp_path: Path
 ) -> None:
+    run = runs.list_runs(kept, "parcels")[0]
+    for address in (f"{served}/", f"{served}/projects/parcels/"):
+        dom = _dump(chromium, f"{address}#/experiments/{run.experiment_id}/runs/{run.id}", tmp_path)
+        assert f"<title>Run {run.id}" in dom
+
+
+@pytest.fixture
+def served(kept: Store, root: Path, filled: dict[str, Any]) -> Iterator[str]:
+    """The address of the console, served to a real browser."""
     application = server.build(App(kept, root), pages.routes)
     config = uvicorn.Config(application, host="127.0.0.1", port=0, log_level="warning", lifespan="off", ws="none")
     running = uvicorn.Server(config)
@@ -280,16 +300,10 @@ def test_a_browser_draws_the_page_and_runs_its_scripts(
     try:
         while not running.started:
             time.sleep(0.01)
-        port = running.servers[0].sockets[0].getsockname()[1]
-        dom = _dump(chromium, f"http://127.0.0.1:{port}{HERE}/endpoints/delay", tmp_path)
+        yield f"http://127.0.0.1:{running.servers[0].sockets[0].getsockname()[1]}"
     finally:
         running.should_exit = True
         thread.join(10)
-    assert "What answers" in dom
-    assert dom.count('class="line tone') == 4
-    # The module ran under the page's policy: it hangs a readout below each chart.
-    assert 'class="readout"' in dom
-    assert "Refused to" not in dom
 
 
 def _dump(chromium: str, address: str, folder: Path) -> str:

@@ -13,6 +13,7 @@ ASSETS = {
     "console.js": "text/javascript; charset=utf-8",
     "chart.js": "text/javascript; charset=utf-8",
     "current.js": "text/javascript; charset=utf-8",
+    "links.js": "text/javascript; charset=utf-8",
     "instar.svg": "image/svg+xml",
 }
 
@@ -20,6 +21,11 @@ ASSETS = {
 def _home(request: Request) -> Reply:
     """Console: to the project of this server."""
     return redirect(url(request.app.project_name))
+
+
+def _of_project(request: Request) -> Reply:
+    """Console: from a project's address, as MLflow's clients have it, to the project."""
+    return redirect(url(request.path["project"]))
 
 
 def _asset(request: Request) -> Reply:
@@ -34,6 +40,7 @@ def _asset(request: Request) -> Reply:
 routes: list[Route] = [
     Route("GET", "/", Permission.READ, _home),
     Route("GET", ROOT, Permission.READ, _home),
+    Route("GET", "/projects/{project}", Permission.READ, _of_project),
     Route("GET", f"{ROOT}/assets/{{file}}", Permission.READ, _asset),
     *page("/{project}", "overview.html", overview.overview),
     *page("/{project}/tables", "tables.html", data.tables),
