@@ -18,7 +18,7 @@ from pathlib import Path
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 CLIENTS = ROOT / ".venv-clients" / "bin" / "python"
-START_SECONDS = 180.0
+START_SECONDS = 600.0
 
 INSTAR, DEFAULT, BEST, NOTHING = "instar", "mlflow", "mlflow at its best", "nothing"
 

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import sqlalchemy as sa
@@ -19,7 +19,9 @@ import sqlalchemy as sa
 from instar.core.database import Instant, Json, Transaction, metadata
 from instar.core.errors import BadInput, Damaged, NotFound
 from instar.core.store import Store
-from instar.data.checks import CheckResult, from_records
+
+if TYPE_CHECKING:
+    from instar.data.checks import CheckResult
 
 ZONES = ("bronze", "silver", "gold", "quarantine")
 MANIFEST_FORMAT = 1
@@ -318,5 +320,7 @@ def _version(row: sa.Row[Any]) -> TableVersion:
     values = dict(row._mapping)
     values["schema"] = dict(values["schema"])
     values["key"] = tuple(values["key"])
+    from instar.data.checks import from_records  # brings in Polars, which whoever reads no table does without
+
     values["checks"] = tuple(from_records(values["checks"]))
     return TableVersion(**values)
