@@ -1,4 +1,4 @@
-"""A server that only tracks runs stays light: no library for tables or models is loaded, and no worker runs, until one is asked for."""
+"""A server that only tracks runs stays light: no library for tables or models, and no worker, until one is asked for."""
 
 from __future__ import annotations
 

@@ -317,10 +317,10 @@ def _number(ref: str, text: str) -> int:
 
 
 def _version(row: sa.Row[Any]) -> TableVersion:
+    from instar.data.checks import from_records  # brings in Polars, which whoever reads no table does without
+
     values = dict(row._mapping)
     values["schema"] = dict(values["schema"])
     values["key"] = tuple(values["key"])
-    from instar.data.checks import from_records  # brings in Polars, which whoever reads no table does without
-
     values["checks"] = tuple(from_records(values["checks"]))
     return TableVersion(**values)
