@@ -54,6 +54,25 @@ def test_a_note_goes_round(client: TestClient, kept: Store) -> None:
     assert client.get("/api/projects/parcels/notes").json()["notes"] == []
 
 
+def test_every_kind_of_record_can_have_notes(client: TestClient, kept: Store, filled: dict[str, Any]) -> None:
+    from instar.train import experiments, logged_models
+
+    experiment = experiments.ensure(kept, "parcels", "noted")
+    foreign = experiments.ensure(kept, "elsewhere", "noted")
+    model = logged_models.create(kept, "parcels", experiment=experiment.id, name="noted")
+    subjects = {experiment.id: experiment.id, model.id: model.id, "parcels": "table parcels", "delay": "model delay"}
+    subjects |= {"model delay": "model delay"}
+    for name, subject in subjects.items():
+        made = client.post("/api/projects/parcels/notes", json={"subject": name, "text": "x"})
+        assert (made.status_code, made.json().get("subject")) == (201, subject)
+        client.delete(f"/api/projects/parcels/notes/{made.json()['id']}")
+    for name in ("delay@2", "parcels@1"):
+        made = client.post("/api/projects/parcels/notes", json={"subject": name, "text": "x"}).json()
+        assert made["subject"].startswith(("mver_", "tver_"))
+        client.delete(f"/api/projects/parcels/notes/{made['id']}")
+    assert client.post("/api/projects/parcels/notes", json={"subject": foreign.id, "text": "x"}).status_code == 404
+
+
 @pytest.mark.parametrize(
     ("body", "status"),
     [

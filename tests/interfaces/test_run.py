@@ -276,6 +276,31 @@ def test_nothing_that_cannot_be_described_stops_a_training(
     assert "the environment of this run cannot be kept" in caplog.text
 
 
+def test_where_no_spool_can_be_made_another_place_is_taken_and_the_training_goes_on(
+    begin: Begin, here: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    (here / ".instar").write_text("a file where the store should be")
+    with begin(wait_seconds=0) as run:
+        run.log(a=1.0)
+    (folder,) = spool.runs(here.parent / "state" / "instar" / "spool")
+    assert folder.name == run.id
+    assert "no spool can be made" in caplog.text
+
+
+def test_where_there_is_no_room_at_all_the_training_goes_on_unrecorded(
+    begin: Begin, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def full(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(spool, "create", full)
+    with begin() as run:
+        run.log(a=1.0)
+        run.tag(a=1)
+        run.log_text("x", "x")
+    assert "is not recorded" in caplog.text
+
+
 def test_importing_the_part_that_logs_loads_no_heavy_library() -> None:
     import subprocess
 

@@ -57,8 +57,11 @@ class Origin:
         return replace(self, files={})
 
 
-def capture(blobs: Blobs, root: Path | None) -> Origin:
-    """Look at this process and the project at `root`, and keep what describes them."""
+def capture(keep: Callable[[], Blobs], root: Path | None) -> Origin:
+    """Look at this process and the project at `root`, and keep what describes them in the blobs that `keep` opens."""
+    blobs = _or("the folder of files", keep, None)
+    if blobs is None:
+        return Origin()
     found = Origin(files=_or("the notebook", source, {}))
     code_root = root or _or("the repository", _repository, None)
     _or("the environment", lambda: _environment(blobs, code_root, found), None)

@@ -9,12 +9,14 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import tempfile
 import threading
 import time
 import weakref
+from pathlib import Path
 
 from instar.core import ids
-from instar.interfaces.sdk.place import Place
+from instar.interfaces.sdk.place import Place, own_spool
 from instar.interfaces.sdk.sender import Sender
 from instar.train import spool
 from instar.train.delivery import Waiting
@@ -36,20 +38,29 @@ class Recorder:
         self.place, self.run, self.main = place, run, main
         self.folder = place.spool / run
         self.ended = False
-        self._at = 0
         self.lock = threading.Lock()
+        self.sender: Sender | None = None
+        self._at = 0
         self._told = 0  # losses that are on the record
         self._complained: bool | None = None  # None: not since the disk was good; True: of losses
-        self._writer: Writer | None = None
-        self.sender: Sender | None = None
-        if main:
-            spool.create(place.spool, About(run, place.project, place.url, time.time()))
-            self._writer = Writer(self.folder, spool.MAIN)
+        self._writer = self._begin() if main else None
         _all.add(self)
+
+    def _begin(self) -> Writer | None:
+        """Open the spool where the run belongs, or where there is room for it; None, loudly, when there is none at all."""
+        about = About(self.run, self.place.project, self.place.url, time.time())
+        for root in (self.place.spool, own_spool(), Path(tempfile.gettempdir()) / f"instar-{os.getuid()}"):
+            try:
+                self.folder = spool.create(root, about)
+                return Writer(self.folder, spool.MAIN)
+            except OSError as error:
+                log.warning("run %s: no spool can be made in %s: %s", self.run, root, error)
+        log.warning("run %s is not recorded: there is no room for it anywhere", self.run)
+        return None
 
     def send(self) -> None:
         """Begin to deliver in the background."""
-        if self.main and self.sender is None:
+        if self.main and self.sender is None and self._writer is not None:
             self.sender = Sender(self.folder, self.place, waiting=self._waiting)
 
     def now(self) -> int:
@@ -59,8 +70,9 @@ class Recorder:
             return self._at
 
     def points(self, values: dict[str, float], step: int) -> None:
-        """Record values of metrics at a step, now."""
-        self.write(Points(self.now(), step, values))
+        """Record values of metrics at a step, now; nothing after the run's end."""
+        if not self.ended:
+            self.write(Points(self.now(), step, values))
 
     def write(self, record: Record, *, always: bool = False) -> None:
         """Record something. A full disk is said loudly and counted; it never raises."""
@@ -108,7 +120,7 @@ class Recorder:
 
     def _own(self) -> Writer | None:
         with self.lock:
-            if self._writer is None:
+            if self._writer is None and not self.main:
                 with contextlib.suppress(OSError):
                     self._writer = Writer(self.folder, ids.new_id("part"))
             return self._writer

@@ -112,7 +112,7 @@ class Run:
     ) -> None:
         recorder = self._recorder
         if parent is None:
-            found = origin.capture(staging(recorder.folder / "files"), recorder.place.root)
+            found = origin.capture(lambda: staging(recorder.folder / "files"), recorder.place.root)
         else:
             found = parent._origin.shared(parent._recorder.folder, recorder.folder)
         self._origin = found
@@ -324,7 +324,7 @@ class Run:
                     self._keep(path, data)
         ending.forget(self)
         delivered = recorder.end(state, error, self._wait)
-        if recorder.main and not delivered:
+        if recorder.main and recorder.sender is not None and not delivered:
             _say_how_to_sync(recorder)
 
     def _keep(self, path: str, data: bytes | Path) -> None:
@@ -336,8 +336,8 @@ class Run:
         """Put content beside the spool: its digest and size; None, and the loss is counted, where there is no room."""
         if self._recorder.ended:
             self._refuse()
-        files = staging(self._recorder.folder / "files")
         try:
+            files = staging(self._recorder.folder / "files")
             if isinstance(data, Path):
                 return files.put_file(data), data.stat().st_size
             return files.put(data), len(data)

@@ -52,6 +52,7 @@ class Sender:
         self._wake = threading.Event()
         self._ended = threading.Event()
         self._done = threading.Event()
+        self._over = threading.Event()  # nothing more is tried
         self._thread = threading.Thread(target=self._run, name="instar-sender", daemon=True)
         self._thread.start()
 
@@ -59,7 +60,8 @@ class Sender:
         """The run has ended: deliver the rest now. Waits at most so long; returns whether all is delivered."""
         self._ended.set()
         self._wake.set()
-        return self._done.wait(wait_seconds)
+        self._over.wait(wait_seconds)
+        return self._done.is_set()
 
     def hurry(self) -> None:
         """Try now."""
@@ -76,7 +78,7 @@ class Sender:
                 if delivery is None:
                     sink = self._find(self._place)
                     if sink is None:  # nowhere to deliver to: the spool is where it stays
-                        return
+                        break
                     delivery = self._delivery(sink)
                 self._turn(delivery, ended)
                 failures, self.trouble = 0, None
@@ -87,6 +89,7 @@ class Sender:
             if not self._done.is_set():
                 self._wake.wait(EVERY_SECONDS if not failures else pause_seconds(failures, ended))
         _close(sink)
+        self._over.set()
 
     def _delivery(self, sink: Sink) -> Delivery:
         return Delivery(self._folder, sink, place=self._place.told, waiting=self._waiting)
