@@ -20,6 +20,8 @@ from instar.core.errors import NotFound
 from instar.core.settings import DEFAULT_PROJECT, Settings, read_settings
 
 if TYPE_CHECKING:
+    from instar.adapters.source_mlflow_database import MlflowDatabase
+    from instar.adapters.source_mlflow_folder import MlflowFolder
     from instar.core.blobs import Blobs
     from instar.core.database import Database
     from instar.core.store import Store
@@ -28,7 +30,6 @@ if TYPE_CHECKING:
     from instar.plan.place import Adapt, Bench, Place
     from instar.plan.project import Project
     from instar.plan.runner import StepKind
-    from instar.train.importing import Source
     from instar.train.search import Search
     from instar.train.studies import Study
 
@@ -249,7 +250,7 @@ def open_database(url: str) -> Database:
     )
 
 
-def open_source(path: Path, artifacts: Path | None = None) -> Source:
+def open_source(path: Path, artifacts: Path | None = None) -> MlflowDatabase | MlflowFolder:
     """The reader of another tracker's store: a SQLite file or an `mlruns` folder of MLflow.
 
     Raises:

@@ -9,11 +9,16 @@ from typing import Any
 import mlflow
 import pandas as pd
 import pytest
+from instar.interfaces.mlflow.packing import pack_logged
 from mlflow.entities import ViewType
+from sklearn.linear_model import LogisticRegression
 
 from instar.app import open_source
 from instar.core.store import Store
+from instar.release import aliases, registry
+from instar.release import importing as models
 from instar.train import artifacts, datasets, histories, run_search
+from instar.train.bundle import load_manifest
 from instar.train.importing import FROM, bring_in
 
 
@@ -39,7 +44,13 @@ def fill(uri: str) -> mlflow.MlflowClient:
     with mlflow.start_run(experiment_id=gone):
         mlflow.log_param("p", "1")
     mlflow.delete_experiment(gone)
-    return mlflow.MlflowClient()
+    client = mlflow.MlflowClient()
+    with mlflow.start_run(run_name="fit"):
+        model = LogisticRegression().fit([[0.0], [1.0]], [0, 1])
+        mlflow.sklearn.log_model(model, name="model", registered_model_name="clf", input_example=[[0.0]])
+    client.set_registered_model_alias("clf", "best", "1")
+    client.set_model_version_tag("clf", "1", "k", "v")
+    return client
 
 
 def infinite(value: float) -> float:
@@ -63,8 +74,8 @@ def test_a_store_of_mlflow_comes_over_whole(
         for run in client.search_runs([one.experiment_id], run_view_type=ViewType.ALL)
         if one.lifecycle_stage == "active"
     ]
-    assert len(theirs) == 4
-    assert len(here) == 5  # and the one of the deleted experiment
+    assert len(theirs) == 5
+    assert len(here) == 6  # and the one of the deleted experiment
     for their in theirs:
         own = here[their.info.run_id]
         assert (own.name, own.state.upper(), own.lifecycle) == (
@@ -83,7 +94,15 @@ def test_a_store_of_mlflow_comes_over_whole(
                 for one in histories.metric_history(store, own.id, name)
             ]
             assert sorted(map(repr, kept)) == sorted(map(repr, told))
-        if their.info.run_name != "child":
+        if their.info.run_name not in ("child", "fit"):
             assert artifacts.open(store, own.id, "sub/h.txt").read_text() == "hello"
             read: Any = datasets.inputs_of(store, own.id)
             assert [(one.dataset.name, one.tags["t"]) for one in read] == [("d", "1")]
+    models.bring_in(store, "p", open_source(place), pack_logged)
+    (version,) = registry.versions(store, "p", "clf")
+    (fit,) = [run for run in here.values() if run.name == "fit"]
+    assert version.run == fit.id
+    assert aliases.aliases(store, "p", "clf") == {"best": 1}
+    manifest = load_manifest(store.blobs, version.bundle)
+    assert manifest.folder is not None
+    assert "MLmodel" in manifest.folder.files

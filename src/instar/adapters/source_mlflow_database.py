@@ -12,6 +12,7 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from instar.core.errors import BadInput
+from instar.release.importing import ForeignModel, ForeignVersion
 from instar.train.importing import ForeignExperiment, ForeignInput, ForeignRun
 from instar.train.run_records import STATES
 from instar.train.run_values import Point
@@ -83,6 +84,46 @@ class MlflowDatabase:
             query = "SELECT key, value, is_nan, step, timestamp FROM metrics WHERE run_uuid = ? ORDER BY key, step, timestamp"
             for name, value, nan, step, at in connection.execute(query, (run.id,)):
                 yield (name, math.nan if nan else _unclipped(value), int(step), int(at) * 1000)
+
+    def models(self) -> Iterator[ForeignModel]:
+        if not {"registered_models", "model_versions"} <= self._has:
+            return
+        with closing(self._open()) as connection:
+            for name, about in connection.execute(
+                "SELECT name, description FROM registered_models ORDER BY name"
+            ).fetchall():
+                tags = dict(connection.execute("SELECT key, value FROM registered_model_tags WHERE name = ?", (name,)))
+                aliases = {}
+                if "registered_model_aliases" in self._has:
+                    query = "SELECT alias, version FROM registered_model_aliases WHERE name = ?"
+                    aliases = {alias: int(number) for alias, number in connection.execute(query, (name,))}
+                yield ForeignModel(name, about or "", tags, aliases, tuple(self._versions(connection, name)))
+
+    def _versions(self, connection: sqlite3.Connection, name: str) -> Iterator[ForeignVersion]:
+        query = (
+            "SELECT v.version, v.source, v.run_id, v.description, v.current_stage, r.start_time, r.artifact_uri"
+            " FROM model_versions v LEFT JOIN runs r ON r.run_uuid = v.run_id WHERE v.name = ? ORDER BY v.version"
+        )
+        for number, source, run, about, stage, started, uri in connection.execute(query, (name,)).fetchall():
+            if stage == "Deleted_Internal":
+                continue
+            own = "SELECT key, value FROM model_version_tags WHERE name = ? AND version = ?"
+            tags = {key: value or "" for key, value in connection.execute(own, (name, number))}
+            place = self._source(connection, source or "", uri or "")
+            yield ForeignVersion(
+                int(number), source or "", run or "", _moment(started), about or "", "" if stage == "None" else stage or "",
+                tags, self._place(place)[0] if place else None,
+            )  # fmt: skip
+
+    def _source(self, connection: sqlite3.Connection, source: str, run_files: str) -> str:
+        """Where a version's files are: of a logged model, below a run, or where the source itself says."""
+        if source.startswith("models:/m-") and "logged_models" in self._has:
+            query = "SELECT artifact_location FROM logged_models WHERE model_id = ?"
+            row = connection.execute(query, (source.removeprefix("models:/"),)).fetchone()
+            return str(row[0]) if row else ""
+        if source.startswith("runs:/"):
+            return f"{run_files.rstrip('/')}/{source.removeprefix('runs:/').partition('/')[2]}" if run_files else ""
+        return source
 
     def _inputs(self, connection: sqlite3.Connection, run: str) -> Iterator[ForeignInput]:
         if not {"inputs", "datasets", "input_tags"} <= self._has:

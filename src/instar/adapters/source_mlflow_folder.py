@@ -12,6 +12,7 @@ import yaml
 
 from instar.adapters.source_mlflow_database import local_folder
 from instar.core.errors import BadInput
+from instar.release.importing import ForeignModel, ForeignVersion
 from instar.train.importing import ForeignExperiment, ForeignInput, ForeignRun
 from instar.train.run_values import Point
 
@@ -79,6 +80,33 @@ class MlflowFolder:
                         asked="milliseconds, value and step",
                     ) from error  # fmt: skip
                 yield (name, value if math.isfinite(value) else float(value), step, at * 1000)
+
+    def models(self) -> Iterator[ForeignModel]:
+        for file in sorted((self._folder / "models").glob("*/meta.yaml")):
+            about, folder = _yaml(file), file.parent
+            aliases = {name: int(text) for name, text in _texts(folder / "aliases").items() if text.strip().isdigit()}
+            versions = sorted(
+                (self._version(one) for one in folder.glob("version-*/meta.yaml")), key=lambda version: version.number
+            )
+            yield ForeignModel(
+                str(about.get("name") or folder.name), str(about.get("description") or ""), _texts(folder / "tags"),
+                aliases, tuple(versions),
+            )  # fmt: skip
+
+    def _version(self, file: Path) -> ForeignVersion:
+        about = _yaml(file)
+        source, run = str(about.get("source") or ""), str(about.get("run_id") or "")
+        maker = next(iter(self._folder.glob(f"*/{run}/meta.yaml")), None) if run else None
+        place = str(about.get("storage_location") or source)
+        if source.startswith("runs:/") and maker is not None:
+            folder: Path | None = maker.parent / "artifacts" / source.removeprefix("runs:/").partition("/")[2]
+        else:
+            folder = local_folder(place, self._folder.parent)[0]
+        stage = str(about.get("current_stage") or "None")
+        return ForeignVersion(
+            int(about["version"]), source, run, _moment(_yaml(maker).get("start_time")) if maker else None,
+            str(about.get("description") or ""), "" if stage == "None" else stage, _texts(file.parent / "tags"), folder,
+        )  # fmt: skip
 
     def _inputs(self, run: Path) -> Iterator[ForeignInput]:
         for file in sorted((run / "inputs").glob("*/meta.yaml")):
