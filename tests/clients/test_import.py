@@ -9,7 +9,6 @@ from typing import Any
 import mlflow
 import pandas as pd
 import pytest
-from instar.interfaces.mlflow.packing import pack_logged
 from mlflow.entities import ViewType
 from sklearn.linear_model import LogisticRegression
 
@@ -17,6 +16,7 @@ from instar.app import open_source
 from instar.core.store import Store
 from instar.release import aliases, registry
 from instar.release import importing as models
+from instar.release.packing import pack_logged
 from instar.train import artifacts, datasets, histories, run_search
 from instar.train.bundle import load_manifest
 from instar.train.importing import FROM, bring_in

@@ -6,12 +6,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from instar.interfaces.mlflow.packing import pack_logged
-
 from instar.core.errors import UnsafeModel
 from instar.core.store import Store
 from instar.release import aliases, registered_models, registry
 from instar.release.importing import ForeignModel, ForeignVersion, bring_in
+from instar.release.packing import pack_logged
 from instar.serve.derived import derive
 from instar.train import artifacts, logged_models, runs
 from instar.train.importing import FROM, run_id

@@ -23,8 +23,8 @@ SHOWN = 20  # lines about what did not come over
 def import_command(project: str | None, store: Path, artifacts: Path | None, as_json: bool) -> None:
     """Bring in runs and registered models of STORE, an MLflow SQLite file or an mlruns folder; again, what is new."""
     from instar.app import open_app, open_source
-    from instar.interfaces.mlflow.packing import pack_logged
     from instar.release import importing as models
+    from instar.release.packing import pack_logged
     from instar.serve import derived
     from instar.train import importing as runs
 
