@@ -52,10 +52,13 @@ class PostgresDatabase:
 
     def _write_once(self, work: Callable[[Transaction], T], durable: bool, shared: bool) -> T:
         with self._engine.connect() as connection, connection.begin():
-            connection.exec_driver_sql(f"SET LOCAL lock_timeout = '{int(BUSY_SECONDS * 1000)}ms'")
             lock = "pg_advisory_xact_lock_shared" if shared else "pg_advisory_xact_lock"
-            connection.exec_driver_sql(f"SELECT {lock}({WRITER_LOCK})")
-            connection.exec_driver_sql("SET LOCAL synchronous_commit = " + ("on" if durable else "off"))
+            # One round trip for all that begins a transaction of ours.
+            connection.exec_driver_sql(
+                f"SET LOCAL lock_timeout = '{int(BUSY_SECONDS * 1000)}ms';"
+                f" SET LOCAL synchronous_commit = {'on' if durable else 'off'};"
+                f" SELECT {lock}({WRITER_LOCK})"
+            )
             return work(connection)
 
     def close(self) -> None:

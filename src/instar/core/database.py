@@ -114,6 +114,11 @@ def fetch(tx: Transaction, statement: str, values: Sequence[Any] = ()) -> list[A
     return found
 
 
+def command(tx: Transaction, statement: str, values: Sequence[Any] = ()) -> None:
+    """Run one statement that returns no rows, straight at the driver. Values stand as `?`."""
+    _driver(tx).execute(_marked(tx, statement), values).close()
+
+
 def insert(tx: Transaction, statement: str, rows: Sequence[Sequence[Any]]) -> None:
     """Run one statement for many rows, straight at the driver. Values stand as `?`."""
     cursor = _driver(tx).cursor()
