@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import threading
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
@@ -173,3 +174,36 @@ def test_an_unknown_database_is_refused_without_showing_its_password() -> None:
     with pytest.raises(StoreError) as caught:
         open_database("mysql://root:secret@127.0.0.1/x")
     assert "secret" not in str(caught.value)
+
+
+def test_shared_writers_write_at_once_where_the_database_can_and_never_beside_an_exclusive_one(
+    database: Database,
+) -> None:
+    begun = threading.Event()
+    together = threading.Barrier(2 if database.dialect == "postgresql" else 1, action=begun.set)
+    inside: list[str] = []
+    seen: list[list[str]] = []
+
+    def shared(tx: Transaction) -> None:
+        together.wait(60)  # on PostgreSQL both are in their transactions by now
+        inside.append("shared")
+        seen.append([*inside])
+        inside.remove("shared")
+
+    def exclusive(tx: Transaction) -> None:
+        inside.append("exclusive")
+        seen.append([*inside])
+        inside.remove("exclusive")
+
+    threads = [threading.Thread(target=database.write, args=(shared,), kwargs={"shared": True}) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    assert begun.wait(60)  # who asks for an exclusive turn keeps later shared ones waiting
+    threads += [threading.Thread(target=database.write, args=(exclusive,)) for _ in range(2)]
+    for thread in threads[2:]:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+        assert not thread.is_alive()
+    assert sum("exclusive" in one for one in seen) == 2
+    assert all(one == ["exclusive"] or "exclusive" not in one for one in seen)

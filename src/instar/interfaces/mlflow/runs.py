@@ -25,7 +25,7 @@ from instar.train.run_records import Columns, Run
 LOGGED_MODELS_TAG = "mlflow.log-model.history"  # what clients of 2.x keep about the models of a run
 NOTHING = Columns(metrics=(), parameters=(), tags=(), artifacts=False)
 TAGS = Columns(metrics=(), parameters=(), artifacts=False)
-LOGGED = Columns(metrics=(), artifacts=False)  # the latest values come with their steps, from elsewhere
+LOGGED = Columns(metrics=(), artifacts=False, texts=True)  # the latest values come with their steps, from elsewhere
 MODEL_FIELDS = ("artifact_path", "flavors", "utc_time_created", "run_id")
 
 
