@@ -16,7 +16,7 @@ from instar.app import open_database
 from instar.core import journal, lineage
 from instar.core.clock import EventClock
 from instar.core.database import Database, Instant, Transaction
-from instar.core.errors import StoreError, StoreTooNew
+from instar.core.errors import StoreError, StoreFull, StoreTooNew
 from instar.core.identity import Actor
 
 CLOCK = EventClock(datetime(2026, 1, 1, tzinfo=UTC))
@@ -207,3 +207,23 @@ def test_shared_writers_write_at_once_where_the_database_can_and_never_beside_an
         assert not thread.is_alive()
     assert sum("exclusive" in one for one in seen) == 2
     assert all(one == ["exclusive"] or "exclusive" not in one for one in seen)
+
+
+def test_a_full_disk_is_said_so_and_nothing_is_written(tmp_path: Path) -> None:
+    """SQLite alone: it can be told that its file may not grow."""
+    database = open_database(f"sqlite:///{tmp_path / 'instar.db'}")
+    schema.load()
+    database.write(lambda tx: schema.metadata.create_all(tx))
+    rows = [{"n": "x" * 4000} for _ in range(500)]
+
+    def too_much(tx: Transaction) -> None:
+        pages = tx.exec_driver_sql("PRAGMA page_count").scalar_one()
+        tx.exec_driver_sql(f"PRAGMA max_page_count={pages + 4}")
+        for row in rows:
+            journal.append(tx, CLOCK, ADA, "p", "test", "s", row)
+
+    with pytest.raises(StoreFull, match="Make room"):
+        database.write(too_much)
+    with database.read() as tx:
+        assert journal.entries(tx, "p") == []
+    database.close()

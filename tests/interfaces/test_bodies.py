@@ -48,6 +48,10 @@ class Kept:
         """Give a file."""
         return Reply(file=self.file, media_type="application/octet-stream", headers={"etag": '"one"'})
 
+    def fill(self, request: Request) -> Reply:
+        """Find the disk full while the upload is put away."""
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
     def fail(self, request: Request) -> Reply:
         """Fail by a mistake of ours."""
         raise ZeroDivisionError("a mistake")
@@ -70,6 +74,7 @@ def application(store: Store, tmp_path: Path, kept: Kept) -> Application:
     routes = [
         Route("PUT", "/files/{name}", Permission.TRAIN, kept.take, upload=True),
         Route("POST", "/move", Permission.TRAIN, kept.move, upload=True),
+        Route("POST", "/fill", Permission.TRAIN, kept.fill, upload=True),
         Route("GET", "/file", Permission.READ, kept.give),
         Route("GET", "/mine/fail", Permission.READ, kept.fail, voice=MINE),
         Route("PUT", "/mine/files/{name}", Permission.TRAIN, kept.take, upload=True, voice=MINE),
@@ -179,6 +184,7 @@ def test_a_full_disk_is_said_so_and_nothing_is_left(
     assert reply.json()["type"] == "StoreFull"
     assert "Make room" in reply.json()["next"]
     assert (other.status_code, other.json(), other.headers["x-mine"]) == (418, {"code": "StoreFull"}, "yes")
+    assert client.post("/fill", content=b"1").status_code == 507
     assert (kept.seen, left(store)) == ([], [])
 
 

@@ -9,13 +9,14 @@ from contextlib import contextmanager
 
 import sqlalchemy as sa
 
-from instar.core.database import T, Transaction
+from instar.core.database import T, Transaction, no_room
 from instar.core.errors import StoreBusy
 
 BUSY_SECONDS = 60.0
 # Any constant that no other program uses in this database. One writer at a time, as on SQLite: numbering of versions and
 # chaining of the journal then need no further thought.
 WRITER_LOCK = 0x1A57A2
+DISK_FULL = "53100"
 _RETRY = ("40001", "40P01", "55P03")  # serialization failure, deadlock, lock not available
 
 
@@ -26,7 +27,10 @@ class PostgresDatabase:
 
     def __init__(self, url: str) -> None:
         self._engine = sa.create_engine(
-            sa.engine.make_url(url).set(drivername="postgresql+psycopg"), pool_pre_ping=True
+            sa.engine.make_url(url).set(drivername="postgresql+psycopg"),
+            pool_pre_ping=True,
+            pool_size=16,
+            max_overflow=16,
         )
 
     @contextmanager
@@ -40,7 +44,10 @@ class PostgresDatabase:
             try:
                 return self._write_once(work, durable, shared)
             except sa.exc.DBAPIError as error:
-                if getattr(error.orig, "sqlstate", None) not in _RETRY:
+                state = getattr(error.orig, "sqlstate", None)
+                if state == DISK_FULL:
+                    raise no_room() from error
+                if state not in _RETRY:
                     raise
                 if time.monotonic() > deadline:
                     raise StoreBusy(

@@ -13,9 +13,10 @@ from typing import Any
 import sqlalchemy as sa
 
 from instar.adapters.write_line import busy, line_of
-from instar.core.database import T, Transaction
+from instar.core.database import T, Transaction, no_room
 from instar.core.errors import StoreError
 
+KEPT_OPEN, MOST_OPEN = 16, 64  # connections: a server reads with as many threads as ask
 BUSY_SECONDS = 60.0  # how long a writer waits for others before it gives up
 # Larger than SQLite's own 2,000: the pages that a busy run adds to stay in memory. Taken only as far as it is needed.
 CACHE_KIB = 8_000
@@ -35,7 +36,12 @@ class SqliteDatabase:
         refuse_network_file_system(path.parent)
         path.parent.mkdir(parents=True, exist_ok=True)
         self._line = line_of(path)
-        self._engine = sa.create_engine(f"sqlite:///{path}", connect_args={"timeout": BUSY_SECONDS})
+        self._engine = sa.create_engine(
+            f"sqlite:///{path}",
+            connect_args={"timeout": BUSY_SECONDS},
+            pool_size=KEPT_OPEN,
+            max_overflow=MOST_OPEN - KEPT_OPEN,
+        )
         sa.event.listen(self._engine, "connect", _configure)
         sa.event.listen(self._engine, "begin", _begin)
 
@@ -112,4 +118,6 @@ def _busy(error: sa.exc.OperationalError) -> bool:
 
 
 def _translated(error: sa.exc.OperationalError) -> Exception:
+    if getattr(error.orig, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_FULL:
+        return no_room()
     return busy(BUSY_SECONDS) if _busy(error) else error

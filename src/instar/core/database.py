@@ -17,6 +17,8 @@ from typing import Any, NamedTuple, Protocol, TypeVar
 
 import sqlalchemy as sa
 
+from instar.core.errors import StoreFull
+
 Transaction = sa.Connection
 T = TypeVar("T")
 
@@ -164,3 +166,12 @@ class DriverResult(NamedTuple):
 
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def no_room() -> StoreFull:
+    """What adapters say when the disk of the database is full."""
+    return StoreFull(
+        "no room is left on the disk of its database",
+        subject="store",
+        next_step="Make room there, then try again; nothing was written.",
+    )

@@ -11,7 +11,6 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
@@ -25,6 +24,7 @@ from instar.interfaces.api.bodies import Gone, Receive
 from instar.interfaces.api.routes import PLAIN, Reply, Request, Route, Voice
 from instar.interfaces.api.sending import Prepared, Send
 from instar.interfaces.api.table import Table
+from instar.interfaces.api.threads import Threads
 
 log = logging.getLogger("instar.control")
 
@@ -63,7 +63,7 @@ class Application:
         self._elsewhere = elsewhere
         self._loading = asyncio.Lock()
         self._upload_limit_bytes = upload_limit_bytes
-        self._threads = ThreadPoolExecutor(threads, thread_name_prefix="api")
+        self._threads = Threads(threads)
         self._requests = counter(
             "instar_api_requests_total", "Requests to the control API", ("method", "path", "status")
         )
@@ -88,7 +88,7 @@ class Application:
             if (await receive())["type"] == "lifespan.startup":
                 await send({"type": "lifespan.startup.complete"})
                 continue
-            self._threads.shutdown()
+            self._threads.close()
             await send({"type": "lifespan.shutdown.complete"})
             return
 
@@ -116,14 +116,13 @@ class Application:
                 self._app, actor, self._table.parameters(route, values), {key: found[-1] for key, found in lists.items()},
                 headers=headers, query_lists=lists, method=method,
             )  # fmt: skip
-            loop = asyncio.get_running_loop()
             if not route.upload:
                 request = replace(request, body=await bodies.in_memory(headers, receive))
-                return await loop.run_in_executor(self._threads, _handle, route, request), label
+                return await self._threads.run(_handle, route, request), label
             limit, folder = self._upload_limit_bytes, self._app.store.folder
             async with bodies.in_file(headers, receive, folder, limit, self._threads) as upload:
                 request = replace(request, upload=upload)
-                return await loop.run_in_executor(self._threads, _handle, route, request), label
+                return await self._threads.run(_handle, route, request), label
         except InstarError as error:
             refusing = route.voice if route is not None else self._table.voice(raw_path)
             return _refuse(refusing, error, method, headers), label
@@ -131,7 +130,7 @@ class Application:
     async def _load_later(self) -> None:
         async with self._loading:
             if self._later is not None:
-                more = await asyncio.get_running_loop().run_in_executor(self._threads, self._later)
+                more = await self._threads.run(self._later)
                 self._table.add(more)
                 self._later = None
 
@@ -159,10 +158,19 @@ def _handle(route: Route, request: Request) -> Prepared:
         return sending.prepare(route.handler(request), request.method, request.headers)
     except InstarError as error:
         return _refuse(route.voice, error, request.method, request.headers)
+    except OSError as error:
+        if not bodies.is_full(error):
+            return _fail(route, request, error)
+        return _refuse(route.voice, bodies.full(error, "it cannot be kept"), request.method, request.headers)
     except Exception as error:
-        log.exception("%s %s failed", request.method, route.path)
-        ours = InstarError(f"the server failed: {type(error).__name__}", subject=f"{request.method} {route.path}")
-        return _refuse(route.voice, ours, request.method, request.headers)
+        return _fail(route, request, error)
+
+
+def _fail(route: Route, request: Request, error: Exception) -> Prepared:
+    """A mistake of ours: logged with where it happened, and said without."""
+    log.error("%s %s failed", request.method, route.path, exc_info=error)
+    ours = InstarError(f"the server failed: {type(error).__name__}", subject=f"{request.method} {route.path}")
+    return _refuse(route.voice, ours, request.method, request.headers)
 
 
 def _refuse(voice: Voice, error: InstarError, method: str, headers: Mapping[str, str]) -> Prepared:

@@ -5,17 +5,16 @@ Half a body never reaches a handler: who hangs up in the middle leaves nothing b
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import errno
 import os
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, MutableMapping
-from concurrent.futures import Executor
 from pathlib import Path
 from typing import Any
 
 from instar.core.errors import MalformedRequest, StoreFull, TooLarge
+from instar.interfaces.api.threads import Threads
 
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 
@@ -57,7 +56,7 @@ async def in_memory(headers: Mapping[str, str], receive: Receive) -> bytes:
 
 @contextlib.asynccontextmanager
 async def in_file(
-    headers: Mapping[str, str], receive: Receive, store_folder: Path, limit_bytes: int, threads: Executor
+    headers: Mapping[str, str], receive: Receive, store_folder: Path, limit_bytes: int, threads: Threads
 ) -> AsyncIterator[Path]:
     """The whole body as a file, which is gone afterwards unless somebody moved it.
 
@@ -68,7 +67,6 @@ async def in_file(
     """
     _check(headers, limit_bytes)
     folder = uploads_folder(store_folder)
-    loop = asyncio.get_running_loop()
     with _refusing_when_full():
         folder.mkdir(parents=True, exist_ok=True)
         descriptor, name = tempfile.mkstemp(dir=folder)
@@ -82,10 +80,10 @@ async def in_file(
                     raise _too_large(limit_bytes)
                 waiting += part
                 if len(waiting) >= WRITE_BYTES:
-                    await loop.run_in_executor(threads, _write, descriptor, waiting)
+                    await threads.run(_write, descriptor, waiting)
                     waiting = bytearray()
             if waiting:
-                await loop.run_in_executor(threads, _write, descriptor, waiting)
+                await threads.run(_write, descriptor, waiting)
         finally:
             os.close(descriptor)
         declared = headers.get("content-length")
@@ -134,10 +132,20 @@ def _refusing_when_full() -> Iterator[None]:
     try:
         yield
     except OSError as problem:
-        if problem.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        if not is_full(problem):
             raise
-        raise StoreFull(
-            f"the upload cannot be kept: {problem.strerror}",
-            subject="store",
-            next_step="Make room on the disk of the store, then send it again; nothing of it was kept.",
-        ) from None
+        raise full(problem, "the upload cannot be kept") from None
+
+
+def is_full(problem: OSError) -> bool:
+    """Whether the disk, or the share of it that we may use, is full."""
+    return problem.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+def full(problem: OSError, what: str) -> StoreFull:
+    """What is said then."""
+    return StoreFull(
+        f"{what}: {problem.strerror}",
+        subject="store",
+        next_step="Make room on the disk of the store, then send it again; nothing of it was kept.",
+    )

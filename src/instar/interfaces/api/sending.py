@@ -5,16 +5,15 @@ RFC 9110 sections 9.3.2 (HEAD), 13.1.5 (If-Range) and 14 (ranges); of several ra
 
 from __future__ import annotations
 
-import asyncio
 import os
 import re
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
-from concurrent.futures import Executor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from instar.interfaces.api.routes import Reply
+from instar.interfaces.api.threads import Threads
 
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
@@ -51,20 +50,19 @@ def prepare(reply: Reply, method: str, asked: Mapping[str, str]) -> Prepared:
     return Prepared(reply.status, headers, b"" if method == "HEAD" else body)
 
 
-async def send(prepared: Prepared, send: Send, threads: Executor) -> None:
+async def send(prepared: Prepared, send: Send, threads: Threads) -> None:
     """Send a prepared reply; a file's parts one after the other, as quickly as they are taken."""
     await send({"type": "http.response.start", "status": prepared.status, "headers": prepared.headers})
     if prepared.descriptor < 0:
         await send({"type": "http.response.body", "body": prepared.body})
         return
-    loop = asyncio.get_running_loop()
     try:
         left, part = prepared.left, prepared.body
         while True:
             await send({"type": "http.response.body", "body": part, "more_body": left > 0})
             if not left:
                 return
-            part = await loop.run_in_executor(threads, os.read, prepared.descriptor, min(READ_BYTES, left))
+            part = await threads.run(os.read, prepared.descriptor, min(READ_BYTES, left))
             if not part:
                 raise EOFError("the file became shorter while it was sent")  # the connection breaks: half is no answer
             left -= len(part)
