@@ -26,11 +26,11 @@ def pack(payload: bytes) -> bytes:
     return HEADER.pack(len(payload), zlib.crc32(payload)) + payload
 
 
-def unpack(data: bytes | memoryview, start: int = 0) -> tuple[list[memoryview], int]:
-    """Payloads of the good frames in `data` from `start`, and where the last good one ends."""
+def unpack(data: bytes | memoryview, start: int = 0, most: int = -1) -> tuple[list[memoryview], int]:
+    """Payloads of the good frames in `data` from `start`, at most so many, and where the last of them ends."""
     view = memoryview(data)
     payloads, end, size = [], start, len(view)
-    while end + HEADER.size <= size:
+    while end + HEADER.size <= size and len(payloads) != most:
         length, checksum = HEADER.unpack_from(view, end)
         stop = end + HEADER.size + length
         if stop > size or length > FRAME_LIMIT_BYTES:
@@ -43,11 +43,14 @@ def unpack(data: bytes | memoryview, start: int = 0) -> tuple[list[memoryview], 
     return payloads, end
 
 
-def read(path: Path, magic: bytes, start: int = 0, *, most_bytes: int = -1) -> tuple[list[memoryview], int]:
+def read(
+    path: Path, magic: bytes, start: int = 0, *, most: int = -1, most_bytes: int = -1
+) -> tuple[list[memoryview], int]:
     """Payloads of a file's good frames from byte `start` (0 for the beginning), and where the last one ends.
 
     Args:
         magic: What the file must begin with.
+        most: Return at most so many; -1 returns all.
         most_bytes: Read no further than so many bytes from there; -1 reads to the end.
 
     Raises:
@@ -70,7 +73,7 @@ def read(path: Path, magic: bytes, start: int = 0, *, most_bytes: int = -1) -> t
             start = len(magic)
         else:
             file.seek(start)
-        payloads, end = unpack(file.read(most_bytes))
+        payloads, end = unpack(file.read(most_bytes), 0, most)
     return payloads, start + end
 
 

@@ -32,7 +32,7 @@ MAGIC = b"INSTARS1"
 FOLDER = "spool"  # below a store, or below the user's own state
 MAIN = "main"
 HELD_BYTES = 16_000_000  # of frames that wait in memory while the disk is full
-READ_BYTES = 4_000_000  # at a time
+READ_BYTES, READ_FRAMES = 1_000_000, 5_000  # at a time
 FRAME_HEADER_BYTES = frames.HEADER.size
 GRACE_SECONDS = 86_400.0  # a delivered spool stays: a server that was put back to yesterday's backup can ask again
 
@@ -155,7 +155,7 @@ class Reader:
     def peek(self) -> tuple[list[memoryview], int]:
         """The next frames, and where the last of them ends; `advance` steps over them."""
         while True:
-            found, end = frames.read(self._path, MAGIC, self._place, most_bytes=self._at_once)
+            found, end = frames.read(self._path, MAGIC, self._place, most=READ_FRAMES, most_bytes=self._at_once)
             if found or self._path.stat().st_size - self._place <= self._at_once:
                 return found, end
             self._at_once *= 2  # one frame is larger than a whole reading
