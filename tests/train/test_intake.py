@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 
 import polars as pl
@@ -14,12 +15,12 @@ from hypothesis import strategies as st
 
 from instar.app import open_store
 from instar.core import ids, journal, lineage, notes
-from instar.core.errors import Conflict
+from instar.core.errors import Conflict, NotFound
 from instar.core.identity import Actor
 from instar.core.store import Store
 from instar.data import tables
 from instar.testing import memory_store
-from instar.train import datasets, intake, runs
+from instar.train import datasets, intake, purging, runs
 from instar.train.delivery import Batch
 from instar.train.runs import get_run
 from instar.train.spool import MAIN
@@ -239,3 +240,17 @@ def test_a_deleted_run_takes_nothing_and_its_records_stay_where_they_are(store: 
     runs.restore(store, run)
     assert intake.apply(store, late) == 2
     assert get_run(store, run).metrics == {"a": 1.0}
+
+
+def test_what_a_process_left_of_a_run_does_not_bring_it_back_when_it_was_deleted_for_good(store: Store) -> None:
+    run = ids.new_id("run")
+    begun: list[Record] = [start(), Points(NOW, 0, {"a": 1.0})]
+    intake.apply(store, batch(run, begun))
+    runs.delete(store, run)
+    later = store.clock.wall() + timedelta(days=1)
+    (deleted,) = store.database.write(lambda tx: purging.deleted_runs(tx, later))
+    assert store.database.write(lambda tx: purging.purge(tx, deleted))
+    for more in ([], [*begun, Points(NOW, 1, {"a": 2.0})]):
+        with pytest.raises(NotFound, match="deleted for good"):
+            intake.apply(store, batch(run, more))
+    assert runs.list_runs(store, "birds") == []

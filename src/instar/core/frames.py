@@ -29,7 +29,8 @@ def pack(payload: bytes) -> bytes:
 def unpack(data: bytes | memoryview, start: int = 0, most: int = -1) -> tuple[list[memoryview], int]:
     """Payloads of the good frames in `data` from `start`, at most so many, and where the last of them ends."""
     view = memoryview(data)
-    payloads, end, size = [], start, len(view)
+    payloads: list[memoryview] = []
+    end, size = start, len(view)
     while end + HEADER.size <= size and len(payloads) != most:
         length, checksum = HEADER.unpack_from(view, end)
         stop = end + HEADER.size + length

@@ -153,7 +153,13 @@ def abandon(store: Store, run: str, error: str) -> bool:
 
 
 def _held(tx: Transaction, store: Store, run: str) -> _Work:
-    key = run_log.writable(tx, run)
+    try:
+        key = run_log.writable(tx, run)
+    except NotFound:
+        raise NotFound(
+            "the run was deleted for good, or was never begun", subject=f"run {run}",
+            next_step="Remove its folder from the spool when nobody wants what is in it.",
+        ) from None  # fmt: skip
     row = tx.execute(sa.select(run_table.c.state, run_table.c.project).where(run_table.c.key == key)).one()
     return _Work(tx, store, run, key, row.state, row.project)
 

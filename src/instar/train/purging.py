@@ -19,7 +19,6 @@ from instar.train.logged_models import logged_model_table
 from instar.train.logged_models import parameter_table as model_parameter_table
 from instar.train.logged_models import tag_table as model_tag_table
 from instar.train.model_links import model_metric_table, run_model_table
-from instar.train.spool_position import position_table
 from instar.train.tracking_tables import (
     DELETED,
     artifact_table,
@@ -85,7 +84,7 @@ def purge(tx: Transaction, run: Deleted) -> bool:
     tx.execute(dataset_table.delete().where(unread))
     for owner in (run.id, *run.models):
         tx.execute(artifact_table.delete().where(artifact_table.c.owner == owner))
-    tx.execute(position_table.delete().where(position_table.c.run == run.id))
+    # How far its spool was applied stays: what a process left of it must not bring it back.
     tx.execute(run_model_table.delete().where(run_model_table.c.run == run.id))
     for model in run.models:
         for named in (model_tag_table, model_parameter_table, model_metric_table, run_model_table):
