@@ -11,7 +11,7 @@ import random
 import re
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from instar.plan.syntax import meaning
@@ -77,12 +77,14 @@ def text(source: str) -> object:
     return found.text, found.chains, found.imports
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(functions(), st.sampled_from([*LOCALS, "each"]))
 def test_renaming_a_local_changes_nothing(source: str, name: str) -> None:
     renamed = re.sub(rf"\b{name}\b", "quite_another", source)
     assert text(renamed) == text(source)
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(functions(), st.randoms())
 def test_comments_docstrings_and_layout_change_nothing(source: str, chance: random.Random) -> None:
     lines = ast.unparse(ast.parse(source)).splitlines()  # other brackets, quotes and spaces
@@ -91,6 +93,7 @@ def test_comments_docstrings_and_layout_change_nothing(source: str, chance: rand
     assert text("\n\n# before\n" + "\n".join(lines)) == text(source)
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(functions(), st.randoms())
 def test_a_change_of_meaning_is_seen(source: str, chance: random.Random) -> None:
     tree = ast.parse(source)
