@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from instar.data.features import as_of
     from instar.interfaces.sdk.client import connect
     from instar.interfaces.sdk.run import run
-    from instar.plan.pipeline import baseline, check, gold, model, silver, source
+    from instar.interfaces.tables import table
+    from instar.plan.pipeline import baseline, check, gold, model, notebook, silver, source
     from instar.plan.ranges import between
     from instar.train.reporting import report
 
@@ -30,11 +31,13 @@ _HOMES = {
     "connect": "instar.interfaces.sdk.client",
     "gold": "instar.plan.pipeline",
     "model": "instar.plan.pipeline",
+    "notebook": "instar.plan.pipeline",
     "quarantine": "instar.data.checks",
     "report": "instar.train.reporting",
     "run": "instar.interfaces.sdk.run",
     "silver": "instar.plan.pipeline",
     "source": "instar.plan.pipeline",
+    "table": "instar.interfaces.tables",
 }
 
 __all__ = [
@@ -45,11 +48,13 @@ __all__ = [
     "connect",
     "gold",
     "model",
+    "notebook",
     "quarantine",
     "report",
     "run",
     "silver",
     "source",
+    "table",
 ]
 
 

@@ -133,11 +133,14 @@ def kinds_of(store: Store, project: Project, pipeline: Pipeline) -> Mapping[str,
     """The behaviour of each kind of step."""
     from instar.data.kind import TableKind
     from instar.evaluate.split import cut
+    from instar.plan.notebook_step import KIND as NOTEBOOK
     from instar.train.model_kind import ModelKind
+    from instar.train.notebook_kind import NotebookKind
 
     tables = TableKind(store, project, pipeline)
     models = ModelKind(store, project, pipeline, cut=cut)
-    return {"source": tables, "silver": tables, "gold": tables, "model": models, "baseline": models}
+    books = NotebookKind(store, project, pipeline)
+    return {"source": tables, "silver": tables, "gold": tables, "model": models, "baseline": models, NOTEBOOK: books}
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from instar.core.errors import InstarError, StepFailed
-from instar.plan import fanout
+from instar.plan import fanout, importing, notebooks
 from instar.plan.executions import Execution
 from instar.plan.kinds import Partitions, StepKind, Stored
 from instar.plan.pipeline import Pipeline, Step
@@ -123,5 +123,8 @@ def _line_of(error: BaseException, project: Project, pipeline: Pipeline) -> str:
     """File and line of the project where it went wrong."""
     for frame in reversed(traceback.extract_tb(error.__traceback__)):
         if frame.filename in pipeline.sources:
-            return f" at {frame.filename.removeprefix(str(project.root)).lstrip('/')}:{frame.lineno}"
+            name = frame.filename.removeprefix(str(project.root)).lstrip("/")
+            if name.endswith(notebooks.SUFFIX):
+                return f" at {name}, {importing.place_of(frame.filename, frame.lineno or 0, pipeline.sources)}"
+            return f" at {name}:{frame.lineno}"
     return ""

@@ -24,13 +24,14 @@ class ProjectSection(Section, frozen=True, kw_only=True):
         name: Name of the project in the store.
         objective: The business goal, one sentence.
         owner: Who answers for it.
-        pipeline: File with the steps, or a pattern such as `"steps/*.py"`.
+        pipeline: File with the steps, or a pattern such as `"steps/*.py"`, or several of them. A notebook is a file with
+            steps too: `["pipeline.py", "analysis.ipynb"]`.
     """
 
     name: str
     objective: str
     owner: str
-    pipeline: str = "pipeline.py"
+    pipeline: str | tuple[str, ...] = "pipeline.py"
 
 
 class Split(Section, frozen=True, kw_only=True):

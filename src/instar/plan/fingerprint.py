@@ -14,7 +14,6 @@ made it can stand for (an open file, a lock, a generator) is an error, because a
 
 from __future__ import annotations
 
-import ast
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -70,7 +69,7 @@ def fingerprint(
 
 def fingerprint_of_code(
     name: str,
-    tree: ast.Module,
+    text: str,
     *,
     root: Path,
     sources: Sources | Mapping[str, str] | None = None,
@@ -81,12 +80,12 @@ def fingerprint_of_code(
 
     Args:
         name: What to call it among the parts.
-        tree: Its syntax tree.
+        text: Its source, as `notebooks.program_text` writes it.
         given: Names that it finds defined when it begins.
         root, sources, ignore: As for `fingerprint`.
     """
     reach = _begin(root, sources, ignore)
-    return _summed(reach, reach.program(name, tree, frozenset(given)), name)
+    return _summed(reach, reach.program(name, text, frozenset(given)), name)
 
 
 def _begin(root: Path, sources: Sources | Mapping[str, str] | None, ignore: Iterable[str]) -> Reach:

@@ -16,27 +16,39 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from instar.core.errors import PipelineError
+from instar.plan import notebooks
 
 FOREIGN_FOLDERS = frozenset({"site-packages", "dist-packages", "node_modules", "__pycache__"})
 
 
-def pipeline_files(root: Path, pattern: str) -> list[Path]:
-    """Files named by the contract's `pipeline`, which may be a pattern such as `"steps/*.py"`.
+def pipeline_files(root: Path, patterns: str | Sequence[str]) -> list[Path]:
+    """Files named by the contract's `pipeline`: paths or patterns such as `"steps/*.py"`, in that order.
 
     Raises:
-        PipelineError: There is no such file.
+        PipelineError: One of them fits no file, or a file that is neither Python nor a notebook.
     """
     root = root.resolve()
-    files = sorted(file for file in root.glob(pattern) if is_project_file(root, file))
-    if not files:
-        raise PipelineError(
-            "the project's pipeline file is missing",
-            subject=f"project {root.name}",
-            found="no such file",
-            asked=str(root / pattern),
-            next_step="Create it, or name another one under `pipeline` in the section [project] of instar.toml.",
-        )
-    return files
+    found: dict[Path, None] = {}
+    for pattern in [patterns] if isinstance(patterns, str) else patterns:
+        files = sorted(file for file in root.glob(pattern) if is_project_file(root, file))
+        if not files:
+            raise PipelineError(
+                "the project's pipeline file is missing",
+                subject=f"project {root.name}",
+                found="no such file",
+                asked=str(root / pattern),
+                next_step="Create it, or name another one under `pipeline` in the section [project] of instar.toml.",
+            )
+        found.update(dict.fromkeys(files))
+    for file in found:
+        if file.suffix not in (".py", notebooks.SUFFIX):
+            raise PipelineError(
+                "steps are declared in Python files and notebooks",
+                subject=f"project {root.name}",
+                found=file.name,
+                asked="a file that ends in .py or .ipynb",
+            )
+    return list(found)
 
 
 def import_afresh(
@@ -73,7 +85,7 @@ def import_afresh(
             raise PipelineError(
                 f"the file cannot be imported: {type(error).__name__}: {error}",
                 subject=f"{file.name}{_line_of(error, finder.sources)}",
-                next_step="Correct the file; nothing was run.",
+                next_step=_next_step(error, file, finder.sources),
             ) from error
     return modules, finder.sources
 
@@ -120,9 +132,13 @@ class ProjectFinder:
             texts = texts_
             kept = sources
 
+        class NotebookLoader(Loader):
+            is_notebook = True
+
         for folder in [str(self.root)] if path is None else list(path):
             if is_project_file(self.root, folder):
-                found = importlib.machinery.FileFinder(folder, (Loader, [".py"])).find_spec(fullname)
+                loaders = (Loader, [".py"]), (NotebookLoader, [notebooks.SUFFIX])
+                found = importlib.machinery.FileFinder(folder, *loaders).find_spec(fullname)
                 if found is not None and found.loader is not None:
                     return found
         return None
@@ -131,6 +147,7 @@ class ProjectFinder:
 class _SourceOnlyLoader(importlib.machinery.SourceFileLoader):
     """Compiles the text of a file and keeps it; neither reads nor writes byte code."""
 
+    is_notebook = False
     texts: Mapping[str, str]
     kept: dict[str, str]
 
@@ -147,7 +164,15 @@ class _SourceOnlyLoader(importlib.machinery.SourceFileLoader):
         # From the text, not the bytes: it is what fingerprints are taken of, and its coding has been read already.
         path = self.get_filename(fullname)
         self.get_data(path)
-        return compile(self.kept[path], path, "exec", dont_inherit=True)
+        text = self.kept[path]
+        if self.is_notebook:
+            name = Path(path).name
+            cells = notebooks.cells_of(text, name)
+            notebooks.prove(cells, name)
+            text = notebooks.module_text(cells)
+            # Tracebacks show the cell's line and not that of the file.
+            linecache.cache[path] = (len(text), None, text.splitlines(keepends=True), path)
+        return compile(text, path, "exec", dont_inherit=True)
 
 
 def _before_path_finder() -> int:
@@ -163,11 +188,30 @@ def _is_folder_of(module: object, root: Path) -> bool:
     return path is not None and bool(list(path)) and all(is_project_file(root, folder) for folder in path)
 
 
+def place_of(path: str, line: int, sources: Mapping[str, str]) -> str:
+    """Where a line of an imported file lies, as its author sees it: `line 7`, or `cell 3, line 2` of a notebook."""
+    if not path.endswith(notebooks.SUFFIX):
+        return f"line {line}"
+    return notebooks.place(notebooks.module_text(notebooks.cells_of(sources[path], path)), line)
+
+
 def _line_of(error: BaseException, sources: Mapping[str, str]) -> str:
-    line = getattr(error, "lineno", None) if isinstance(error, SyntaxError) else None
+    found = (error.filename or "", error.lineno or 0) if isinstance(error, SyntaxError) else ("", 0)
     trace = error.__traceback__
     while trace is not None:
         if trace.tb_frame.f_code.co_filename in sources:
-            line = trace.tb_lineno
+            found = trace.tb_frame.f_code.co_filename, trace.tb_lineno
         trace = trace.tb_next
-    return f", line {line}" if line else ""
+    path, line = found
+    return f", {place_of(path, line, sources) if path in sources else f'line {line}'}" if line else ""
+
+
+def _next_step(error: Exception, file: Path, sources: Mapping[str, str]) -> str:
+    if isinstance(error, NameError) and file.suffix == notebooks.SUFFIX and error.name:
+        cells = notebooks.cells_of(sources[str(file)], file.name)
+        number = notebooks.missing_name(cells, error.name)
+        if number is not None:
+            return (
+                f"Cell {number} defines {error.name}: tag it {notebooks.SHARED!r}, so that it is part of the pipeline."
+            )
+    return "Correct the file; nothing was run."

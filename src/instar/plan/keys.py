@@ -18,8 +18,8 @@ from blake3 import blake3
 
 from instar.core.errors import BadInput, PipelineError
 from instar.core.ids import digest, digest_of
-from instar.plan import suspects, values
-from instar.plan.fingerprint import Fingerprint, fingerprint
+from instar.plan import notebook_step, notebooks, suspects, values
+from instar.plan.fingerprint import Fingerprint, fingerprint, fingerprint_of_code
 from instar.plan.pipeline import MODEL_KINDS, CheckStep, Pipeline, Step, did_you_mean
 from instar.plan.project import Project
 from instar.plan.sourcecode import Sources
@@ -131,7 +131,8 @@ class Keys:
     def _fingerprint(self, step: Step) -> Fingerprint:
         if step.name not in self._fingerprints:
             none = Fingerprint(digest_of(None))
-            self._fingerprints[step.name] = none if step.function is None else self._take(step)
+            found = none if step.function is None else self._take(step)
+            self._fingerprints[step.name] = self._take_notebook(step) if step.kind == notebook_step.KIND else found
         return self._fingerprints[step.name]
 
     def _fingerprints_of_checks(self, step: Step) -> dict[str, Fingerprint]:
@@ -144,6 +145,18 @@ class Keys:
         assert step.function is not None
         ignore = step.options.get("ignore", ()) if isinstance(step, Step) else ()
         return fingerprint(step.function, root=self._project.root, sources=self._sources, ignore=ignore)
+
+    def _take_notebook(self, step: Step) -> Fingerprint:
+        path = str(step.options["notebook"])
+        cells = notebooks.cells_of(self._sources.text(str(notebook_step.file_of(step, self._project.root))), path)
+        return fingerprint_of_code(
+            step.name,
+            notebooks.program_text(cells),
+            root=self._project.root,
+            sources=self._sources,
+            given=(*(item.name for item in step.inputs), *notebooks.BY_IPYTHON),
+            ignore=step.options["ignore"],
+        )
 
     def _options(self, step: Step) -> dict[str, str]:
         # What only `instar tune` reads changes no output of the pipeline; what its author lets be is no part of the key.

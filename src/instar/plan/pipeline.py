@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from instar.core.errors import CycleError, PipelineError, UnknownTable
-from instar.plan import importing
+from instar.plan import importing, notebook_step
+from instar.plan.notebook_step import notebook
 from instar.plan.steps import (
     DEFAULT_FORM,
     MODEL_KINDS,
@@ -51,6 +52,7 @@ __all__ = [
     "discover",
     "gold",
     "model",
+    "notebook",
     "silver",
     "source",
 ]
@@ -149,7 +151,8 @@ def discover(project: Project, texts: Mapping[str, str] | None = None) -> Pipeli
     """
     files = importing.pipeline_files(project.root, project.contract.project.pipeline)
     modules, sources = importing.import_afresh(project.root, files, texts)
-    return _agreed(assemble(modules, sources, problems=project.contract.problem), project.contract)
+    found = assemble(modules, sources, problems=project.contract.problem)
+    return _agreed(_with_notebooks(found, project.root, texts or {}), project.contract)
 
 
 def assemble(
@@ -185,6 +188,22 @@ def assemble(
     pipeline = Pipeline(steps, {table: tuple(found) for table, found in checks.items()}, dict(sources or {}))
     _prove(pipeline, problems)
     return pipeline
+
+
+def _with_notebooks(pipeline: Pipeline, root: Path, texts: Mapping[str, str]) -> Pipeline:
+    """The pipeline with the parameters of its notebooks, and the notebooks among its sources."""
+    sources = dict(pipeline.sources)
+
+    def text_of(path: Path) -> str:
+        if str(path) not in sources:
+            sources[str(path)] = texts.get(str(path)) or path.read_text(encoding="utf-8")
+        return sources[str(path)]
+
+    steps = {
+        name: notebook_step.completed(step, root, text_of) if step.kind == notebook_step.KIND else step
+        for name, step in pipeline.steps.items()
+    }
+    return replace(pipeline, steps=steps, sources=sources)
 
 
 def _agreed(pipeline: Pipeline, contract: Contract) -> Pipeline:
@@ -229,7 +248,14 @@ def _prove(pipeline: Pipeline, problems: Iterable[str] | None) -> None:
     for step in pipeline.steps.values():
         for needed in step.inputs:
             if needed.name not in tables:
-                made = "a model" if needed.name in pipeline.steps else "no table of the project"
+                other = pipeline.steps.get(needed.name)
+                made = (
+                    "no table of the project"
+                    if other is None
+                    else "a notebook"
+                    if other.kind == "notebook"
+                    else "a model"
+                )
                 raise UnknownTable(
                     f"its parameter {needed.name!r} names {made}",
                     subject=f"step {step.name} in {Path(step.file).name}",

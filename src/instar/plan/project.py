@@ -183,9 +183,9 @@ def _read(wanted: Any, value: Any, path: str) -> Any:
         return value
     if origin in (types.UnionType, typing.Union) and type(None) in arguments:  # a key that may be left out
         return _read(arguments[0], value, path)
-    if origin in (types.UnionType, typing.Union):  # the one union: "all" or a list of columns
+    if origin in (types.UnionType, typing.Union):  # a text, or "all", or a list of texts
         chosen = next(one for one in arguments if isinstance(value, list) == (typing.get_origin(one) is tuple))
-        _expect(isinstance(value, list | str), path, value, '"all" or a list of text')
+        _expect(isinstance(value, list | str), path, value, f"{_spoken(arguments[0])} or a list of text")
         return _read(chosen, value, path)
     if wanted is Any:
         return value

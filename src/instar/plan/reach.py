@@ -12,14 +12,15 @@ import functools
 import importlib
 import sys
 import types
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import PurePath
 from typing import Any
 
 from instar.core.ids import digest_of
-from instar.plan import sourcecode, values
+from instar.plan import notebooks, sourcecode, syntax, values
 from instar.plan.distributions import distributions_of
 from instar.plan.sourcecode import Sources
+from instar.plan.suspects import suspects
 from instar.plan.syntax import Chain, Meaning, Target
 
 # Python's own notes on a module: where it lies is not what it does.
@@ -55,12 +56,14 @@ class Reach:
         label = self.callable_(function)
         return self._as_made(label, getattr(function, "__globals__", {}), getattr(function, "__name__", "?"))
 
-    def program(self, name: str, tree: ast.Module, given: frozenset[str]) -> str:
-        """Follow a program that is not imported; returns its label."""
-        meaning, suspects = self._sources.meaning(tree, {})
+    def program(self, name: str, text: str, given: frozenset[str]) -> str:
+        """Follow the program that a notebook's cells make, without running it; returns its label."""
+        tree = notebooks.tree_of(text, f"notebook {name}")
+        said = syntax.meaning(tree)
         self.parts[name] = ""
-        self.parts[name] = digest_of({"source": meaning.text, "reads": self._follow(name, meaning, {}, given)})
-        self.unresolved.update(f"{name}, line {line}: {what}" for line, what in suspects)
+        self.parts[name] = digest_of({"source": said.text, "reads": self._follow(name, said, {}, given)})
+        for line, what in suspects(tree):
+            self.unresolved.add(f"{name}, {notebooks.place(text, line)}: {what}")
         return name
 
     # What is met: each method returns the label of a thing, and sees to it that its parts are taken.
@@ -144,7 +147,7 @@ class Reach:
             self.unresolved.add(f"{name}: its source cannot be found")
             self.parts[name] = digest_of([code.co_code.hex(), [repr(one) for one in code.co_consts]])
             return name
-        meaning, suspects = self._sources.meaning(node, namespace)
+        meaning, suspected = self._sources.meaning(node, namespace)
         closure = dict(zip(code.co_freevars, function.__closure__ or (), strict=True))
         content = {
             "source": meaning.text,
@@ -158,7 +161,7 @@ class Reach:
             "reads": self._follow(name, meaning, namespace, frozenset(closure)),
         }
         self.parts[name] = digest_of(content)
-        self.unresolved.update(f"{name}, line {line}: {what}" for line, what in suspects)
+        self._suspect(name, code.co_filename, suspected)
         return name
 
     def _class(self, cls: type) -> str:
@@ -179,8 +182,8 @@ class Reach:
 
     def _told(self, owner: str, node: ast.AST, namespace: Mapping[str, Any], itself: str) -> list[object]:
         """What a statement says and reads."""
-        meaning, suspects = self._sources.meaning(node, namespace)
-        self.unresolved.update(f"{owner}, line {line}: {what}" for line, what in suspects)
+        meaning, suspected = self._sources.meaning(node, namespace)
+        self._suspect(owner, namespace.get("__file__"), suspected)
         return [meaning.text, self._follow(owner, meaning, namespace, frozenset({itself}))]
 
     def _external(self, value: Any) -> str:
@@ -355,6 +358,9 @@ class Reach:
             return self.value(value)
         except values.Opaque:
             return "as written"  # the source says how it is made, and the names in it are followed
+
+    def _suspect(self, owner: str, file: str | None, found: Iterable[tuple[int, str]]) -> None:
+        self.unresolved.update(f"{owner}, {self._sources.place(file, line)}: {what}" for line, what in found)
 
     def _free_name(self, wanted: str) -> str:
         name, number = wanted, 1

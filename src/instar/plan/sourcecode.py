@@ -11,6 +11,7 @@ import types
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from instar.plan import notebooks
 from instar.plan.decorators import telling
 from instar.plan.importing import FOREIGN_FOLDERS, is_project_file
 from instar.plan.sourcefile import SourceFile
@@ -78,10 +79,21 @@ class Sources:
         if path not in self._files:
             try:
                 text = self._texts[path] if path in self._texts else Path(path).read_text(encoding="utf-8")
+                if path.endswith(notebooks.SUFFIX):
+                    text = notebooks.module_text(notebooks.cells_of(text, path))
                 self._files[path] = SourceFile(text)
             except (OSError, SyntaxError, ValueError):
                 self._files[path] = None
         return self._files[path]
+
+    def text(self, path: str) -> str:
+        """A file as it was when the pipeline was discovered."""
+        return self._texts[path]
+
+    def place(self, path: str | None, line: int) -> str:
+        """Where a line lies, as its author sees it: `line 7`, or `cell 3, line 2` of a notebook."""
+        file = self.file(path) if path and path.endswith(notebooks.SUFFIX) else None
+        return notebooks.place(file.text, line) if file else f"line {line}"
 
     def meaning(self, node: ast.AST, namespace: Mapping[str, object]) -> tuple[Meaning, tuple[tuple[int, str], ...]]:
         """What a piece of code of a module says; line and description of what in it cannot be followed."""

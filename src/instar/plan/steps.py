@@ -51,8 +51,8 @@ class Step:
 
     Attributes:
         name: Name of the step and of its output.
-        kind: `"source"`, `"silver"`, `"gold"`, `"model"` or `"baseline"`.
-        function: The user's function; None for a source.
+        kind: `"source"`, `"silver"`, `"gold"`, `"model"`, `"baseline"` or `"notebook"`.
+        function: The user's function; None for a source and a notebook.
         inputs: Tables it reads, in the order of the function's parameters.
         parameters: Parameters with a default, and the default.
         options: What the decorator was given. source: `by`, `columns`, `key`, `landed`, `path`; silver: `key`; gold:
@@ -127,7 +127,7 @@ def source(
     """
     file = sys._getframe(1).f_code.co_filename
     promised = dict(columns) if columns else None
-    options = {"by": by, "columns": promised, "key": _names(key), "landed": landed, "path": path}
+    options = {"by": by, "columns": promised, "key": names_of(key), "landed": landed, "path": path}
     return Step(name, "source", options=options, file=file)
 
 
@@ -156,7 +156,7 @@ def silver(
         retry_after: Wait before the second attempt, doubled before each further one, e.g. `"10s"`.
         timeout: Longest time of one attempt, which is then ended, e.g. `"5m"`.
     """
-    options = {"key": _names(key), "by": by, **_declared(files, variables, ignore)}
+    options = {"key": names_of(key), "by": by, **_declared(files, variables, ignore)}
     return _step("silver", options, (retries, retry_after, timeout))
 
 
@@ -185,8 +185,8 @@ def gold(
         files: Files of the project which the function reads.
         variables: Environment variables which it reads.
     """
-    entity = _names(entity)
-    options = {"entity": entity, "event_time": event_time, "created_time": created_time, "key": _names(key) or entity}
+    entity = names_of(entity)
+    options = {"entity": entity, "event_time": event_time, "created_time": created_time, "key": names_of(key) or entity}
     return _step("gold", {**options, "by": by, **_declared(files, variables, ignore)}, (retries, retry_after, timeout))
 
 
@@ -284,14 +284,15 @@ def note_of(value: object) -> Step | CheckStep | None:
     return cast("Step | CheckStep | None", vars(value).get(_NOTE)) if inspect.isfunction(value) else None
 
 
-def _names(names: str | Sequence[str] | None) -> tuple[str, ...] | None:
+def names_of(names: str | Sequence[str] | None) -> tuple[str, ...] | None:
+    """One name or several, as a tuple."""
     if names is None:
         return None
     return (names,) if isinstance(names, str) else tuple(names)
 
 
 def _declared(files: Sequence[str], variables: Sequence[str], ignore: Sequence[str]) -> dict[str, tuple[str, ...]]:
-    return {"files": _names(files) or (), "variables": _names(variables) or (), "ignore": _names(ignore) or ()}
+    return {"files": names_of(files) or (), "variables": names_of(variables) or (), "ignore": names_of(ignore) or ()}
 
 
 def _step(kind: str, options: dict[str, Any], terms: tuple[object, object, object]) -> Callable[[F], F]:
@@ -325,7 +326,7 @@ def _read_signature(function: Callable[..., Any], kind: str) -> tuple[tuple[Inpu
                 next_step="Give each input its own named parameter.",
             )
         if parameter.default is parameter.empty:
-            inputs.append(Input(parameter.name, _form(parameter.annotation, signature.empty)))
+            inputs.append(Input(parameter.name, form_of(parameter.annotation, signature.empty)))
         else:
             parameters[parameter.name] = parameter.default
     if not inputs and kind != "silver":  # a silver table may be made from nothing, e.g. a calendar
@@ -338,7 +339,7 @@ def _read_signature(function: Callable[..., Any], kind: str) -> tuple[tuple[Inpu
     return tuple(inputs), parameters
 
 
-def _form(annotation: object, empty: object) -> str:
+def form_of(annotation: object, empty: object = inspect.Parameter.empty) -> str:
     """`polars.LazyFrame` for the class itself, wherever in its package it is defined, and for its written name."""
     if annotation is empty:
         return DEFAULT_FORM

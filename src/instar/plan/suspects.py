@@ -53,6 +53,10 @@ def _of_call(call: ast.Call) -> str:
         return f"{last} on a computed name"
     if (last in _COMPUTED and last != "compile") or written == "compile":
         return f"runs what it computes, with {written}"
+    if last == "run_cell_magic":
+        return f"runs what it cannot read, with %%{ast.literal_eval(call.args[0])}" if call.args else ""
+    if last in ("system", "getoutput", "popen"):
+        return f"starts a program with {written.lstrip('.')}"
     if last in _FILES or last.startswith(_FILE_PREFIXES):
         return f"{FILES} with {written.lstrip('.')}"
     if head in _NETWORK:
