@@ -57,6 +57,8 @@ def _of_call(call: ast.Call) -> str:
         return f"runs what it cannot read, with %%{ast.literal_eval(call.args[0])}" if call.args else ""
     if last in ("system", "getoutput", "popen"):
         return f"starts a program with {written.lstrip('.')}"
+    if written == "open" and _writes(call):
+        return ""
     if last in _FILES or last.startswith(_FILE_PREFIXES):
         return f"{FILES} with {written.lstrip('.')}"
     if head in _NETWORK:
@@ -68,3 +70,9 @@ def _of_call(call: ast.Call) -> str:
     if (head in _CHANCE and "." in written) or (last == "default_rng" and not call.args and not call.keywords):
         return f"draws at random with {written}, without a seed that is seen here"
     return ""
+
+
+def _writes(call: ast.Call) -> bool:
+    """Does an `open` only write?"""
+    modes = [*call.args[1:2], *(word.value for word in call.keywords if word.arg == "mode")]
+    return any(isinstance(one, ast.Constant) and str(one.value).rstrip("bt") in ("w", "x", "a") for one in modes)

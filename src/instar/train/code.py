@@ -19,11 +19,14 @@ import msgspec
 
 from instar.core import ids
 from instar.core.blobs import Blobs
-from instar.core.errors import BadInput
+from instar.core.errors import BadInput, PipelineError
+from instar.plan import notebooks
 
 # Folders that hold no source of the project.
 NOT_SOURCE = frozenset({"__pycache__", "node_modules", "site-packages", "build", "dist"})
 LARGEST_FILE = 2_000_000  # bytes; more is data in a Python file
+LARGEST_NOTEBOOK = 50_000_000  # bytes; most of them are outputs, which are not kept
+NOTEBOOKS = ".notebooks"  # folder of the zip with the modules that notebooks make
 MOST_BYTES = 50_000_000
 MOST_UNTRACKED = 10_000_000  # bytes of files that git does not know, without Python files, which the zip has
 MOST_DIFFERENCE = 50_000_000  # bytes; more is data that was committed and changed
@@ -90,13 +93,13 @@ def parts(code: Code) -> list[str]:
 
 
 def archive(root: Path) -> bytes:
-    """A zip of the project's Python files and its `instar.toml`, with relative names, in order of name.
+    """A zip of the project's Python files, notebooks and `instar.toml`, with relative names, in order of name.
 
     Raises:
         BadInput: The project's source is larger than `MOST_BYTES`.
     """
     files = sources(root)
-    if sum(file.stat().st_size for file in files) > MOST_BYTES:
+    if sum(file.stat().st_size for file in files if file.suffix != notebooks.SUFFIX) > MOST_BYTES:
         raise BadInput(
             "its source files are too large to keep with every model", subject=f"project at {root}",
             found=f"more than {MOST_BYTES} bytes", next_step="Move data out of the project's folder.",
@@ -105,7 +108,7 @@ def archive(root: Path) -> bytes:
 
 
 def sources(root: Path) -> list[Path]:
-    """The project's Python files and its contract, in order of name."""
+    """The project's Python files, notebooks and contract, in order of name."""
     return sorted(_walk(root), key=lambda file: file.relative_to(root).as_posix())
 
 
@@ -144,7 +147,10 @@ def _walk(folder: Path) -> Iterator[Path]:
         if path.is_dir():
             if not (path / "pyvenv.cfg").exists():
                 yield from _walk(path)
-        elif (path.suffix == ".py" or path.name == "instar.toml") and path.stat().st_size <= LARGEST_FILE:
+        elif path.suffix == ".py" or path.name == "instar.toml":
+            if path.stat().st_size <= LARGEST_FILE:
+                yield path
+        elif path.suffix == notebooks.SUFFIX and path.stat().st_size <= LARGEST_NOTEBOOK:
             yield path
 
 
@@ -163,8 +169,24 @@ def _zip(root: Path, files: list[Path]) -> bytes:
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as zipped:
         for file in files:
-            zipped.writestr(_entry(file.relative_to(root).as_posix()), file.read_bytes())
+            name = file.relative_to(root).as_posix()
+            if file.suffix != notebooks.SUFFIX:
+                zipped.writestr(_entry(name), file.read_bytes())
+                continue
+            text, module = _notebook(file)
+            zipped.writestr(_entry(name), text)
+            if module:
+                zipped.writestr(_entry(f"{NOTEBOOKS}/{name.removesuffix(notebooks.SUFFIX)}.py"), module)
     return buffer.getvalue()
+
+
+def _notebook(file: Path) -> tuple[str, str]:
+    """A notebook without outputs, which running it would change, and the module that its tagged cells make."""
+    text = file.read_text(encoding="utf-8", errors="replace")
+    try:
+        return notebooks.without_outputs(text, file.name), notebooks.module_text(notebooks.cells_of(text, file.name))
+    except PipelineError:  # it is none, which is said where the pipeline needs it
+        return text, ""
 
 
 def _entry(name: str) -> zipfile.ZipInfo:

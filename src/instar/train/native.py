@@ -9,6 +9,7 @@ model and in worker processes of one version each, after an `inspect` that is ha
 
 from __future__ import annotations
 
+import contextlib
 import importlib.machinery
 import pickle
 import sys
@@ -26,6 +27,7 @@ from numpy.typing import NDArray
 from instar.core.blobs import Blobs
 from instar.core.errors import Damaged, MissingInput, StepFailed
 from instar.train.bundle import CODE_FILE, NATIVE_FILE, Column, Manifest
+from instar.train.code import NOTEBOOKS
 
 # Looks at a pickle before it is loaded, with the modules of the bundle's own code; raises when it is not safe.
 Inspect = Callable[[bytes, Sequence[str]], object]
@@ -131,7 +133,8 @@ def modules_of(code: Path | None) -> list[str]:
     if code is None:
         return []
     with zipfile.ZipFile(code) as archive:
-        return sorted({name.split("/")[0].removesuffix(".py") for name in archive.namelist() if name.endswith(".py")})
+        files = [name.removeprefix(f"{NOTEBOOKS}/") for name in archive.namelist() if name.endswith(".py")]
+    return sorted({name.split("/")[0].removesuffix(".py") for name in files})
 
 
 def frame_of(columns: Mapping[str, Sequence[Any] | NDArray[Any]], inputs: Sequence[Column]) -> pl.DataFrame:
@@ -176,7 +179,7 @@ def _load(manifest: Manifest, data: bytes, code: Path | None, inspect: Inspect |
         ) from error  # fmt: skip
     if code is not None and str(code) not in sys.path:
         # For what the model imports only when it predicts. At the end, so that nothing installed is ever shadowed.
-        sys.path.append(str(code))
+        sys.path += [str(code), str(code / NOTEBOOKS)]
     return NativeModel(model, manifest.inputs, manifest.form, f"model {manifest.model} of step {manifest.step}")
 
 
@@ -217,7 +220,12 @@ class _CodeFinder:
         if fullname.partition(".")[0] not in self._names:
             return None
         folder = self._root if path is None else next(iter(path), self._root)
-        return zipimport.zipimporter(folder).find_spec(fullname)
+        found = zipimport.zipimporter(folder).find_spec(fullname)
+        if found is None or found.loader is None:  # no file of that name: a notebook's cells make the module
+            above = "/".join([self._root, NOTEBOOKS, *fullname.split(".")[:-1]])
+            with contextlib.suppress(zipimport.ZipImportError):
+                return zipimport.zipimporter(above).find_spec(fullname) or found
+        return found
 
 
 def _scores(model: Any, given: Any) -> NDArray[np.float64]:
