@@ -14,7 +14,7 @@ from instar.core.database import Transaction, command, fetch, insert, microsecon
 from instar.core.errors import BadInput, Conflict, NotFound
 from instar.core.store import Store
 from instar.train.run_records import Metric, require
-from instar.train.run_values import MetricRow, Point, latest, metric_rows, parameter_rows, tag_rows
+from instar.train.run_values import MetricRow, Point, check_name, latest, metric_rows, parameter_rows, tag_rows
 from instar.train.tracking_tables import ACTIVE
 
 _POINTS_SQLITE = "INSERT OR IGNORE INTO run_metric (run, name, step, at, value, nan) VALUES (?, ?, ?, ?, ?, ?)"
@@ -42,6 +42,7 @@ def log(
     points: Sequence[Point] = (),
     parameters: Mapping[str, Any] | None = None,
     tags: Mapping[str, str] | None = None,
+    name: str | None = None,
     project: str | None = None,
     also: Callable[[Transaction], None] | None = None,
 ) -> None:
@@ -52,6 +53,7 @@ def log(
         points: The same as plain tuples of name, value, step and microseconds since 1970, for those who have many.
         parameters: Values that never change: the same again is accepted.
         tags: Texts that replace those of the same name.
+        name: What the run is to be called from now on.
         project: The run must be of this project, and `run` its whole id: for callers from elsewhere.
         also: What else belongs to the same transaction.
 
@@ -64,16 +66,19 @@ def log(
     rows = metric_rows([*named, *points] if named else points)
     newest = latest(rows)
     given, marks = parameter_rows(parameters or {}), tag_rows(tags or {})
+    check_name(name or "")
 
     def work(tx: Transaction) -> None:
         key = writable(tx, run, project)
         put_parameters(tx, run, key, given)
         put_tags(tx, key, marks)
         put_points(tx, key, rows, newest)
+        if name is not None:
+            insert(tx, "UPDATE run SET name = ? WHERE key = ?", [(name, key)])
         if also is not None:
             also(tx)
 
-    if rows or given or marks:
+    if rows or given or marks or name is not None:
         # What else is written may hang on other rows than the run's.
         store.database.write(work, shared=also is None)
     else:

@@ -15,6 +15,7 @@ from instar.core.errors import BadInput
 from instar.train.tracking_tables import HEAD
 
 LONGEST_KEY = 250  # characters, as MLflow has it
+LONGEST_NAME = 500  # characters of a run's name
 LONGEST_VALUE = 500_000  # characters of a parameter or tag: a record is no place for a file
 FIRST_STEP, LAST_STEP = -(2**63), 2**63 - 1
 
@@ -55,6 +56,19 @@ def check_text(text: str, what: str, subject: str) -> None:
         text.encode()
     except UnicodeEncodeError:
         raise BadInput(f"{what} has half of a surrogate pair", subject=subject, asked="whole characters") from None
+
+
+def check_name(name: str) -> None:
+    """Refuse a name that no run can have.
+
+    Raises:
+        BadInput: It is too long, or cannot be kept.
+    """
+    if len(name) > LONGEST_NAME:
+        raise BadInput(
+            "the name of a run is too long", found=f"{len(name)} characters", asked=f"at most {LONGEST_NAME}"
+        )
+    check_text(name, "the name of a run", repr(name))
 
 
 def check_value(text: str, what: str, key: str) -> None:

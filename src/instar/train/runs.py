@@ -46,7 +46,7 @@ from instar.train.run_records import (
     put_run,
     require,
 )
-from instar.train.run_values import check_text, parameter_rows, tag_rows
+from instar.train.run_values import check_name, parameter_rows, tag_rows
 from instar.train.tracking_tables import ACTIVE, DELETED, experiment_table, run_table
 
 __all__ = [
@@ -56,7 +56,6 @@ __all__ = [
 ]  # fmt: skip
 
 LONGEST_ERROR = 4000  # characters; the rest of a message has rarely helped anybody
-LONGEST_NAME = 500  # characters of a run's name
 
 
 def start(
@@ -283,11 +282,7 @@ def _group(tx: Transaction, store: Store, project: str, experiment: str) -> expe
 
 
 def _check_run(name: str, state: str, id: str | None) -> None:
-    if len(name) > LONGEST_NAME:
-        raise BadInput(
-            "the name of a run is too long", found=f"{len(name)} characters", asked=f"at most {LONGEST_NAME}"
-        )
-    check_text(name, "the name of a run", repr(name))
+    check_name(name)
     if state not in STATES:
         raise BadInput("a run has no such state", found=state, asked=", ".join(STATES))
     if id is not None and not (id.startswith("run_") and id.isascii() and id[4:].isalnum() and len(id) <= 60):

@@ -61,6 +61,7 @@ def good_batch(**changes: Any) -> dict[str, Any]:
         ({"params": [{"value": "1"}]}, "params[0].key"),
         ({"tags": [{"key": "t", "value": "x" * 10_000_000}]}, "maximum length"),
         ({"tags": [{"key": "t\0", "value": "x"}]}, "control characters"),
+        ({"tags": [{"key": "mlflow.runName", "value": "n" * 501}]}, "name of a run is too long"),
     ],
 )  # fmt: skip
 def test_of_a_bad_batch_nothing_is_kept(api: Api, changes: dict[str, Any], words: str) -> None:

@@ -73,10 +73,11 @@ def log(
     Raises:
         Refusal: There is no such run, it is deleted, or a parameter has another value already.
     """
+    name = (tags or {}).get(NAME_TAG) or None
     try:
-        runs.log(call.store, run, points=points, parameters=parameters, tags=tags, project=call.project, also=also)
-        if tags and tags.get(NAME_TAG):
-            runs.update(call.store, run, name=tags[NAME_TAG])
+        runs.log(
+            call.store, run, points=points, parameters=parameters, tags=tags, name=name, project=call.project, also=also
+        )
     except NotFound as error:
         if error.subject != f"run {run}":
             raise

@@ -78,17 +78,11 @@ def get(call: Call, asked: OfRun) -> OneRun:
 def update(call: Call, asked: UpdateRun) -> OneRunInfo:
     """Change a run's status, end or name; an ended run may be opened again."""
     run = active(call, asked)
-    name = good_value(asked.run_name, "run_name", LONGEST_RUN_NAME) or None
-    changed = runs.update(
-        call.store,
-        run.id,
-        state=state(asked.status) if asked.status is not None else None,
-        ended=instant(asked.end_time, "end_time") if asked.end_time is not None else None,
-        name=name,
-    )
-    if name is not None:
-        log(call, run.id, tags={NAME_TAG: name})
-    return OneRunInfo(run_info=info(changed))
+    status = state(asked.status) if asked.status is not None else None
+    ended = instant(asked.end_time, "end_time") if asked.end_time is not None else None
+    if asked.run_name:
+        log(call, run.id, tags={NAME_TAG: good_value(asked.run_name, "run_name", LONGEST_RUN_NAME)})
+    return OneRunInfo(run_info=info(runs.update(call.store, run.id, state=status, ended=ended)))
 
 
 def delete(call: Call, asked: OfRun) -> dict[str, str]:
@@ -106,11 +100,7 @@ def restore(call: Call, asked: OfRun) -> dict[str, str]:
 def set_tag(call: Call, asked: SetTag) -> dict[str, str]:
     """Set a tag of a run."""
     id = required(asked.run_id or asked.run_uuid, "run_id")
-    tags = run_tags([Pair(key=asked.key, value=asked.value)])
-    if tags.get(NAME_TAG):
-        update(call, UpdateRun(run_id=id, run_name=tags[NAME_TAG]))
-    else:
-        log(call, id, tags=tags)
+    log(call, id, tags=run_tags([Pair(key=asked.key, value=asked.value)]))
     return {}
 
 
