@@ -29,6 +29,7 @@ OWNERS = (
     "instar.release.webhooks",
     "instar.serve.calls",
     "instar.serve.routing",
+    "instar.serve.trial",
     "instar.operate.actions",
     "instar.operate.alerts",
     "instar.operate.firing",

@@ -17,7 +17,7 @@ from instar.operate.proposal import Loop, champion_of, known_rows
 from instar.plan.project import Project
 from instar.release import approval, registry, scan
 from instar.release.registry import ModelVersion
-from instar.serve import derived
+from instar.serve import derived, trial
 from instar.train.bundle import load_manifest
 
 
@@ -52,6 +52,11 @@ def judge_again(loop: Loop, version: ModelVersion, cause: str = "user") -> Evalu
     """
     store = loop.store
     problem = loop.project.contract.problem.get(version.model)
+    if load_manifest(store.blobs, version.bundle).folder is not None:
+        raise BadInput(
+            "a model that was logged is judged by no gates", subject=version.name,
+            next_step=f"Serve it on an endpoint of its own: instar approve {version.name}",
+        )  # fmt: skip
     if problem is None or loop.project.name != version.project:
         raise BadInput(
             "the contract has no problem of that name, so there are no gates to judge it by",
@@ -87,21 +92,37 @@ def judge_again(loop: Loop, version: ModelVersion, cause: str = "user") -> Evalu
 
 
 def approve(
-    store: Store, project: Project, version: ModelVersion, *, note: str = "", expires_at: datetime | None = None
+    store: Store, project: Project | None, version: ModelVersion, *, note: str = "", expires_at: datetime | None = None
 ) -> approval.Approval:
     """Approve a version on the evidence that it refers to, by the policy of its problem.
 
+    A model without a problem has no gates: a person approves it, after a trial has shown that it can answer.
+
+    Args:
+        project: The contract; None where there is none.
+
     Raises:
-        Conflict: It was never evaluated.
+        Conflict: It was never evaluated, or was logged and would be the model of a problem.
         GateFailed, Blocked, NotAllowed: As `approval.decide`.
+        UnsafeModel, Unavailable, StepFailed, Damaged: As `trial.try_out`.
     """
+    has_problem = project is not None and version.model in project.contract.problem
+    if load_manifest(store.blobs, version.bundle).folder is not None:
+        if has_problem:
+            raise Conflict(
+                "a model that was logged passes no gates, so it cannot be the champion of a problem",
+                subject=version.name,
+                next_step="Register it under another name and serve it there, or make it a step of the pipeline.",
+            )
+        trial.try_out(store, version.bundle)
+        return approval.allow(store, version, note=note, expires_at=expires_at)
     if version.evaluation is None:
         raise Conflict(
             "there is no evidence to approve it on",
             subject=version.name,
             next_step=f"Judge it first: instar evaluate {version.name}",
         )
-    problem = project.contract.problem.get(version.model)
+    problem = project.contract.problem.get(version.model) if project is not None else None
     policy = problem.retrain.approval if problem is not None else "automatic"
     found = get_evaluation(store, version.evaluation)
     return approval.decide(store, version, found, policy, note=note, expires_at=expires_at)

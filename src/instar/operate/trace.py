@@ -121,7 +121,7 @@ def _version(store: Store, project: str, endpoint: str, found: Mapping[str, Any]
     if found.get("version") is None:
         return None
     version = registry.find(store, project, f"{endpoint}@{found['version']}")
-    relation = "was routed to, and failed in" if found.get("decision") is None else "answered by"
+    relation = "was routed to, and failed in" if found.get("score") is None else "answered by"
     hop = describe(store, project, version.id, relation)
     return hop.to(*_allowed(store, project, version), _fit(store, project, version.bundle))
 
@@ -129,7 +129,7 @@ def _version(store: Store, project: str, endpoint: str, found: Mapping[str, Any]
 def _allowed(store: Store, project: str, version: ModelVersion) -> list[Hop]:
     found = [
         describe(store, project, one.id, "was approved by").to(
-            describe(store, project, one.evaluation, "is the evidence of")
+            describe(store, project, one.evaluation, "is the evidence of") if one.evaluation else None
         )
         for one in approvals(store, project, version=version.id)
     ]
@@ -142,6 +142,8 @@ def _fit(store: Store, project: str, bundle: str) -> Hop:
     manifest = load_manifest(store.blobs, bundle)
     hop = describe(store, project, bundle, "is the bundle")
     run = describe(store, project, manifest.run, "made")
+    if not manifest.fitted_on:  # a model that was logged: its run says what it read
+        return hop.to(run)
     try:
         fitted = tables.get(store, project, manifest.fitted_on)
     except NotFound:

@@ -21,8 +21,9 @@ from instar.operate import rollout
 from instar.plan import executions
 from instar.release import registry
 from instar.release.approval import approval_table, waiver_table
+from instar.release.card import form_of
 from instar.serve.routing import policy_revision
-from instar.train import runs
+from instar.train import logged_models, runs
 from instar.train.bundle import load_manifest
 
 ROW = "row"  # this very row, call or prediction
@@ -88,6 +89,8 @@ def plain(value: Any) -> Any:
 def describe(store: Store, project: str, node: str, relation: str = "") -> Hop:
     """The hop of any record; one that is not there (any more) is named, with a fact that says so."""
     prefix = node.split(":")[0] if node.startswith("b3:") else node.split("_")[0]
+    if node.startswith("m-"):
+        prefix = "m"
     read = _READERS.get(prefix)
     try:
         found = read(store, project, node) if read else Hop("record", node, node)
@@ -163,13 +166,27 @@ def _bundle(store: Store, project: str, node: str) -> Hop:
         "step": manifest.step,
         "recipe": manifest.recipe,
         "threshold": manifest.threshold,
-        "form": manifest.portable.form if manifest.portable else "native",
+        "form": form_of(manifest),
         "parity": manifest.parity.max_difference if manifest.parity else None,
         "fitted_rows": manifest.fitted_rows,
         "fitted_until": manifest.fitted_until,
         "environment": manifest.environment,
     }
-    return Hop("bundle", node, f"{manifest.model} by {manifest.step}", facts=facts)
+    made = f"by {manifest.step}" if manifest.step else "as it was logged"
+    return Hop("bundle", node, f"{manifest.model} {made}", facts=facts)
+
+
+def _logged_model(store: Store, project: str, node: str) -> Hop:
+    found = logged_models.get(store, node, deleted=True)
+    facts = {
+        "state": found.state,
+        "run": found.run,
+        "model_type": found.model_type,
+        "parameters": dict(found.parameters),
+        "created_by": found.created_by,
+        "created_at": found.created_at,
+    }
+    return Hop("logged model", found.id, found.name, facts=facts)
 
 
 def _model_version(store: Store, project: str, node: str) -> Hop:
@@ -255,6 +272,7 @@ _READERS: dict[str, Callable[[Store, str, str], Hop]] = {
     "exec": _execution,
     "run": _run,
     "b3": _bundle,
+    "m": _logged_model,
     "mver": _model_version,
     "eval": _evaluation,
     "appr": _approval,

@@ -2,7 +2,8 @@
 
 An approval is bound to digests: the bundle, and the report of the evaluation. The contract's policy says who may give it:
 `automatic` approves whatever passed its gates, `four-eyes` wants somebody else than the proposer. A gate that did not pass
-holds an approval back, unless somebody waived it by name, with a reason and an end.
+holds an approval back, unless somebody waived it by name, with a reason and an end. A model without a problem has no gates: a
+person allows it on their own word (`allow`).
 
     approval = decide(store, version, evaluation, policy="automatic")
 """
@@ -17,7 +18,7 @@ import sqlalchemy as sa
 
 from instar.core import ids, journal, lineage
 from instar.core.database import Instant, Transaction, metadata
-from instar.core.errors import BadInput, Blocked, Conflict, GateFailed, NotFound
+from instar.core.errors import BadInput, Blocked, Conflict, GateFailed, NotAllowed, NotFound
 from instar.core.identity import Permission, require
 from instar.core.store import Store
 from instar.evaluate.evaluation import Evaluation
@@ -26,7 +27,7 @@ from instar.evaluate.gates import waive as without
 from instar.release import bars, registry
 from instar.release.registry import ModelVersion
 
-ApprovalPolicy = Literal["automatic", "four-eyes"]
+ApprovalPolicy = Literal["automatic", "four-eyes", "person"]
 ApprovalState = Literal["asked", "approved", "withdrawn"]
 
 approval_table = sa.Table(
@@ -152,19 +153,13 @@ def decide(
             "the evidence is about another bundle", subject=version.name, found=evaluation.bundle, asked=version.bundle
         )
     now = store.clock.event()
-    held = bars.barred(store, version, now)
-    if held is not None:
-        raise Blocked(
-            f"it is barred until {held.until.isoformat()}: {held.reason}",
-            subject=version.name,
-            next_step="Wait for the end of the cool-down, or bring a new candidate.",
-        )
+    _require_not_barred(store, version, now)
     _require_passed(version, effective_verdict(store, evaluation, now))
     alone = policy == "four-eyes" and (store.actor.kind != "user" or store.actor.name == version.registered_by)
     approved_by = None if alone else "policy automatic" if policy == "automatic" else store.actor.name
 
     def work(tx: Transaction) -> Approval:
-        known = _standing(tx, version, evaluation)
+        known = _newest(tx, version, evaluation.report_json)
         if known is not None and (known.holds(now) or (alone and known.state == "asked")):
             return known
         approval = Approval(
@@ -199,6 +194,52 @@ def decide(
             next_step=f"Let somebody else run `instar approve {version.name}`; the request is on the record as {approval.id}.",
         )
     return approval
+
+
+def allow(
+    store: Store, version: ModelVersion, *, note: str, expires_at: datetime | None = None, cause: str = "user"
+) -> Approval:
+    """Approve a version of a model without a problem, on a person's word; the evidence is the bundle itself.
+
+    A version that somebody allowed already keeps its approval.
+
+    Raises:
+        NotAllowed: The actor may not approve, or is no person.
+        Blocked: The version is barred.
+    """
+    require(store.actor, Permission.APPROVE)
+    if store.actor.kind != "user":
+        raise NotAllowed(
+            "without gates only a person approves", subject=version.name, found=f"{store.actor.kind} {store.actor.name}"
+        )
+    now = store.clock.event()
+    _require_not_barred(store, version, now)
+
+    def work(tx: Transaction) -> Approval:
+        known = _newest(tx, version, version.bundle)
+        if known is not None and known.holds(now):
+            return known
+        approval = Approval(
+            id=ids.new_id("appr"),
+            project=version.project,
+            version=version.id,
+            bundle=version.bundle,
+            evaluation="",
+            evidence=version.bundle,
+            contract="",
+            policy="person",
+            state="approved",
+            proposed_by=version.registered_by,
+            approved_by=store.actor.name,
+            reason=note or "no problem asks for gates",
+            expires_at=expires_at,
+            created_at=store.clock.wall(),
+            event_at=now,
+        )
+        _put(tx, store, approval, version, cause)
+        return approval
+
+    return store.database.write(work, durable=True)
 
 
 def withdraw(store: Store, approval: Approval, reason: str) -> Approval:
@@ -305,10 +346,20 @@ def _require_passed(version: ModelVersion, verdict: Verdict) -> None:
     )
 
 
-def _standing(tx: Transaction, version: ModelVersion, evaluation: Evaluation) -> Approval | None:
+def _require_not_barred(store: Store, version: ModelVersion, at: datetime) -> None:
+    held = bars.barred(store, version, at)
+    if held is not None:
+        raise Blocked(
+            f"it is barred until {held.until.isoformat()}: {held.reason}",
+            subject=version.name,
+            next_step="Wait for the end of the cool-down, or bring a new candidate.",
+        )
+
+
+def _newest(tx: Transaction, version: ModelVersion, evidence: str) -> Approval | None:
     query = (
         sa.select(approval_table)
-        .where(approval_table.c.version == version.id, approval_table.c.evidence == evaluation.report_json)
+        .where(approval_table.c.version == version.id, approval_table.c.evidence == evidence)
         .order_by(approval_table.c.id.desc())
         .limit(1)
     )
@@ -320,7 +371,8 @@ def _put(tx: Transaction, store: Store, approval: Approval, version: ModelVersio
     tx.execute(approval_table.insert().values(**approval.__dict__))
     if approval.state == "approved":
         registry.write_state(tx, version, "approved")
-        lineage.link(tx, approval.project, approval.evaluation, "is the evidence of", approval.id)
+        if approval.evaluation:
+            lineage.link(tx, approval.project, approval.evaluation, "is the evidence of", approval.id)
         lineage.link(tx, approval.project, version.id, "was approved by", approval.id)
     body: dict[str, Any] = {
         "version": version.name,

@@ -13,8 +13,8 @@ from instar.core.store import Store
 from instar.evaluate.evaluation import get_evaluation
 from instar.release.approval import approvals
 from instar.release.bars import barred
-from instar.release.registry import ModelVersion, aliases
-from instar.train.bundle import load_manifest
+from instar.release.registry import ModelVersion, aliases, tags_of
+from instar.train.bundle import Manifest, load_manifest
 
 if TYPE_CHECKING:
     from instar.plan.project import Project
@@ -29,6 +29,8 @@ def card(store: Store, version: ModelVersion, project: Project | None = None) ->
     manifest = load_manifest(store.blobs, version.bundle)
     evaluation = get_evaluation(store, version.evaluation) if version.evaluation else None
     held = barred(store, version)
+    with store.database.read() as tx:
+        tags = tags_of(tx, [version.id]).get(version.id, {})
     contract = project.contract if project is not None else None
     problem = contract.problem.get(version.model) if contract is not None else None
     return {
@@ -41,6 +43,10 @@ def card(store: Store, version: ModelVersion, project: Project | None = None) ->
         "origin": version.origin,
         "refit_of": version.refit_of,
         "registered_by": version.registered_by,
+        "description": version.description,
+        "tags": tags,
+        "source": version.source,
+        "logged_model": version.logged_model,
         "created_at": version.created_at.isoformat(),
         "barred_until": held.until.isoformat() if held else None,
         "intended_use": {
@@ -56,8 +62,9 @@ def card(store: Store, version: ModelVersion, project: Project | None = None) ->
             "kind": manifest.kind,
             "parameters": manifest.parameters,
             "threshold": manifest.threshold,
-            "form": manifest.portable.form if manifest.portable else "native",
+            "form": form_of(manifest),
             "unportable": manifest.unportable,
+            "folder": _folder(manifest),
             "environment": manifest.environment,
             "run": manifest.run,
         },
@@ -97,6 +104,23 @@ def card(store: Store, version: ModelVersion, project: Project | None = None) ->
     }
 
 
+def form_of(manifest: Manifest) -> str:
+    """In which form a model is kept: portable, native, or the flavour of a logged model's folder."""
+    if manifest.folder is not None:
+        return manifest.folder.served_as or "folder"
+    return manifest.portable.form if manifest.portable else "native"
+
+
+def _folder(manifest: Manifest) -> dict[str, Any] | None:
+    """What is known of a logged model's folder."""
+    if manifest.folder is None:
+        return None
+    folder = manifest.folder
+    return {
+        "files": len(folder.files), "flavors": list(folder.flavors), "code": folder.code, "unservable": folder.unservable,
+    }  # fmt: skip
+
+
 def to_markdown(facts: dict[str, Any]) -> str:
     """The card for people, in Markdown."""
     use, model, data = facts["intended_use"], facts["model"], facts["data"]
@@ -114,14 +138,15 @@ def to_markdown(facts: dict[str, Any]) -> str:
         "",
         "## Model",
         "",
-        f"- Step `{model['step']}` ({model['kind']}), parameters {_parameters(model['parameters'])}",
-        f"- Decides yes at a score of {model['threshold']:.4g} or more; served from its {model['form']} form",
+        *_model(model),
         f"- Bundle `{model['bundle']}`, run `{model['run']}`",
         "",
         "## Data",
         "",
         f"- {data['rows']} rows of `{data['fitted_on']}`, {_said(data['from'], 'from the beginning')} to "
-        f"{_said(data['until'], 'its end')}",
+        f"{_said(data['until'], 'its end')}"
+        if data["fitted_on"]
+        else "- Not on the record with the model; its run may name data sets.",
         "",
         "## Inputs",
         "",
@@ -138,6 +163,26 @@ def to_markdown(facts: dict[str, Any]) -> str:
         *([_approval(found) for found in facts["approvals"]] or ["Nobody has approved it."]),
     ]
     return "\n".join(lines) + "\n"
+
+
+def _model(model: dict[str, Any]) -> list[str]:
+    folder = model["folder"]
+    if folder is None:
+        return [
+            f"- Step `{model['step']}` ({model['kind']}), parameters {_parameters(model['parameters'])}",
+            f"- Decides yes at a score of {model['threshold']:.4g} or more; served from its {model['form']} form",
+        ]
+    own = ", with Python code of its own" if folder["code"] else ""
+    served = (
+        f"Cannot be served: {folder['unservable']}"
+        if folder["unservable"]
+        else f"Served by its flavour {model['form']}"
+    )
+    return [
+        f"- Logged by MLflow: {folder['files']} files{own}, flavours {', '.join(folder['flavors']) or 'none'}",
+        f"- Parameters {_parameters(model['parameters'])}",
+        f"- {served}",
+    ]
 
 
 def _evaluation(found: dict[str, Any] | None) -> list[str]:

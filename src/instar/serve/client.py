@@ -49,7 +49,7 @@ class Answer(msgspec.Struct, frozen=True):
     Attributes:
         status: HTTP status; 0 when the connection broke before an answer, and nobody can say whether it was recorded.
         call: Call id; its prediction is `<call>/0`. Empty when the gateway did not take the call.
-        version, score, decision: None unless `status` is 200.
+        version, score, decision: None unless `status` is 200; a version that predicts a number has no decision.
         error: The refusal's text.
     """
 
@@ -367,7 +367,8 @@ def _answer(status: int, call: str, body: bytes) -> Answer:
     if status != 200:
         return Answer(status, call, error=decoded.error)
     outputs = {output.name: output.data for output in decoded.outputs}
-    return Answer(status, call, int(decoded.model_version), outputs["score"][0], outputs["decision"][0])
+    decisions = outputs.get("decision")
+    return Answer(status, call, int(decoded.model_version), outputs["score"][0], decisions[0] if decisions else None)
 
 
 def _new_loop() -> asyncio.AbstractEventLoop:

@@ -49,7 +49,7 @@ SCHEMA: dict[str, pl.DataType] = {**PLAIN, "inputs": pl.Struct([]), "answers": p
 INCOMPLETE_US = 60_000_000
 
 _Columns = tuple[tuple[str, str, bool], ...]
-_Said = tuple[int, str, float | None, int | None, float, str | None]
+_Said = tuple[int, str, float | None, int | None, float | None, str | None]
 
 
 def empty() -> pl.DataFrame:
@@ -238,7 +238,7 @@ class _Rows:
             self.row.append(row)
             self.head.append(
                 (call.at, call.recorded, call.caller, call.policy, call.reason, key, work.answered, chosen.scores[row],
-                 chosen.decisions[row], chosen.threshold, call.status, call.total_us,
+                 chosen.decisions[row] if chosen.decisions else None, chosen.threshold, call.status, call.total_us,
                  entities[row] if entities is not None else None, work.table_version, work.request_id, work.fallback, None)
             )  # fmt: skip
             self.answers.append([_said(answer, row) for answer in work.answers])
@@ -293,7 +293,8 @@ class _Rows:
 def _said(answer: record.Answer, row: int) -> _Said:
     if answer.error is not None:
         return (answer.version, answer.role, None, None, answer.threshold, answer.error)
-    return (answer.version, answer.role, answer.scores[row], answer.decisions[row], answer.threshold, None)
+    decision = answer.decisions[row] if answer.decisions else None
+    return (answer.version, answer.role, answer.scores[row], decision, answer.threshold, None)
 
 
 def _answers(rows: list[list[_Said]]) -> pl.Series:

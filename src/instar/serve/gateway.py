@@ -253,7 +253,7 @@ class Gateway:
         match rest:
             case []:
                 versions = [str(version)] if version is not None else [str(v) for v in endpoint.policy.versions]
-                await answer(send, 200, replies.metadata(endpoint.name, versions, endpoint.signature))
+                await answer(send, 200, replies.metadata(endpoint.name, versions, endpoint.signature, endpoint.decides))
             case ["ready"]:
                 ready = way is not None and way.first.line.ready.is_set()
                 await answer(send, 200 if ready else 503, b'{"ready":true}' if ready else b'{"ready":false}')

@@ -1,4 +1,4 @@
-"""Loading a bundle in a worker process, when a route first names it: the portable form if there is one, else the native."""
+"""Loading a bundle in a worker process, when a route first names it: portable form, native form or a logged model's folder."""
 
 from __future__ import annotations
 
@@ -28,7 +28,12 @@ def load(folder: Path, named: str | None = None) -> Model:
     _verify(folder, data, manifest, named or bundle_of(folder))
     if manifest.portable is not None:
         return PortableModel.load(manifest, folder / bundle.portable_file(manifest))
-    # Imported here, since it brings the data frames which the worker of the portable forms does without.
+    # Imported here, since they bring the data frames which the worker of the portable forms does without.
+    if manifest.folder is not None:
+        from instar.release.scan_files import inspect_file
+        from instar.train.flavors import load_folder
+
+        return load_folder(folder, manifest, lambda file, path, own: inspect_file(file, path, own).refused)
     from instar.release.scan import admit
     from instar.train.native import load_native_folder
 

@@ -62,8 +62,8 @@ class Answer(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
     Attributes:
         role: `champion`, `canary`, `shadow`, a shadow's own role, or `pinned` (the caller named the version).
-        scores: Probability by row; empty when the version failed.
-        decisions: 1 where the score reached `threshold`.
+        scores: Probability by row, or the number that a version predicts; empty when the version failed.
+        decisions: 1 where the score reached `threshold`; none where that is null, for a version that decides nothing.
         error: Why it failed.
     """
 
@@ -71,7 +71,7 @@ class Answer(msgspec.Struct, frozen=True, array_like=True, gc=False):
     role: str
     scores: list[float]
     decisions: list[int]
-    threshold: float
+    threshold: float | None
     error: str | None = None
 
 

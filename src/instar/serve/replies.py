@@ -25,16 +25,16 @@ def encode_answer(
     decisions: Sequence[int],
     parameters: dict[str, Any],
 ) -> bytes:
-    """The body of an answer: outputs `score` (FP64, probability) and `decision` (INT64, 1 from the threshold on)."""
+    """The body of an answer: outputs `score` (FP64) and `decision` (INT64, 1 from the threshold on); no decisions, no output."""
     rows = len(scores)
     answer: dict[str, Any] = {"model_name": model, "model_version": version}
     if request_id is not None:
         answer["id"] = request_id
     answer["parameters"] = parameters
-    answer["outputs"] = [
-        {"name": "score", "shape": [rows], "datatype": "FP64", "data": scores},
-        {"name": "decision", "shape": [rows], "datatype": "INT64", "data": decisions},
-    ]
+    outputs: list[dict[str, Any]] = [{"name": "score", "shape": [rows], "datatype": "FP64", "data": scores}]
+    if decisions or not rows:
+        outputs.append({"name": "decision", "shape": [rows], "datatype": "INT64", "data": decisions})
+    answer["outputs"] = outputs
     return _encoder.encode(answer)
 
 
@@ -54,8 +54,12 @@ def encode_error(problem: Exception) -> bytes:
     return _encoder.encode(body)
 
 
-def metadata(model: str, versions: Sequence[str], signature: Signature) -> bytes:
-    """The body of `GET /v2/models/{model}`."""
+def metadata(model: str, versions: Sequence[str], signature: Signature, decides: bool = True) -> bytes:
+    """The body of `GET /v2/models/{model}`.
+
+    Args:
+        decides: The champion answers with decisions, not with scores alone.
+    """
     return _encoder.encode(
         {
             "name": model,
@@ -68,7 +72,7 @@ def metadata(model: str, versions: Sequence[str], signature: Signature) -> bytes
             ],
             "outputs": [
                 {"name": "score", "datatype": "FP64", "shape": [-1]},
-                {"name": "decision", "datatype": "INT64", "shape": [-1]},
+                *([{"name": "decision", "datatype": "INT64", "shape": [-1]}] if decides else []),
             ],
         }
     )

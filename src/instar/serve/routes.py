@@ -29,14 +29,14 @@ class VersionRoute(msgspec.Struct, frozen=True):
         bundle: Digest; its files lie in `bundle_folder`.
         worker: Which worker process holds it: `portable`, or `native-` and letters of the bundle's digest.
         columns: Columns that it reads.
-        threshold: A score at or above it is decided 1.
+        threshold: A score at or above it is decided 1; None for a version that answers with numbers and decides nothing.
     """
 
     version: int
     bundle: str
     worker: str
     columns: tuple[str, ...]
-    threshold: float
+    threshold: float | None
 
 
 class EndpointRoute(msgspec.Struct, frozen=True):

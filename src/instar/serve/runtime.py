@@ -133,7 +133,7 @@ class Runtime:
             for job, answers in zip(jobs, said, strict=True):
                 stop = start + job.bound.rows
                 part = scores[start:stop]
-                decisions = [1 if score >= threshold else 0 for score in part]
+                decisions = _decided(part, threshold)
                 answers.append(record.Answer(version.version, version.role, part, decisions, threshold))
                 start = stop
         return said
@@ -144,7 +144,7 @@ class Runtime:
         except Exception as problem:  # a model's own failure is part of its record
             answers.append(record.Answer(version.version, version.role, [], [], version.threshold, describe(problem)))
             return
-        decisions = [1 if score >= version.threshold else 0 for score in scores]
+        decisions = _decided(scores, version.threshold)
         answers.append(record.Answer(version.version, version.role, scores, decisions, version.threshold))
 
     def _one(self, version: wire.PlanVersion, columns: dict[str, list[Any]], rows: int) -> list[float]:
@@ -215,6 +215,10 @@ class _Laid:
                     values += part if part is not None else [None] * job.bound.rows
                 known[name] = values
         return {name: known[name] for name in names}
+
+
+def _decided(scores: Sequence[float], threshold: float | None) -> list[int]:
+    return [] if threshold is None else [1 if score >= threshold else 0 for score in scores]
 
 
 def describe(problem: BaseException) -> str:

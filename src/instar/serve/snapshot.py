@@ -30,6 +30,7 @@ from instar.serve.routes import (
     serve_folder,
     write_snapshot,
 )
+from instar.serve.trial import threshold_of
 from instar.train import bundle as bundles
 
 
@@ -100,7 +101,7 @@ def _endpoint(store: Store, revision: routing.Revision) -> EndpointRoute:
             revision.bundles[version],
             worker_of(revision.bundles[version], manifest),
             tuple(column.name for column in manifest.inputs),
-            manifest.threshold,
+            threshold_of(store, revision.bundles[version], manifest),
         )
         for version, manifest in manifests.items()
     }

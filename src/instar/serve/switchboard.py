@@ -76,6 +76,7 @@ class Endpoint:
     champion: Way | None
     canary: Way | None
     pinned: dict[int, Way]
+    decides: bool = True  # the champion answers with decisions, not with numbers alone
 
     def way(self, key: str) -> Way | None:
         """Where the call with that routing key goes; None without a champion."""
@@ -223,7 +224,8 @@ class Switchboard:
             number: self._way(name, route, schema, record.PINNED, [(number, record.PINNED)], [], usable)
             for number in usable
         }
-        return Endpoint(name, policy, route.signature, schema, champion, canary, pinned)
+        decides = policy.champion is None or route.versions[policy.champion].threshold is not None
+        return Endpoint(name, policy, route.signature, schema, champion, canary, pinned, decides)
 
     def _way(
         self,

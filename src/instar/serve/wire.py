@@ -50,7 +50,7 @@ class PlanVersion(msgspec.Struct, frozen=True, array_like=True):
     bundle: str
     folder: str
     columns: tuple[str, ...]
-    threshold: float
+    threshold: float | None
 
 
 class Plan(msgspec.Struct, frozen=True, array_like=True):

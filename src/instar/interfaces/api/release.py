@@ -88,7 +88,11 @@ def approve(request: Request) -> Reply:
     """Approve a version on its evidence, by the policy of its problem."""
     body: Approve = request.json(Approve)
     given = review.approve(
-        _acting(request), request.app.project, _version(request), note=body.note, expires_at=_aware(body.expires_at)
+        _acting(request),
+        request.app.project_if_any,
+        _version(request),
+        note=body.note,
+        expires_at=_aware(body.expires_at),
     )
     return Reply(approval.document(given), status=201)
 

@@ -108,8 +108,8 @@ def verify_command(project: str | None, as_json: bool) -> None:
     from instar.app import open_app
     from instar.operate import audit
 
-    with open_app(project) as app:
-        found = audit.verify(app.store, app.project.name)
+    with open_app(project, need_project=False, make=False) as app:
+        found = audit.verify(app.store, app.project_name)
     if as_json:
         click.echo(json.dumps(audit_document(found), indent=2))
     else:
@@ -148,8 +148,8 @@ def live_command(project: str | None, endpoint: str | None, moment: str | None, 
     from instar.operate.live import live
 
     at = moment_of(moment) if moment else None
-    with open_app(project) as app:
-        found = live(app.store, app.project.name, at, endpoint)
+    with open_app(project, need_project=False, make=False) as app:
+        found = live(app.store, app.project_name, at, endpoint)
     if as_json:
         click.echo(json.dumps([live_document(one) for one in found], indent=2))
     elif not found:
@@ -212,10 +212,10 @@ def promote_command(project: str | None, version: str, reason: str) -> None:
     from instar.operate import promotion
     from instar.release import registry
 
-    with open_app(project) as app:
+    with open_app(project, need_project=False, make=False) as app:
         require(app.store.actor, Permission.OPERATE)
-        found = registry.find(app.store, app.project.name, version)
-        revision = promotion.promote(app.store, app.project.name, found.model, found, reason)
+        found = registry.find(app.store, app.project_name, version)
+        revision = promotion.promote(app.store, app.project_name, found.model, found, reason)
     click.echo(f"{found.name} answers at {found.model} (policy {revision.policy.number}): {reason}")
 
 
@@ -229,9 +229,9 @@ def rollback_command(project: str | None, endpoint: str, reason: str) -> None:
     from instar.core.identity import Permission, require
     from instar.operate import promotion
 
-    with open_app(project) as app:
+    with open_app(project, need_project=False, make=False) as app:
         require(app.store.actor, Permission.OPERATE)
-        revision = promotion.rollback(app.store, app.project.name, endpoint, reason)
+        revision = promotion.rollback(app.store, app.project_name, endpoint, reason)
     click.echo(f"{endpoint}@{revision.policy.champion} answers (policy {revision.policy.number}): {reason}")
 
 

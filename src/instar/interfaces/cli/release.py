@@ -169,7 +169,7 @@ def approve(
                     asked="--note and --expires-at",
                 )
             approval.waive(app.store, get_evaluation(app.store, found.evaluation), gate, note, ends)
-        given = review.approve(app.store, app.project, found, note=note, expires_at=ends)
+        given = review.approve(app.store, app.project_if_any, found, note=note, expires_at=ends)
     if as_json:
         click.echo(json.dumps(approval.document(given), indent=2))
     else:
@@ -191,15 +191,12 @@ def _print_version(facts: dict[str, Any]) -> None:
         ("origin", f"{facts['origin']}, registered by {facts['registered_by']} on {facts['created_at'][:16]}"),
         ("refit of", facts["refit_of"]),
         ("barred", f"until {facts['barred_until']}" if facts["barred_until"] else None),
+        ("description", facts["description"]),
+        ("tags", ", ".join(f"{key}={value}" for key, value in facts["tags"].items())),
+        ("source", facts["source"]),
         ("bundle", model["bundle"]),
         ("run", model["run"]),
-        (
-            "step",
-            f"{model['step']}, {', '.join(f'{k}={v}' for k, v in model['parameters'].items()) or 'no parameters'}",
-        ),
-        ("form", f"{model['form']}{', ' + model['unportable'] if model['unportable'] else ''}"),
-        ("threshold", f"{model['threshold']:.4g}"),
-        ("fitted on", f"{data['rows']} rows of {data['fitted_on']}, {data['from']} to {data['until']}"),
+        *_made(model, data),
         *(
             ("approval", f"{one['state']} by {one['approved_by'] or 'nobody yet'}, {one['id']}")
             for one in facts["approvals"]
@@ -210,7 +207,9 @@ def _print_version(facts: dict[str, Any]) -> None:
             click.echo(f"{name:<12} {value}")
     found = facts["evaluation"]
     if found is None:
-        click.echo(f"{'evaluation':<12} none; judge it: instar evaluate {facts['version']}")
+        what = "approve it" if model["folder"] is not None else "judge it"
+        command = "approve" if model["folder"] is not None else "evaluate"
+        click.echo(f"{'evaluation':<12} none; {what}: instar {command} {facts['version']}")
         return
     click.echo(f"{'evaluation':<12} {found['verdict']}: {found['reason']} ({found['id']})\n")
     _print_checks(found["checks"])
@@ -219,6 +218,25 @@ def _print_version(facts: dict[str, Any]) -> None:
         [name, *(_number(value[key]) for key in ("value", "low", "high"))] for name, value in found["metrics"].items()
     ]
     _table(["metric", "value", "low", "high"], rows)
+
+
+def _made(model: dict[str, Any], data: dict[str, Any]) -> list[tuple[str, str]]:
+    """How a version's bundle was made, as lines."""
+    parameters = ", ".join(f"{key}={value}" for key, value in model["parameters"].items()) or "no parameters"
+    folder = model["folder"]
+    if folder is not None:
+        own = ", runs Python code of its own" if folder["code"] else ""
+        return [
+            ("logged", f"by MLflow, {folder['files']} files, flavours {', '.join(folder['flavors']) or 'none'}{own}"),
+            ("parameters", parameters),
+            ("served as", model["form"] if not folder["unservable"] else f"cannot be: {folder['unservable']}"),
+        ]
+    return [
+        ("step", f"{model['step']}, {parameters}"),
+        ("form", f"{model['form']}{', ' + model['unportable'] if model['unportable'] else ''}"),
+        ("threshold", f"{model['threshold']:.4g}"),
+        ("fitted on", f"{data['rows']} rows of {data['fitted_on']}, {data['from']} to {data['until']}"),
+    ]
 
 
 def _print_checks(checks: list[dict[str, Any]]) -> None:

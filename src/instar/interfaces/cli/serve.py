@@ -208,7 +208,8 @@ def _document(answer: Answer) -> dict[str, Any]:
 def _line(answer: Answer) -> str:
     if answer.status != 200:
         return f"{answer.status}  {answer.error}"
-    return f"{answer.prediction}  version {answer.version}  score {answer.score:.4f}  decision {answer.decision}"
+    decided = "" if answer.decision is None else f"  decision {answer.decision}"
+    return f"{answer.prediction}  version {answer.version}  score {answer.score:.4f}{decided}"
 
 
 commands = {"up": up_command, "predict": predict_command}

@@ -39,14 +39,14 @@ class Prediction:
 
     Attributes:
         id: `call_…/row`, by which outcomes and traces name it.
-        score: P(target is true).
-        decision: The score is at or above the version's threshold.
+        score: P(target is true), or the number that the version predicts.
+        decision: The score is at or above the version's threshold; None where it predicts a number.
         version: Version that answered.
     """
 
     id: str
     score: float
-    decision: bool
+    decision: bool | None
     version: int
 
 
@@ -127,9 +127,10 @@ class Client:
         answer, reply = self._send("POST", f"/v2/models/{quote(endpoint)}/infer", body, headers=headers)
         call, version = reply["instar-call"], int(answer["model_version"])
         outputs = {output["name"]: output["data"] for output in answer["outputs"]}
+        decisions = outputs.get("decision") or [None] * len(outputs["score"])
         return [
-            Prediction(f"{call}/{row}", score, bool(decision), version)
-            for row, (score, decision) in enumerate(zip(outputs["score"], outputs["decision"], strict=True))
+            Prediction(f"{call}/{row}", score, None if decision is None else bool(decision), version)
+            for row, (score, decision) in enumerate(zip(outputs["score"], decisions, strict=True))
         ]
 
     def post_outcomes(self, outcomes: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

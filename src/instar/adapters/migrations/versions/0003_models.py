@@ -132,6 +132,14 @@ def _logged_models() -> None:
         sa.Column("found_at", sa.BigInteger(), nullable=False),
         sa.PrimaryKeyConstraint("blob", name=op.f("pk_artifact_finding")),
     )
+    op.create_table(
+        "bundle_trial",
+        sa.Column("bundle", sa.String(length=80), nullable=False),
+        sa.Column("task", sa.String(length=20), nullable=False),
+        sa.Column("facts", sa.Text(), nullable=False),
+        sa.Column("tried_at", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("bundle", name=op.f("pk_bundle_trial")),
+    )
 
 
 def _webhooks() -> None:

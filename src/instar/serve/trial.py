@@ -1,0 +1,168 @@
+"""Trying a logged model out before a person lets it answer: loaded and asked once, in a process of its own, as a worker would.
+
+Nothing that came from outside is loaded in the control process. What the trial finds (two classes or a number) decides how the
+version answers, so it is kept with the bundle; what cannot answer is refused with the reason.
+
+    python -m instar.serve.trial FOLDER DIGEST       # one line of JSON: what it is, or why not
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+
+from instar.core import errors
+from instar.core.database import Instant, Json, Transaction, metadata
+from instar.core.errors import Blocked, InstarError, StepFailed, Unavailable
+from instar.core.store import Store
+from instar.serve.routes import bundle_folder
+from instar.train import bundle
+from instar.train.bundle import FOLDER, Manifest
+
+BINARY, NUMBER = "binary", "number"
+TIMEOUT_SECONDS = 180.0
+
+trial_table = sa.Table(
+    "bundle_trial",
+    metadata,
+    sa.Column("bundle", sa.String(80), primary_key=True),
+    sa.Column("task", sa.String(20), nullable=False),
+    sa.Column("facts", Json, nullable=False),
+    sa.Column("tried_at", Instant, nullable=False),
+)
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What a trial found.
+
+    Attributes:
+        task: `"binary"`: a score is the probability of the second of two classes. `"number"`: it is what is predicted.
+        facts: The row that it was asked for and what it answered, where it has an example; Python and seconds.
+    """
+
+    bundle: str
+    task: str
+    facts: dict[str, Any]
+    tried_at: datetime
+
+
+def try_out(store: Store, digest: str) -> Trial:
+    """Try a bundle out and keep what was found; once it was found, it is not tried again.
+
+    Raises:
+        UnsafeModel: A file may not be loaded.
+        Unavailable: A package is not installed here.
+        Blocked: It answers in a form that is not served.
+        StepFailed, Damaged: It cannot be loaded, or fails on its own example.
+    """
+    known = trial_of(store, digest)
+    if known is not None:
+        return known
+    folder = bundle_folder(store.folder, digest)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    manifest = bundle.unpack(store.blobs, digest, folder)
+    if manifest.folder is not None and manifest.folder.unservable:
+        raise Blocked(manifest.folder.unservable, subject=f"model {manifest.model}")
+    said = _ask(folder, digest, manifest)
+    trial = Trial(digest, said["task"], said["facts"], store.clock.wall())
+
+    def work(tx: Transaction) -> None:
+        tx.execute(trial_table.delete().where(trial_table.c.bundle == digest))
+        tx.execute(trial_table.insert().values(**vars(trial)))
+
+    store.database.write(work)
+    return trial
+
+
+def trial_of(store: Store, digest: str) -> Trial | None:
+    """What was found when a bundle was tried out; None when it never was."""
+    with store.database.read() as tx:
+        row = tx.execute(sa.select(trial_table).where(trial_table.c.bundle == digest)).one_or_none()
+    return None if row is None else Trial(**row._mapping)
+
+
+def threshold_of(store: Store, digest: str, manifest: Manifest) -> float | None:
+    """Where a version decides; None for one that predicts a number."""
+    if manifest.folder is None:
+        return manifest.threshold
+    trial = trial_of(store, digest)
+    return None if trial is not None and trial.task == NUMBER else manifest.threshold
+
+
+def _ask(folder: Path, digest: str, manifest: Manifest) -> dict[str, Any]:
+    command = [sys.executable, "-m", "instar.serve.trial", str(folder), digest]
+    try:
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=TIMEOUT_SECONDS, stdin=subprocess.DEVNULL
+        )
+    except subprocess.TimeoutExpired:
+        raise Unavailable(
+            f"it did not load within {TIMEOUT_SECONDS:.0f} s", subject=f"model {manifest.model}"
+        ) from None
+    last = done.stdout.strip().splitlines()[-1:] or [""]
+    try:
+        said: dict[str, Any] = json.loads(last[0])
+    except ValueError:
+        told = done.stderr.strip().splitlines()[-1:] or [f"exit status {done.returncode}"]
+        raise StepFailed(f"its trial ended: {told[0][:300]}", subject=f"model {manifest.model}") from None
+    if "error" in said:
+        kind = getattr(errors, said["error"], StepFailed)
+        facts = {name: said[name] for name in ("subject", "found", "asked", "next_step") if said.get(name)}
+        raise kind(said["what"], **{"subject": f"model {manifest.model}", **facts})
+    return said
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Entry of the process."""
+    folder, digest = arguments or sys.argv[1:]
+    try:
+        said: dict[str, Any] = _try(Path(folder), digest)
+    except InstarError as error:
+        said = {
+            "error": type(error).__name__,
+            "what": error.what,
+            "subject": error.subject,
+            "next_step": error.next_step,
+        }
+        said |= {"found": error.found and str(error.found), "asked": error.asked and str(error.asked)}
+    print(json.dumps(said), flush=True)
+
+
+def _try(folder: Path, digest: str) -> dict[str, Any]:
+    from instar.serve.loading import load
+
+    model = load(folder, named=digest)
+    manifest = bundle.decode((folder / bundle.MANIFEST_FILE).read_bytes())
+    decides = getattr(model, "decides", True)
+    facts: dict[str, Any] = {"python": sys.version.split()[0]}
+    row = _example(folder / FOLDER, manifest)
+    if row is not None:
+        facts |= {"asked": row, "score": float(model.score({name: [value] for name, value in row.items()})[0])}
+    return {"task": BINARY if decides else NUMBER, "facts": facts}
+
+
+def _example(folder: Path, manifest: Manifest) -> dict[str, Any] | None:
+    """The first row of the example that was logged with the model, where it has the columns of the signature."""
+    try:
+        kept = json.loads((folder / "input_example.json").read_text())
+        names = [column.name for column in manifest.inputs]
+        if isinstance(kept, dict) and {"columns", "data"} <= kept.keys():
+            row = dict(zip(kept["columns"], kept["data"][0], strict=True))
+        else:
+            rows = kept["inputs"] if isinstance(kept, dict) and "inputs" in kept else kept
+            row = dict(zip(names, rows[0], strict=True))
+        return {name: row[name] for name in names}
+    except (OSError, ValueError, KeyError, IndexError, TypeError):
+        return None
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,176 @@
+"""A version that was logged: approved by a person after a trial, served on an endpoint of its own, on the record, traced."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.linear_model import LinearRegression, LogisticRegression
+
+from instar.core.errors import BadInput, Blocked, Conflict, InstarError, NotAllowed, StepFailed
+from instar.core.identity import SYSTEM
+from instar.core.store import Store
+from instar.operate import audit, promotion, review, trace
+from instar.plan.project import Project, load_project
+from instar.release import approval, registered_models, registry
+from instar.release.registry import ModelVersion
+from instar.serve import trial
+from instar.serve.calls import CallLog
+from instar.serve.process import ServerTree
+from instar.train import bundles
+from instar.train.bundle import load_manifest
+from tests.train.folders import flights, mlmodel, pack, sklearn_files
+
+ROW = {"distance": 1400.0, "hour": 8}
+
+
+def estimators() -> tuple[Any, Any]:
+    given, late, minutes = flights()
+    rows = pd.DataFrame(given, columns=["distance", "hour"]).astype({"hour": int})
+    return LogisticRegression(max_iter=500).fit(rows, late), LinearRegression().fit(rows, minutes)
+
+
+def register(store: Store, name: str, files: dict[str, bytes]) -> ModelVersion:
+    digest = pack(store, files, name=name, run="run_nobody")
+    manifest = load_manifest(store.blobs, digest)
+    store.database.write(lambda tx: bundles.record(tx, store, "default", digest, manifest, fit_key=digest))
+    try:
+        registered_models.get(store, "default", name)
+    except InstarError:
+        registered_models.create(store, "default", name)
+    return registry.register_logged(
+        store, "default", name, bundle=digest, source="runs:/x/model", description="said so"
+    )
+
+
+@pytest.fixture
+def contract(tmp_path: Path) -> Project:
+    """A project whose problem is `delay`."""
+    (tmp_path / "instar.toml").write_text(
+        '[project]\nname = "default"\nobjective = "x"\nowner = "x"\n[problem.delay]\ntask = "binary"\ntarget = "late"\n'
+        'metric = "cost"\ncost = { false_negative = 3.0, false_positive = 1.0, unit = "EUR" }\n'
+        '[problem.delay.split]\ndecide = "14d"\njudge = "14d"\n[problem.delay.outcome]\ndue = "1d"\n'
+    )
+    return load_project(tmp_path)
+
+
+def ask(client: httpx2.Client, endpoint: str, row: dict[str, Any] = ROW) -> httpx2.Response:
+    kinds = {"distance": "FP64", "hour": "INT64"}
+    inputs = [{"name": name, "shape": [1], "datatype": kinds[name], "data": [value]} for name, value in row.items()]
+    return client.post(f"/v2/models/{endpoint}/infer", json={"inputs": inputs})
+
+
+@pytest.fixture
+def served(store: Store) -> Iterator[tuple[httpx2.Client, Any, Any]]:
+    """Two endpoints of logged models, and what these answer."""
+    classifier, regressor = estimators()
+    for name, model in (("late", classifier), ("minutes", regressor)):
+        version = register(store, name, sklearn_files(model))
+        review.approve(store, None, version, note="looked at it")
+        promotion.promote(store, "default", name, version, "by hand")
+    with (
+        ServerTree.start(store.folder, control=False) as server,
+        httpx2.Client(base_url=server.url, timeout=60) as client,
+    ):
+        yield client, classifier, regressor
+
+
+def test_it_answers_is_on_the_record_and_can_be_traced(store: Store, served: tuple[httpx2.Client, Any, Any]) -> None:
+    client, classifier, regressor = served
+    frame = pd.DataFrame([ROW])
+    late, minutes = ask(client, "late"), ask(client, "minutes")
+    assert (late.status_code, minutes.status_code) == (200, 200), (late.text, minutes.text)
+    outputs = {one["name"]: one["data"][0] for one in late.json()["outputs"]}
+    assert outputs["score"] == pytest.approx(classifier.predict_proba(frame)[0, 1], abs=0)
+    assert outputs["decision"] == int(outputs["score"] >= 0.5)
+    assert [one["name"] for one in minutes.json()["outputs"]] == ["score"]
+    assert minutes.json()["outputs"][0]["data"][0] == pytest.approx(regressor.predict(frame)[0], abs=0)
+    about = client.get("/v2/models/minutes").json()
+    assert ([one["name"] for one in about["inputs"]], [one["name"] for one in about["outputs"]]) == (
+        ["distance", "hour"],
+        ["score"],
+    )
+    assert ask(client, "late", {"distance": 1.0}).status_code == 400
+    log = CallLog(store)
+    found = log.find(minutes.headers["instar-call"])
+    assert found is not None
+    assert (found["version"], found["decision"], found["threshold"]) == (1, None, None)
+    hops = trace.backward(store, log, "default", f"{minutes.headers['instar-call']}/0").walk()
+    kinds = [hop.kind for hop in hops]
+    assert {"prediction", "model version", "approval", "bundle"} <= set(kinds)
+    assert ("minutes@1", "answered by") in {(hop.name, hop.relation) for hop in hops}
+    assert audit.verify(store, "default").consistent
+
+
+def test_a_person_approves_after_a_trial(store: Store) -> None:
+    classifier, _ = estimators()
+    version = register(store, "late", sklearn_files(classifier))
+    with pytest.raises(Blocked, match="no approval"):
+        promotion.promote(store, "default", "late", version, "by hand")
+    with pytest.raises(NotAllowed, match="only a person"):
+        review.approve(replace(store, actor=SYSTEM), None, version)
+    given = review.approve(store, None, version, note="fine")
+    assert (given.policy, given.approved_by, given.reason, given.evidence) == ("person", "ada", "fine", version.bundle)
+    assert review.approve(store, None, version).id == given.id
+    assert registry.find(store, "default", "late@1").state == "approved"
+    found = trial.trial_of(store, version.bundle)
+    assert found is not None
+    assert found.task == trial.BINARY
+    assert found.facts["asked"] == {"distance": 1400.0, "hour": 8}
+    assert found.facts["score"] == pytest.approx(classifier.predict_proba(pd.DataFrame([ROW]))[0, 1])
+    assert approval.holding(store, version) is not None
+
+
+class Evil:
+    def __reduce__(self) -> Any:
+        return (print, ("never",))
+
+
+def test_what_cannot_answer_is_refused_at_approval_with_the_reason(store: Store) -> None:
+    given, _, _ = flights()
+    rows = pd.DataFrame(given, columns=["distance", "hour"])
+    three = LogisticRegression(max_iter=500).fit(rows, np.arange(len(rows)) % 3)
+    for name, files, why in (
+        ("three", sklearn_files(three), "more than two classes"),
+        ("evil", {**sklearn_files(None), "model.pkl": pickle.dumps(Evil())}, r"builtins\.print"),
+        ("bare", {"MLmodel": mlmodel({"sklearn": {}}, None)}, "no signature"),
+        ("torn", {**sklearn_files(None), "model.pkl": pickle.dumps(three)[:-9]}, "not a pickle that can be followed"),
+        ("none", {"notes.txt": b"x"}, "no MLmodel"),
+    ):
+        version = register(store, name, files)
+        with pytest.raises(Blocked, match=why):
+            review.approve(store, None, version)
+        assert approval.approvals(store, "default", version=version.id) == []
+
+
+def test_a_model_that_fails_on_its_own_example_is_not_approved(store: Store) -> None:
+    classifier, _ = estimators()
+    example = json.dumps({"columns": ["distance", "hour"], "data": [["far", 8]]}).encode()
+    version = register(store, "late", {**sklearn_files(classifier), "input_example.json": example})
+    with pytest.raises(StepFailed):
+        review.approve(store, None, version)
+
+
+def test_it_cannot_be_the_champion_of_a_problem(store: Store, contract: Project) -> None:
+    classifier, _ = estimators()
+    version = register(store, "delay", sklearn_files(classifier))
+    with pytest.raises(Conflict, match="cannot be the champion of a problem"):
+        review.approve(store, contract, version)
+    other = register(store, "late", sklearn_files(classifier))
+    assert review.approve(store, contract, other).state == "approved"
+    with pytest.raises(BadInput, match="judged by no gates"):
+        review.judge_again(_loop(store, contract), other)
+
+
+def _loop(store: Store, contract: Project) -> Any:
+    from types import SimpleNamespace
+
+    return SimpleNamespace(store=store, project=contract)
