@@ -276,6 +276,18 @@ def test_nothing_that_cannot_be_described_stops_a_training(
     assert "the environment of this run cannot be kept" in caplog.text
 
 
+def test_a_record_that_no_server_would_take_is_lost_alone_and_on_the_record(
+    begin: Begin, store: Store, caplog: pytest.LogCaptureFixture
+) -> None:
+    with begin() as run:
+        run.log_params(huge="x" * 17_000_000)
+        run.log_params(small=1)
+    found = records.get_run(store, run.id)
+    assert found.parameters == {"small": 1}
+    assert found.tags[intake.LOST].startswith("1: a record of")
+    assert "keep it as a file" in caplog.text
+
+
 def test_where_no_spool_can_be_made_another_place_is_taken_and_the_training_goes_on(
     begin: Begin, here: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -25,6 +25,8 @@ from instar.train.spool_records import End, Lost, Points, Record, encode
 
 log = logging.getLogger("instar.run")
 
+LARGEST_RECORD = 16_000_000  # bytes; a server refuses what is much larger, and nothing behind it would be delivered
+
 
 class Recorder:
     """Where one process keeps what it says of one run.
@@ -79,8 +81,12 @@ class Recorder:
         writer = self._writer or self._own()
         if writer is None:
             return
+        payload = encode(record)
+        if len(payload) > LARGEST_RECORD:
+            self.lose(f"a record of {len(payload)} bytes: keep it as a file")
+            return
         lost = writer.lost
-        kept = writer.append(encode(record), always=always)
+        kept = writer.append(payload, always=always)
         if not kept and (writer.lost > lost or writer.trouble is not None):
             self._complain(writer)
         elif kept and writer.lost > self._told:

@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from instar.core.errors import InstarError
+from instar.core.errors import InstarError, StoreBusy, Unavailable
 from instar.interfaces.sdk import place as places
 from instar.interfaces.sdk.place import Place
 from instar.train import spool
@@ -114,11 +114,10 @@ class Sender:
 
     def _say(self, error: Exception) -> None:
         if type(error) is not type(self.trouble):
-            expected = isinstance(error, InstarError)
-            log.log(
-                logging.INFO if expected else logging.WARNING,
-                "run %s is kept in its spool for now: %s", self._folder.name, error, exc_info=not expected,
-            )  # fmt: skip
+            # That nobody answers is what a spool is for; everything else somebody should hear of.
+            level = logging.INFO if isinstance(error, Unavailable | StoreBusy) else logging.WARNING
+            known = isinstance(error, InstarError)
+            log.log(level, "run %s stays in its spool for now: %s", self._folder.name, error, exc_info=not known)
         self.trouble = error
 
 
