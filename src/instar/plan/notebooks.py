@@ -23,6 +23,7 @@ from instar.plan import scopes
 SUFFIX = ".ipynb"
 STEP, SHARED, PARAMETERS = "step", "instar", "parameters"  # tags of cells
 BY_IPYTHON = ("get_ipython", "display", "In", "Out", "exit", "quit")  # names that a kernel has besides Python's own
+INJECTED = "injected-parameters"  # tag of the cell that a run puts in, as papermill names it
 _MARK = re.compile(r"# cell (\d+)\Z")
 # What IPython adds to Python, where a statement could begin: `%magic`, `!program`, `x = !program`, `object?`.
 _MAGIC = re.compile(r"^(\s*)((?:[\w,. ]+=\s*)?)([%!])(.*)$")
@@ -64,7 +65,8 @@ def cells_of(text: str, name: str) -> list[Cell]:
             continue
         source = cell.get("source", "")
         tags = (cell.get("metadata") or {}).get("tags") or ()
-        found.append(Cell(number, "".join(source), tuple(str(tag) for tag in tags)))
+        if INJECTED not in tags:  # it was saved after a run of the pipeline
+            found.append(Cell(number, "".join(source), tuple(str(tag) for tag in tags)))
     return found
 
 
