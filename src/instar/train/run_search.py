@@ -22,10 +22,11 @@ from instar.train.pages import Page, read_token, write_token
 from instar.train.run_records import Columns, Run, load
 from instar.train.search_grammar import parse, parse_orders
 from instar.train.search_order import Sorting, sorting
-from instar.train.search_query import Condition, condition
-from instar.train.search_words import Order
+from instar.train.search_query import Condition, condition, owners
+from instar.train.search_words import And, Comparison, Order, Tree
 from instar.train.tracking_tables import ACTIVE, DELETED, run_table
 
+FEW = 2000  # runs that are looked at one by one
 VIEWS = {"active": (ACTIVE,), "deleted": (DELETED,), "all": (ACTIVE, DELETED)}
 
 
@@ -83,7 +84,7 @@ def count(
         BadInput: The filter or the view cannot be read.
     """
     with store.database.read() as tx:
-        wanted = _conditions(projects, experiments, filter, view, tx.dialect.name)
+        wanted = _conditions(tx, projects, experiments, filter, view)
         return int(tx.execute(sa.select(sa.func.count()).select_from(run_table).where(*wanted)).scalar_one())
 
 
@@ -102,10 +103,9 @@ def find(
     Raises:
         BadInput: The filter, the order, the view or the token cannot be read.
     """
-    dialect = tx.dialect.name
-    wanted = _conditions(projects, experiments, filter, view, dialect)
+    wanted = _conditions(tx, projects, experiments, filter, view)
     orders = parse_orders(list(order_by), run_fields.VOCABULARY)
-    sort = sorting(orders, run_fields.PLACES, run_table, run_fields.TIES, run_fields.OPTIONAL, dialect)
+    sort = sorting(orders, run_fields.PLACES, run_table, run_fields.TIES, run_fields.OPTIONAL, tx.dialect.name)
     question = [sorted(projects or ()), sorted(experiments or ()), filter, list(order_by), view]
     if token:
         wanted.append(sort.after(read_token(question, token, len(sort.keys))))
@@ -144,14 +144,33 @@ def _has_rank(orders: Sequence[Order]) -> bool:
 
 
 def _conditions(
-    projects: Sequence[str] | None, experiments: Sequence[str] | None, filter: str, view: str, dialect: str
+    tx: Transaction, projects: Sequence[str] | None, experiments: Sequence[str] | None, filter: str, view: str
 ) -> list[Condition]:
     if view not in VIEWS:
         raise BadInput("there is no such view", found=view, asked=", ".join(VIEWS))
     at = run_table.c
-    found: list[Condition] = []
+    tree = parse(filter, run_fields.VOCABULARY)
+    few = _few(tx, tree)
+    found: list[Condition] = [] if few is None else [at.key.in_(few)]
     for column, values in ((at.project, projects), (at.experiment_id, experiments), (at.lifecycle, VIEWS[view])):
         if values is not None:
-            found.append(column == values[0] if len(values) == 1 else column.in_(list(values)))
-    tree = parse(filter, run_fields.VOCABULARY)
-    return found if tree is None else [*found, condition(tree, run_fields.PLACES, dialect)]
+            # With few runs to look at, no index of all runs: an expression has none.
+            expression = column if few is None else column.concat("")
+            found.append(expression == values[0] if len(values) == 1 else expression.in_(list(values)))
+    return found if tree is None else [*found, condition(tree, run_fields.PLACES, tx.dialect.name)]
+
+
+def _few(tx: Transaction, tree: Tree | None) -> list[int] | None:
+    """Keys of the only runs that can pass, when one parameter or tag is asked for that few have; else None.
+
+    A database that counts nothing cannot know that a value is rare. Asked for FEW rows of the index, it shows.
+    """
+    parts = tree.parts if isinstance(tree, And) else (tree,)
+    found: list[int] | None = None
+    for part in parts:
+        query = owners(part, run_fields.PLACES, FEW) if isinstance(part, Comparison) else None
+        if query is not None:
+            keys = list(tx.execute(query).scalars())
+            if len(keys) < FEW and (found is None or len(keys) < len(found)):
+                found = keys
+    return found

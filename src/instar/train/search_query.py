@@ -129,13 +129,22 @@ def _logged(comparison: Comparison, rows: Rows, key: sa.ColumnElement[Any], dial
         return sa.exists().where(owner == key, named, _metric(comparison, value, table.c[rows.nan]))
     rest = table.c[rows.rest] if rows.rest else None
     if comparison.operator in ("=", "IN"):
-        # By the index of values: the records that have it are found without a look at those that have not.
-        return key.in_(sa.select(owner).where(named, _equal(comparison, value, rest)))
-    if comparison.operator in ("!=", "NOT IN"):
+        found = _equal(comparison, value, rest)
+    elif comparison.operator in ("!=", "NOT IN"):
         found = sa.not_(_equal(comparison, value, rest))
     else:
         found = _texts(comparison, value if rest is None else value + sa.func.coalesce(rest, ""), dialect)
     return sa.exists().where(owner == key, named, found)
+
+
+def owners(comparison: Comparison, places: Places, most: int) -> sa.Select[Any] | None:
+    """A query of at most so many records that pass a comparison, by the index of values; None where it has none for it."""
+    rows = places.rows.get(comparison.field.kind)
+    if rows is None or rows.rest is None or comparison.operator not in ("=", "IN"):
+        return None
+    at = rows.table.c
+    named = at[rows.name] == comparison.field.key
+    return sa.select(at[rows.owner]).where(named, _equal(comparison, at[rows.value], at[rows.rest])).limit(most)
 
 
 def _equal(comparison: Comparison, value: sa.ColumnElement[Any], rest: sa.ColumnElement[Any] | None) -> Condition:
