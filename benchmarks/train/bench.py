@@ -121,14 +121,12 @@ def main() -> int:
         bench = Bench(folder, options.quick, peers, there)
         bench.facts = {"quick": options.quick, "postgresql": there is not None}
         failed: list[str] = []
-        for part in options.parts or PARTS:
-            if part == "client" and not servers.CLIENTS.exists():
-                continue
-            print(f"{part}:", file=sys.stderr, flush=True)
+        for parts, work in plan(options.parts or list(PARTS)):
+            print(f"{', '.join(parts)}:", file=sys.stderr, flush=True)
             try:
-                WORK[part](bench)
+                work(bench)
             except RuntimeError as refusal:
-                failed.append(f"{part}: {refusal}")
+                failed.append(f"{', '.join(parts)}: {refusal}")
     document = {"facts": bench.facts, "figures": bench.found}
     print(json.dumps(document, indent=2) if options.json else report.table(bench.found, bench.facts))
     for one in failed:
@@ -136,35 +134,52 @@ def main() -> int:
     return 1 if failed else 0
 
 
-def on_each(measure: Callable[[Bench, Server], dict[str, float]]) -> Callable[[Bench], None]:
-    """A part that runs on every server, each fresh and alone."""
-
-    def part(bench: Bench) -> None:
-        for name in (*bench.ours(), *bench.peers):
-            with bench.server(name, bench.fresh(name), bench.database(name)) as server:
-                bench.note(name, measure(bench, server))
-
-    return part
-
-
-def _rest(bench: Bench, server: Server) -> dict[str, float]:
-    time.sleep(2 if bench.quick else 5)  # what starts after the first answer belongs to the start
-    return {"start s": server.started_seconds, **resting.rest(server.pid, 5 if bench.quick else 20)}
+def plan(parts: list[str]) -> Iterator[tuple[list[str], Callable[[Bench], None]]]:
+    """What is asked for, so that each server is started as seldom as can be."""
+    if "rest" in parts:
+        yield ["rest"], _rest
+    if session := [part for part in SESSION if part in parts]:
+        yield session, lambda bench: _session(bench, session)
+    for part in parts:
+        if part in ALONE:
+            yield [part], ALONE[part]
 
 
-def _reading(bench: Bench) -> None:
+def _session(bench: Bench, parts: list[str]) -> None:
+    """Some parts on one server after the other; its store was filled before where reading is one of them."""
     runs, history = (2000, 20_000) if bench.quick else (10_000, 100_000)
-    wanted = shape.Shape(runs, history=history)
-    bench.facts |= {"runs": runs, "history": history}
+    wanted = shape.Shape(runs, history=history) if "reading" in parts else shape.Shape(0)
+    bench.facts |= {"runs": wanted.runs, "history": wanted.history}
+    megabytes, files = (50, 50) if bench.quick else (200, 500)
     for name in (*bench.ours(), *bench.peers):
         with _filled(bench, name, wanted) as (server, names):
-            bench.note(name, reading.reading(server.url, names, runs, history, 3 if bench.quick else 9))
+            work: dict[str, Callable[[], dict[str, float]]] = {
+                "single": lambda: writing.single_calls(server.url, bench.seconds),
+                "batches": lambda: writing.batches(server.url, bench.seconds),
+                "crowd": lambda: writing.crowd(server.url, bench.seconds),
+                "artifacts": lambda: transfer.transfer(server.url, megabytes, files),
+                "reading": lambda: reading.reading(server.url, names, runs, history, 3 if bench.quick else 9),
+            }
+            for part in parts:
+                bench.note(name, work[part]())
+
+
+def _rest(bench: Bench) -> None:
+    """Each server on an empty store, from its start on, while nobody calls."""
+    for name in (*bench.ours(), *bench.peers):
+        with bench.server(name, bench.fresh(name), bench.database(name)) as server:
+            time.sleep(2 if bench.quick else 5)  # what starts after the first answer belongs to the start
+            bench.note(name, {"start s": server.started_seconds, **resting.rest(server.pid, 5 if bench.quick else 20)})
 
 
 @contextmanager
 def _filled(bench: Bench, name: str, wanted: shape.Shape) -> Iterator[tuple[Server, dict[str, str]]]:
     """A server on a store that was filled before it was started."""
     folder, database = bench.fresh(name), bench.database(name)
+    if not (wanted.runs or wanted.history):
+        with bench.server(name, folder, database) as server:
+            yield server, {}
+        return
     began = time.perf_counter()
     if name in (DEFAULT, BEST):
         sizes = [str(one) for one in (wanted.runs, wanted.metrics, wanted.parameters, wanted.history)]
@@ -179,6 +194,8 @@ def _filled(bench: Bench, name: str, wanted: shape.Shape) -> Iterator[tuple[Serv
 
 def _client(bench: Bench) -> None:
     """The real client, in turns between a server that answers nothing, Instar, and MLflow at its best."""
+    if not servers.CLIENTS.exists():
+        raise RuntimeError("the real client is missing: build .venv-clients with `./run test --full`")
     runs, history = (1000, 10_000) if bench.quick else (10_000, 100_000)
     wanted, turns = shape.Shape(runs, history=history), 10 if bench.quick else 30
     for peer in [None, *bench.peers]:
@@ -217,19 +234,8 @@ def _wide(bench: Bench) -> None:
         bench.note(INSTAR, {f"{figure}, {runs:,} x {metrics:,}": value for figure, value in figures.items()})
 
 
-WORK: dict[str, Callable[[Bench], None]] = {
-    "rest": on_each(_rest),
-    "single": on_each(lambda bench, server: writing.single_calls(server.url, bench.seconds)),
-    "batches": on_each(lambda bench, server: writing.batches(server.url, bench.seconds)),
-    "crowd": on_each(lambda bench, server: writing.crowd(server.url, bench.seconds)),
-    "artifacts": on_each(
-        lambda bench, server: transfer.transfer(server.url, 50 if bench.quick else 200, 50 if bench.quick else 500)
-    ),
-    "reading": _reading,
-    "client": _client,
-    "growth": _growth,
-    "wide": _wide,
-}
+SESSION = ("single", "batches", "crowd", "artifacts", "reading")
+ALONE: dict[str, Callable[[Bench], None]] = {"client": _client, "growth": _growth, "wide": _wide}
 
 
 if __name__ == "__main__":
