@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import resource
 import signal
 import socket
 from collections.abc import Iterator
@@ -154,6 +155,19 @@ def test_a_control_process_that_is_replaced_takes_connections_again(whole: Serve
     with connect(whole) as raw:
         ask(raw, TRACKING)
         assert holders(whole, raw) == ["instar.interfaces.control"]
+
+
+def test_a_gateway_that_may_open_no_more_files_goes_on_when_some_are_closed(tmp_path: Path) -> None:
+    with start(tmp_path / ".instar") as tree:
+        gateway = process_of(tree, "instar.serve.gateway")
+        open_now = len(os.listdir(f"/proc/{gateway}/fd"))
+        resource.prlimit(gateway, resource.RLIMIT_NOFILE, (open_now + 10, open_now + 10))
+        crowd = [connect(tree) for _ in range(40)]
+        wait_for(lambda: "no more connections" in tree.log.read_text())
+        for one in crowd:
+            one.close()
+        with connect(tree) as raw:
+            assert ask(raw, "/v2/health/live").startswith(b"HTTP/1.1 200")
 
 
 def test_the_end_of_a_server_lets_calls_finish(tmp_path: Path) -> None:

@@ -44,6 +44,7 @@ log = logging.getLogger("instar.control")
 EARLY_STAGES = ("train", "tracking", "experiments", "spool")
 LATER_STAGES = ("plan", "data", "release", "serve", "operate", "notes")
 
+SWITCH_SECONDS = 0.0005
 LINE_SECONDS = 86_400  # gateways keep their lines to us open; we are not the ones who hang up
 MISTAKE = 78  # exit status (EX_CONFIG): what a restart would not mend
 
@@ -168,6 +169,8 @@ def main() -> None:
 
 
 def _serve(app: App, socket: Path) -> None:
+    # A thread that decodes a large body must not keep the loop waiting for the interpreter: 5 ms each is Python's own limit.
+    sys.setswitchinterval(SWITCH_SECONDS)
     # What was decided while nothing ran takes effect before the first answer, and a contract that cannot be read stops us.
     snapshot.publish(app.store)
     application = build(app)

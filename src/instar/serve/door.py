@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
+import logging
 import socket
 from collections.abc import Callable
 from pathlib import Path
@@ -20,6 +22,9 @@ PEEK_BYTES = 4096
 MOST_ACCEPTED = 64  # at once, before others get their turn
 TRACKING = b"/mlflow"  # in the path of every call of that protocol
 KEEP_ALIVE_SECONDS = 75
+PAUSE_SECONDS = 1.0  # when the process has as many files open as it may
+
+_log = logging.getLogger("instar.serve")
 
 Protocols = Callable[[], asyncio.Protocol]
 
@@ -60,11 +65,22 @@ class DoorServer(uvicorn.Server):
         for _ in range(MOST_ACCEPTED):
             try:
                 connection, _address = self._listening.accept()
-            except OSError:  # none is left, another gateway was quicker, or it is gone already
-                return
+            except OSError as problem:
+                if problem.errno in (
+                    errno.EMFILE,
+                    errno.ENFILE,
+                ):  # let some end before the next: asking on would only spin
+                    _log.warning("no more connections can be taken for now: %s", problem)
+                    self._loop.remove_reader(self._listening)
+                    self._loop.call_later(PAUSE_SECONDS, self._accept_again)
+                return  # none is left, another gateway was quicker, or it is gone already
             connection.setblocking(False)
             self._undecided.add(connection)
             self._loop.add_reader(connection, self._look, connection)
+
+    def _accept_again(self) -> None:
+        if self._listening.fileno() >= 0:
+            self._loop.add_reader(self._listening, self._accept)
 
     def _look(self, connection: socket.socket) -> None:
         try:
