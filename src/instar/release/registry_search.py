@@ -15,7 +15,7 @@ from instar.train.pages import Page, read_token, write_token
 from instar.train.search_grammar import parse, parse_orders
 from instar.train.search_order import sorting
 from instar.train.search_query import Condition, Places, Rows, condition
-from instar.train.search_words import Type, Vocabulary, prefixes
+from instar.train.search_words import Comparison, Type, Vocabulary, prefixes
 
 _TIMES: dict[str, tuple[str, Type]] = {
     "creation_timestamp": ("creation_timestamp", "time"),
@@ -45,6 +45,17 @@ _VERSION_ATTRIBUTES: dict[str, tuple[str, Type]] = {
 MODELS = Vocabulary(prefixes("attribute", "tag"), {"tag": "text"}, {"attribute": _MODEL_ATTRIBUTES})
 VERSIONS = Vocabulary(prefixes("attribute", "tag"), {"tag": "text"}, {"attribute": _VERSION_ATTRIBUTES})
 
+# MLflow keeps prompts for language models as registered models, and its clients ask every search to leave them out by this
+# tag; here nothing is one, though no model has the tag.
+PROMPT_TAG = "mlflow.prompt.is_prompt"
+
+
+def _is_prompt(asked: Comparison, dialect: str) -> Condition:
+    wanted = (asked.operator, str(asked.value).lower()) in (("=", "true"), ("!=", "false"))
+    return sa.false() if wanted else sa.true()
+
+
+_SPECIAL = {("tag", PROMPT_TAG): _is_prompt}
 _model, _version = model_table.c, version_table.c
 _VERSION_PLACES = Places(
     VERSIONS,
@@ -64,6 +75,7 @@ _VERSION_PLACES = Places(
         ),
     },
     {"tag": Rows(version_tag_table, "version", "key", "value")},
+    _SPECIAL,
 )
 
 
@@ -94,6 +106,7 @@ def search_models(
             "last_updated_timestamp": sa.type_coerce(_model.updated_at, sa.BigInteger),
         },
         {"tag": Rows(tags, "model", "key", "value")},
+        _SPECIAL,
     )
     ties = (("name", True),)
     with store.database.read() as tx:

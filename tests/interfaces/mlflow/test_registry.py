@@ -172,6 +172,8 @@ def test_search_speaks_the_language_of_all_searches(api: Api, logged: str) -> No
 
     assert models() == ["delay", "delay-2", "price"]
     assert models(filter="name LIKE 'delay%'", order_by="name DESC") == ["delay-2", "delay"]
+    assert models(filter="name = 'price' AND tag.`mlflow.prompt.is_prompt` != 'true'") == ["price"]  # as clients ask
+    assert models(filter="tag.`mlflow.prompt.is_prompt` = 'true'") == []
     assert models(filter="tags.team = 'ops' OR name = 'price'", max_results=2) == ["delay", "delay-2"]
     first = api.get("registered-models/search", max_results=2)
     rest = api.get("registered-models/search", max_results=2, page_token=first["next_page_token"])

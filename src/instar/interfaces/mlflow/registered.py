@@ -14,10 +14,10 @@ from instar.interfaces.mlflow.messages import Int64, Pair
 from instar.interfaces.mlflow.version_documents import STAGES, ModelOut, VersionOut
 from instar.release import registered_models, registry, registry_search
 from instar.release.registered_models import RegisteredModel
+from instar.release.registry_search import PROMPT_TAG
 from instar.serve import derived, routing
 
 MOST_MODELS, DEFAULT_MODELS = 1000, 100
-PROMPT_TAG = "mlflow.prompt.is_prompt"
 
 
 class Create(Message):
