@@ -83,6 +83,9 @@ class MemoryBlobs:
             return None
         return len(self._data.pop(digest))
 
+    def leftovers(self, before: datetime, *, remove: bool) -> dict[str, int]:
+        return {}
+
     def delete(self, digest: str) -> None:
         self._data.pop(digest, None)
 

@@ -72,10 +72,14 @@ def test_what_no_record_names_goes_after_the_grace(store: Store, clock: MovedClo
     fresh = store.blobs.put(b"put a moment ago")
     moment = clock.wall().timestamp()
     os.utime(store.blobs.path(fresh), (moment, moment))
+    half = store.folder / "blobs" / "tmp_of_a_killed_writer"
+    half.write_bytes(b"half a blob")
     planned = collect(store, dry_run=True)
     assert store.blobs.has(lost)
+    assert half.exists()
     report = collect(store)
-    assert kinds(planned) == kinds(report) == {"blob": [lost]}
+    assert kinds(planned) == kinds(report) == {"blob": [lost, half.name]}
+    assert not half.exists()
     assert report.gone[0].size == len(b"put before a crash, and never recorded")
     assert [store.blobs.has(one) for one in (kept, lost, fresh)] == [True, False, True]
     with store.database.read() as tx:

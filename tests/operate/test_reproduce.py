@@ -14,6 +14,7 @@ from instar.core.store import Store
 from instar.data import tables, versions
 from instar.operate.reproduce import Reproduction, reproduce
 from instar.train import bundles, environment, runs
+from instar.train.tracking_tables import run_table
 from tests.operate import again
 
 Make = Callable[..., Reproduction]
@@ -195,6 +196,14 @@ def test_runs_that_cannot_be_made_again_say_why(store: Store, root: Path, ready:
     store.blobs.delete(code["content"])
     with pytest.raises(Blocked, match="its code is not in the store"):
         reproduce(store, root, run)
+
+
+def test_a_run_from_before_conditions_were_recorded_is_made_again_too(store: Store, root: Path, ready: str) -> None:
+    run = again.fit(store, root, "steady")
+    old = run_table.update().where(run_table.c.id == run).values(conditions=None)
+    store.database.write(lambda tx: tx.execute(old))
+    again.land(store, again.seen(failing=2))
+    assert reproduce(store, root, run).verdict == "identical"
 
 
 def test_a_repetition_that_is_interrupted_is_no_verdict(

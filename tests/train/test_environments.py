@@ -134,6 +134,20 @@ def test_one_in_use_is_not_collected_and_one_that_is_not_goes(store: Store, offl
         assert imports(found.python, "lamp") == "bright"
 
 
+def test_what_was_left_half_built_and_copies_of_another_instar_go(store: Store) -> None:
+    place = environments.own_copy(store)
+    other, half = place.with_name("c" * 64), environments.folder(store, "b3:" + "d" * 64)
+    for left in (other, half):
+        left.mkdir()
+        (left / "file").write_text("left")
+        os.utime(left, (1e9, 1e9))
+    now = datetime.now(UTC)
+    assert set(environments.leftovers(store, now, remove=False)) == {other.name, half.name}
+    assert other.exists()
+    assert set(environments.leftovers(store, now, remove=True)) == {other.name, half.name}
+    assert (place.exists(), other.exists(), half.exists()) == (True, False, False)
+
+
 def test_a_python_that_is_not_here_is_said(store: Store) -> None:
     described = msgspec.structs.replace(environment.capture(), python="3.2.1", distributions={})
     digest = store.blobs.put(ids.canonical_json(msgspec.to_builtins(described)))

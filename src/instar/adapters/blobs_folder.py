@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import os
@@ -97,6 +98,17 @@ class FolderBlobs:
             target.unlink()
             return stat.st_size
 
+    def leftovers(self, before: datetime, *, remove: bool) -> dict[str, int]:
+        found = {}
+        for file in (*self._folder.glob("tmp*"), *self._folder.glob("??/tmp*")):
+            with contextlib.suppress(FileNotFoundError):  # its writer was alive, and has just put it in its place
+                stat = file.stat()
+                if stat.st_mtime < before.timestamp():
+                    found[file.name] = stat.st_size
+                    if remove:
+                        file.unlink()
+        return found
+
     def delete(self, digest: str) -> None:
         self._place(digest).unlink(missing_ok=True)
 
@@ -137,6 +149,7 @@ class FolderBlobs:
         with open(aside, "rb+") as file:
             os.fsync(file.fileno())
         os.chmod(aside, 0o644)
+        os.utime(aside)  # an adopted file may be older than the grace
         with self._turn(fcntl.LOCK_SH):  # not between the collector's look at an older copy and its deed
             os.replace(aside, target)
 

@@ -54,6 +54,9 @@ class Blobs(Protocol):
             Its size in bytes; None when it stays, or was not there.
         """
 
+    def leftovers(self, before: datetime, *, remove: bool) -> dict[str, int]:
+        """Bytes of what writers who were killed before a moment left half written, by name; removed if asked."""
+
     def delete(self, digest: str) -> None:
         """Forget it; nothing happens when it is not there."""
 

@@ -124,6 +124,8 @@ def collect(
     blobs, young = _blobs(store, project, marked, now - grace, dry_run)
     environment_items = _environments(store, now - unused, dry_run)
     spools = _spools(store, grace, dry_run)
+    halves = store.blobs.leftovers(now - grace, remove=not dry_run)
+    blobs += [Item("blob", name, size, "its writer was killed half way") for name, size in halves.items()]
     gone = (*records.gone, *blobs, *(one for one in environment_items if one.reason == _UNUSED), *spools)
     kept = (*records.kept, *(one for one in environment_items if one.reason != _UNUSED))
     return Report(dry_run, gone, kept, len(marked & set(store.blobs.digests())), young)
@@ -261,6 +263,8 @@ def _environments(store: Store, before: datetime, dry_run: bool) -> list[Item]:
         else:
             went = environments.collect(store, one.digest, before)
             found.append(Item("environment", one.digest, size, _UNUSED if went is not None else "it is in use"))
+    for name, size in environments.leftovers(store, before, remove=not dry_run).items():
+        found.append(Item("environment", name, size, _UNUSED))
     return found
 
 

@@ -110,8 +110,9 @@ def use(store: Store, description: str, *, tell: Callable[[str], None] = lambda 
                 build(store, described, lock)
             fcntl.flock(lease, fcntl.LOCK_SH)
         os.utime(place / STAMP)  # the collector looks at the time of the last use
-        python = place / "venv" / "bin" / "python"
-        yield Interpreter(str(python), (str(own_copy(store)),), name, _notes(described, lock, python))
+        with _held(store, conditions.own_digest()):
+            paths = (str(own_copy(store)),)
+            yield Interpreter(str(place / "venv" / "bin" / "python"), paths, name, _notes(lock))
 
 
 def build(store: Store, described: Environment, lock: Lock) -> Built:
@@ -163,8 +164,12 @@ def last_used(store: Store, name: str) -> datetime:
 
 def own_bytes(store: Store, name: str) -> int:
     """Bytes that it takes for itself: files which it shares with a cache or another environment are not its own."""
+    return _bytes_in(folder(store, name))
+
+
+def _bytes_in(place: Path) -> int:
     total = 0
-    for parent, _, files in os.walk(folder(store, name)):
+    for parent, _, files in os.walk(place):
         for file in files:
             stat = os.lstat(os.path.join(parent, file))
             total += stat.st_blocks * 512 if stat.st_nlink == 1 else 0
@@ -191,6 +196,24 @@ def collect(store: Store, name: str, before: datetime) -> int | None:
         return size
 
 
+def leftovers(store: Store, before: datetime, *, remove: bool) -> dict[str, int]:
+    """Bytes of what was left half built, and of copies of another Instar, that nobody used since; removed if asked."""
+    half = [place for place in _all(store).glob("*") if len(place.name) == 64 and ready(store, place.name) is None]
+    copies = [place for place in _copies(store).glob("*") if place.name != conditions.own_digest().removeprefix("b3:")]
+    found = {}
+    for place in (*half, *copies):
+        with _file(store, place.name).open("a") as lease:
+            try:
+                fcntl.flock(lease, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                continue
+            if place.exists() and place.stat().st_mtime < before.timestamp():
+                found[place.name] = _bytes_in(place)
+                if remove:
+                    shutil.rmtree(place)
+    return found
+
+
 def folder(store: Store, name: str) -> Path:
     """Where an environment lies."""
     return _all(store) / name.removeprefix("b3:")
@@ -199,8 +222,9 @@ def folder(store: Store, name: str) -> Path:
 def own_copy(store: Store) -> Path:
     """A folder with a copy of the running Instar, to be put on Python's path; made on first use, by its content."""
     name = conditions.own_digest().removeprefix("b3:")
-    place = store.folder / "environments" / "instar" / name
+    place = _copies(store) / name
     if place.exists():
+        os.utime(place)  # the collector looks at the time of the last use
         return place
     aside = place.with_name(f".{name}.{os.getpid()}")
     shutil.rmtree(aside, ignore_errors=True)
@@ -234,11 +258,15 @@ def _file(store: Store, name: str) -> Path:
     return leases / name.removeprefix("b3:")
 
 
+def _copies(store: Store) -> Path:
+    return _all(store) / "instar"
+
+
 def _all(store: Store) -> Path:
     return store.folder / "environments"
 
 
-def _notes(described: Environment, lock: Lock, python: Path) -> tuple[str, ...]:
+def _notes(lock: Lock) -> tuple[str, ...]:
     found = []
     if lock.unhashed:
         found.append(f"without a known hash, so by version only: {', '.join(lock.unhashed)}")
