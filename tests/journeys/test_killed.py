@@ -47,9 +47,9 @@ def fresh(made: Path, folder: Path) -> Path:
     return Path(shutil.copytree(made, folder, ignore=shutil.ignore_patterns(".instar", "__pycache__")))
 
 
-def stop(folder: Path, number: signal.Signals, lines: int, seconds: float) -> tuple[int, str]:
+def stop(folder: Path, number: signal.Signals, lines: int, seconds: float, *options: str) -> tuple[int, str]:
     """Start `instar run`, and send it a signal some time after it said so many lines; its status and words."""
-    process = started(folder, "run")
+    process = started(folder, "run", *options)
     assert process.stdout is not None
     said = "".join(process.stdout.readline() for _ in range(lines))
     time.sleep(seconds)
@@ -63,13 +63,25 @@ def test_a_run_killed_at_random_moments_comes_to_the_same(made: Path, tmp_path: 
     seed = random.randrange(2**32)
     chance = random.Random(seed)
     moments = [(chance.randrange(1, 9), chance.random() / 4), (chance.randrange(1, 11), chance.random() / 2)]
-    for lines, seconds in moments:
-        stop(cafe, signal.SIGKILL, lines, seconds)
+    for (lines, seconds), options in zip(moments, (["-j", "4"], []), strict=True):
+        stop(cafe, signal.SIGKILL, lines, seconds, *options)
         assert looked_up(cafe, "audit", "verify")["consistent"] is True, (seed, moments)
     instar(cafe, "run")
     assert record(cafe) == record(made), (seed, moments)
     assert {step["state"] for step in looked_up(cafe, "status")["steps"]} == {"current"}
     assert looked_up(cafe, "audit", "verify")["consistent"] is True
+
+
+def test_a_parallel_run_killed_at_random_moments_comes_to_the_same(made: Path, tmp_path: Path) -> None:
+    cafe = fresh(made, tmp_path / "cafe")
+    seed = random.randrange(2**32)
+    chance = random.Random(seed)
+    for _ in range(3):
+        stop(cafe, signal.SIGKILL, chance.randrange(1, 9), chance.random() / 4, "-j", "4")
+        assert looked_up(cafe, "audit", "verify")["consistent"] is True, seed
+    instar(cafe, "run", "-j", "4")
+    assert record(cafe) == record(made), seed
+    assert {step["state"] for step in looked_up(cafe, "status")["steps"]} == {"current"}
 
 
 def test_ctrl_c_leaves_a_store_that_opens_and_continues(made: Path, tmp_path: Path) -> None:

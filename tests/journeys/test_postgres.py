@@ -19,7 +19,7 @@ def test_the_same_project_goes_round_on_postgresql(
     monkeypatch.setattr(driving, "environment", lambda **changes: plain(INSTAR_DATABASE=postgres_database, **changes))
     instar(tmp_path, "init", "cafe")
     cafe = tmp_path / "cafe"
-    assert "5 of 5 steps ran" in instar(cafe, "run").stdout
+    assert "5 of 5 steps ran" in instar(cafe, "run", "-j", "2").stdout
     assert "0 of 5 steps ran" in instar(cafe, "run").stdout
     assert not (cafe / ".instar" / "instar.db").exists()
     with up(cafe, "no_show") as server:
