@@ -223,6 +223,16 @@ def test_a_step_whose_process_dies_fails_with_the_signal(world: World) -> None:
     assert world.last("apart").state == "failed"
 
 
+def test_the_death_of_a_process_shows_although_its_children_live(world: World) -> None:
+    edit(
+        world,
+        "    return len(raw)",
+        "    if os.fork() == 0:\n        time.sleep(600)\n    os.kill(os.getpid(), 9)",
+    )
+    with pytest.raises(StepFailed, match="found signal 9"):
+        world.walk(2, targets=["apart"])
+
+
 FLAKY = """
     from pathlib import Path
     times = Path("{count}")

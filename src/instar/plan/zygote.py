@@ -16,6 +16,7 @@ import ctypes
 import importlib
 import os
 import random
+import select
 import selectors
 import signal
 import socket
@@ -24,6 +25,7 @@ import sys
 import warnings
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 from instar.core.errors import InstarError, StepFailed
 from instar.plan import output
@@ -60,7 +62,7 @@ class Zygote:
         self._channel, self._setup = channel, setup
         self._selector = selectors.DefaultSelector()
         self._selector.register(channel.line, selectors.EVENT_READ)
-        self._children: dict[str, tuple[int, Channel]] = {}
+        self._children: dict[str, _Child] = {}
 
     def serve(self) -> None:
         """Until the walk's process closes its end, or is gone; then no child is left."""
@@ -69,8 +71,8 @@ class Zygote:
                 for key, _ in self._selector.select():
                     if key.data is None:
                         self._hear()
-                    else:
-                        self._pass_on(key.data)
+                    elif key.data in self._children:
+                        self._pass_on(key.data, dead=key.fd == self._children[key.data].exit)
         finally:
             for execution in list(self._children):
                 self._end(execution)
@@ -85,7 +87,7 @@ class Zygote:
             return
         if word == KEEP:
             with contextlib.suppress(OSError):  # it is gone, and that is said next
-                self._children[execution][1].send(KEEP)
+                self._children[execution].line.send(KEEP)
         else:
             self._kill(execution)
 
@@ -103,37 +105,62 @@ class Zygote:
                 self._forget_all()
                 _alone(Channel(theirs), self._setup, work)
         theirs.close()
-        self._children[work.execution.id] = (pid, line)
-        self._selector.register(ours, selectors.EVENT_READ, work.execution.id)
+        # Its end shows by itself, too: what it started may hold its side of the line open for longer than it lives.
+        handle = os.pidfd_open(pid) if hasattr(os, "pidfd_open") else None
+        self._children[work.execution.id] = _Child(pid, line, handle)
+        for watched in (ours, handle):
+            if watched is not None:
+                self._selector.register(watched, selectors.EVENT_READ, work.execution.id)
 
     def _forget_all(self) -> None:
         """In a child: let go of what belongs to the zygote, so that ends of others are seen as ends."""
         self._selector.close()
         self._channel.close()
-        for _, line in self._children.values():
-            line.close()
+        for child in self._children.values():
+            child.line.close()
+            if child.exit is not None:
+                os.close(child.exit)
 
-    def _pass_on(self, execution: str) -> None:
+    def _pass_on(self, execution: str, dead: bool) -> None:
+        """Pass on what a child says, and at last that it is gone."""
+        line = self._children[execution].line
         try:
-            report = self._children[execution][1].receive()
+            while not dead or select.select([line.line], [], [], 0)[0]:
+                self._tell(line.receive())
+                if not dead:
+                    return
         except EOFError:
-            report = Report(execution, "gone", self._end(execution))
+            pass
+        self._tell(Report(execution, "gone", self._end(execution)))
+
+    def _tell(self, report: Report) -> None:
         with contextlib.suppress(OSError):  # nobody listens any more: the next message is the end
             self._channel.send(report)
 
     def _kill(self, execution: str) -> None:
         """End a child and all that it started; what it says last is its end."""
-        pid = self._children[execution][0]
+        pid = self._children[execution].pid
         for end in (os.killpg, os.kill):  # it may not have made its own group yet
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 end(pid, signal.SIGKILL)
 
     def _end(self, execution: str) -> int:
         self._kill(execution)
-        pid, line = self._children.pop(execution)
-        self._selector.unregister(line.line)
-        line.close()
-        return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+        child = self._children.pop(execution)
+        self._selector.unregister(child.line.line)
+        child.line.close()
+        if child.exit is not None:
+            self._selector.unregister(child.exit)
+            os.close(child.exit)
+        return os.waitstatus_to_exitcode(os.waitpid(child.pid, 0)[1])
+
+
+class _Child(NamedTuple):
+    """A running attempt's process: its number, the line to it, and a descriptor that tells its end, where there are such."""
+
+    pid: int
+    line: Channel
+    exit: int | None
 
 
 def _started(line: socket.socket, log: Path | None) -> int:
