@@ -34,7 +34,14 @@ if TYPE_CHECKING:
     from instar.train.studies import Study
 
 # What the process of a step has imported before the step's own code: see `bench`.
-STEP_MODULES = ("instar.data.kind", "instar.train.model_kind", "instar.evaluate.split")
+STEP_MODULES = (
+    "instar.data.kind",
+    "instar.train.model_kind",
+    "instar.train.notebook_kind",
+    "instar.evaluate.split",
+    "instar.adapters.blobs_folder",
+    "instar.adapters.database_sqlite",
+)
 
 
 @dataclass
