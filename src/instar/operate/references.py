@@ -25,8 +25,11 @@ LARGEST_READ = 8_000_000  # bytes; a larger blob is data, and names nothing
 
 # Tables that keep nothing, and of `execution` all but the log.
 _SAY_WHAT_WAS = frozenset(
-    {"journal_entry", "journal_head", "lineage_edge", "lease", "pipeline_run", "webhook_delivery"}
-)
+    {
+        "journal_entry", "journal_head", "lineage_edge", "lease", "pipeline_run", "webhook_delivery", "artifact_finding",
+        "bundle_trial",
+    }
+)  # fmt: skip
 _KEPT_COLUMNS = {"execution": {"log"}, "firing": set[str]()}
 # Rows that belong to a run, and go with it.
 _OF_RUNS = frozenset(

@@ -64,6 +64,8 @@ def make_current(tx: Transaction, store: Store, project: str, digest: str) -> st
 
 def current(tx: Transaction, project: str, step: str) -> tuple[str, str] | None:
     """Bundle and content digest of a step's current output; refits are outputs of no step."""
+    if not step:  # what was logged is the output of no step
+        return None
     query = sa.select(bundle_table.c.digest, bundle_table.c.content).where(
         bundle_table.c.project == project, bundle_table.c.step == step, bundle_table.c.refit_of.is_(None)
     )
