@@ -26,7 +26,8 @@ from instar.train.search_query import Condition, condition, owners
 from instar.train.search_words import And, Comparison, Order, Tree
 from instar.train.tracking_tables import ACTIVE, DELETED, run_table
 
-FEW = 2000  # runs that are looked at one by one
+FEW = 4000  # runs that may be looked at one by one
+WORTH = 5  # so many runs are passed along an index in the time that one is looked up
 VIEWS = {"active": (ACTIVE,), "deleted": (DELETED,), "all": (ACTIVE, DELETED)}
 
 
@@ -149,22 +150,41 @@ def _conditions(
     if view not in VIEWS:
         raise BadInput("there is no such view", found=view, asked=", ".join(VIEWS))
     at = run_table.c
+    found: list[Condition] = []
+    chosen: list[tuple[sa.ColumnElement[str], list[str]]] = [
+        (column, list(values))
+        for column, values in ((at.project, projects), (at.experiment_id, experiments), (at.lifecycle, VIEWS[view]))
+        if values is not None
+    ]
     tree = parse(filter, run_fields.VOCABULARY)
     few = _few(tx, tree)
-    found: list[Condition] = [] if few is None else [at.key.in_(few)]
-    for column, values in ((at.project, projects), (at.experiment_id, experiments), (at.lifecycle, VIEWS[view])):
-        if values is not None:
-            # With few runs to look at, no index of all runs: an expression has none.
-            expression = column if few is None else column.concat("")
-            found.append(expression == values[0] if len(values) == 1 else expression.in_(list(values)))
+    if few is not None and _more(tx, chosen, len(few) * WORTH):
+        keys = sa.text("SELECT value FROM json_each(:few)").bindparams(few=f"[{','.join(map(str, few))}]")
+        found.append(at.key.in_(keys))
+        # No index of all runs then: an expression has none.
+        chosen = [(column.concat(""), values) for column, values in chosen]
+    found += [column == values[0] if len(values) == 1 else column.in_(values) for column, values in chosen]
     return found if tree is None else [*found, condition(tree, run_fields.PLACES, tx.dialect.name)]
+
+
+def _more(tx: Transaction, chosen: Sequence[tuple[sa.ColumnElement[str], list[str]]], number: int) -> bool:
+    """Whether there are more than so many runs before the filter."""
+    some = (
+        sa.select(run_table.c.key)
+        .where(*(column.in_(values) for column, values in chosen))
+        .limit(number + 1)
+        .subquery()
+    )
+    return int(tx.execute(sa.select(sa.func.count()).select_from(some)).scalar_one()) > number
 
 
 def _few(tx: Transaction, tree: Tree | None) -> list[int] | None:
     """Keys of the only runs that can pass, when one parameter or tag is asked for that few have; else None.
 
-    A database that counts nothing cannot know that a value is rare. Asked for FEW rows of the index, it shows.
+    SQLite counts nothing, so it cannot know that a value is rare. Asked for FEW rows of the index, it shows. PostgreSQL knows.
     """
+    if tx.dialect.name == "postgresql":
+        return None
     parts = tree.parts if isinstance(tree, And) else (tree,)
     found: list[int] | None = None
     for part in parts:

@@ -138,13 +138,17 @@ def _logged(comparison: Comparison, rows: Rows, key: sa.ColumnElement[Any], dial
 
 
 def owners(comparison: Comparison, places: Places, most: int) -> sa.Select[Any] | None:
-    """A query of at most so many records that pass a comparison, by the index of values; None where it has none for it."""
+    """A query of at most so many records that may pass a comparison, from the index of values alone: the others cannot.
+
+    None where no index answers it.
+    """
     rows = places.rows.get(comparison.field.kind)
     if rows is None or rows.rest is None or comparison.operator not in ("=", "IN"):
         return None
-    at = rows.table.c
+    at, wanted = rows.table.c, comparison.value
+    heads = {halves(str(one))[0] for one in (wanted if isinstance(wanted, tuple) else (wanted,))}
     named = at[rows.name] == comparison.field.key
-    return sa.select(at[rows.owner]).where(named, _equal(comparison, at[rows.value], at[rows.rest])).limit(most)
+    return sa.select(at[rows.owner]).where(named, at[rows.value].in_(sorted(heads))).limit(most)
 
 
 def _equal(comparison: Comparison, value: sa.ColumnElement[Any], rest: sa.ColumnElement[Any] | None) -> Condition:
