@@ -276,14 +276,14 @@ class Root:
     def _add_children(self, listening: socket.socket) -> None:
         mode = "durable" if self.durable else "prompt"
         python = [sys.executable, "-m"]
+        if self.control:  # first: it has the most to load
+            place = ["--folder", str(self.folder), "--socket", str(routes.control_socket(self.folder))]
+            project = ["--project", str(self.project)] if self.project is not None else []
+            self._children["control"] = Child("control", [*python, "instar.interfaces.control", *place, *project])
         for number in range(self.gateways):
             fd = listening.fileno()
             command = [*python, "instar.serve.gateway", "--folder", str(self.folder), "--fd", str(fd), "--record", mode]
             self._children[f"gateway-{number}"] = Child(f"gateway-{number}", command, (fd,))
-        if self.control:
-            place = ["--folder", str(self.folder), "--socket", str(routes.control_socket(self.folder))]
-            project = ["--project", str(self.project)] if self.project is not None else []
-            self._children["control"] = Child("control", [*python, "instar.interfaces.control", *place, *project])
 
     def _worker(self, name: str) -> Child:
         key = mask_key_file(routes.serve_folder(self.folder))
