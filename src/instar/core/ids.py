@@ -26,6 +26,7 @@ _PREDICTION = re.compile(r"(call_[0-9A-HJKMNP-TV-Z]{26})/(0|[1-9][0-9]{0,8})\Z")
 # Widths in base-32 letters: 50 bits of milliseconds, 30 of boot, 50 of sequence.
 _MILLISECONDS, _BOOT, _SEQUENCE = 10, 6, 10
 
+_CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 _lock = threading.Lock()
 _last: tuple[int, int] = (0, 0)
 
@@ -125,7 +126,7 @@ def digest_of_file(path: Path) -> str:
 
 def canonical_json(value: object) -> bytes:
     """The one JSON text of a value: keys sorted, no spaces, no NaN."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
+    return _CANONICAL.encode(value).encode()
 
 
 def digest_of(value: object) -> str:

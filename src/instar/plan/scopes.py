@@ -82,19 +82,33 @@ def names_to_keep(node: ast.AST) -> frozenset[str] | None:
     A word within a longer text may be a query's or a formula's. A text that is one word is a column's name or the like.
     """
     words: set[str] = set()
-    ahead: list[ast.AST] = [node]
-    while ahead:
-        part = ahead.pop()
-        if is_text(part):
-            continue
-        if isinstance(part, ast.Call):
-            called = part.func
+    silent: set[int] = set()
+    for part in walk(node):  # a statement comes before what is in it
+        kind = type(part)
+        if kind is ast.Expr and is_text(part):
+            silent.add(id(part.value))  # type: ignore[attr-defined]
+        elif kind is ast.Call:
+            called = part.func  # type: ignore[attr-defined]
             if (called.attr if isinstance(called, ast.Attribute) else getattr(called, "id", "")) in _LOOKS_AT_LOCALS:
                 return None
-        elif isinstance(part, ast.Constant) and isinstance(part.value, str) and not part.value.isidentifier():
-            words.update(_WORD.findall(part.value))
-        ahead += ast.iter_child_nodes(part)
+        elif kind is ast.Constant and id(part) not in silent:
+            text = part.value  # type: ignore[attr-defined]
+            if isinstance(text, str) and not text.isidentifier():
+                words.update(_WORD.findall(text))
     return frozenset(words)
+
+
+def walk(node: ast.AST) -> list[ast.AST]:
+    """A node and all that is in it, each before its own parts; several times as fast as `ast.walk`."""
+    found = [node]
+    for part in found:  # which grows while it is read
+        for name in part._fields:
+            value = getattr(part, name, None)
+            if isinstance(value, ast.AST):
+                found.append(value)
+            elif type(value) is list:
+                found += [one for one in value if isinstance(one, ast.AST)]
+    return found
 
 
 def is_text(statement: ast.AST) -> bool:

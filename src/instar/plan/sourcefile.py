@@ -7,7 +7,7 @@ import functools
 import types
 from collections.abc import Iterator
 
-from instar.plan.scopes import Function
+from instar.plan.scopes import Function, walk
 from instar.plan.syntax import Target
 
 _DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
@@ -61,7 +61,7 @@ class SourceFile:
     def _functions(self) -> dict[tuple[int, str], list[Function]]:
         """As code objects name them: first line and name."""
         found: dict[tuple[int, str], list[Function]] = {}
-        for node in ast.walk(self.tree):
+        for node in walk(self.tree):
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
                 found.setdefault((_first_line(node), _name(node)), []).append(node)
         return found
@@ -100,8 +100,8 @@ def _names_of(statement: ast.AST) -> set[str]:
     if isinstance(statement, _DEFINITIONS):
         return {statement.name}
     if isinstance(statement, ast.Expr):
-        return {part.id for part in ast.walk(statement) if isinstance(part, ast.Name)}
-    return {name for part in ast.walk(statement) if _is_stored(part) and (name := _root_name(part)) is not None}
+        return {part.id for part in walk(statement) if isinstance(part, ast.Name)}
+    return {name for part in walk(statement) if _is_stored(part) and (name := _root_name(part)) is not None}
 
 
 def _top_level(tree: ast.Module) -> Iterator[tuple[ast.AST, tuple[ast.AST, ...]]]:

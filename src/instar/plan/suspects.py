@@ -9,10 +9,13 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterator
 
+from instar.plan.scopes import walk
+
 _COMPUTED = frozenset({"eval", "exec", "compile", "__import__", "globals", "import_module"})
 _FILES = frozenset({"open", "read_text", "read_bytes", "loadtxt", "genfromtxt", "fromfile", "memmap"})
 _FILE_PREFIXES = ("read_", "scan_")
 _VARIABLES = ("os.environ", "os.getenv")
+_VARIABLE_NAMES = ("environ", "getenv")
 _NETWORK = frozenset({"requests", "httpx", "urllib", "socket", "boto3", "ftplib", "smtplib", "aiohttp"})
 _PROCESSES = frozenset({"subprocess"})
 _CLOCK = frozenset({"now", "utcnow", "today"})
@@ -23,12 +26,15 @@ FILES, VARIABLES = "reads a file", "reads a variable"
 
 def suspects(node: ast.AST) -> Iterator[tuple[int, str]]:
     """Line and description of each place in a function, class or statement that cannot be followed."""
-    for part in ast.walk(node):
-        if isinstance(part, ast.Call):
-            what = _of_call(part)
-        elif isinstance(part, ast.Attribute | ast.Name):
-            written = dotted(part)
+    for part in walk(node):
+        kind = type(part)
+        if kind is ast.Call:
+            what = _of_call(part)  # type: ignore[arg-type]
+        elif kind is ast.Attribute:
+            written = dotted(part)  # type: ignore[arg-type]
             what = f"{VARIABLES} with {written}" if written in _VARIABLES else ""
+        elif kind is ast.Name and part.id in _VARIABLE_NAMES:  # type: ignore[attr-defined]
+            what = f"{VARIABLES} with {part.id}"  # type: ignore[attr-defined]
         else:
             continue
         if what:
