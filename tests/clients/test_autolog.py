@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from pathlib import Path
 
 import lightgbm
 import mlflow
@@ -128,3 +129,39 @@ def test_everything_at_once_says_nothing_about_traces(
         DecisionTreeClassifier(max_depth=2).fit(*data)
     assert client.get_run(run.info.run_id).data.params["max_depth"] == "2"
     assert not [words for words in complaints(said.records) if "trace" in words.lower() or "ENDPOINT" in words]
+
+
+def test_pytorch_lightning(client: MlflowClient, said: pytest.LogCaptureFixture, tmp_path: Path) -> None:
+    import lightning
+
+    class Line(lightning.LightningModule):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = torch.nn.Linear(3, 1)
+
+        def training_step(self, batch: list[torch.Tensor], number: int) -> torch.Tensor:
+            loss = torch.nn.functional.mse_loss(self.layer(batch[0]), batch[1])
+            self.log("train_loss", loss, on_epoch=True)
+            return loss
+
+        def configure_optimizers(self) -> torch.optim.Optimizer:
+            return torch.optim.SGD(self.parameters(), lr=0.05)
+
+    torch.manual_seed(0)
+    rows = torch.randn(32, 3)
+    loader = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(rows, rows.sum(1, keepdim=True)), batch_size=8)
+    mlflow.pytorch.autolog(log_models=False, checkpoint=False)
+    try:
+        with mlflow.start_run() as run:
+            lightning.Trainer(
+                max_epochs=3, accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False,
+                enable_model_summary=False, default_root_dir=tmp_path,
+            ).fit(Line(), loader)  # fmt: skip
+    finally:
+        mlflow.pytorch.autolog(disable=True)
+    found = client.get_run(run.info.run_id)
+    assert found.data.params["epochs"] == "3"
+    losses = [point.value for point in client.get_metric_history(run.info.run_id, "train_loss_epoch")]
+    assert len(losses) == 3
+    assert losses[-1] < losses[0]
+    assert complaints(said.records) == []
