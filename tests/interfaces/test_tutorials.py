@@ -48,6 +48,24 @@ def test_the_first_project_is_as_the_tutorial_says(tmp_path: Path) -> None:
     assert "looked at the running server" in said
 
 
+@pytest.mark.timeout(240)
+def test_from_notebook_to_pipeline_is_as_the_tutorial_says(tmp_path: Path) -> None:
+    text = (TUTORIAL.parent / "03-from-notebook-to-pipeline.md").read_text("utf-8")
+    script = "set -eu\n" + "".join(_shell(kind, block) for kind, block in _blocks(text))
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    environment = {**os.environ, "PATH": path}
+    for name in ("INSTAR_STORE", "INSTAR_DATABASE", "INSTAR_URL"):
+        environment.pop(name, None)
+    done = subprocess.run(
+        ["sh", "-c", script], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=220, check=False
+    )
+    said = done.stdout + done.stderr
+    assert done.returncode == 0, said
+    assert "1 of 6 steps would run; nothing was done" in said
+    assert "code analysis.LARGE changed" in said
+    assert "1 of 1 steps ran: large_parties" in said
+
+
 def _blocks(text: str) -> list[tuple[str, str]]:
     return re.findall(r"^```(sh|python)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
 
