@@ -54,6 +54,7 @@ def test_a_run_whose_environment_is_not_the_running_one_gets_its_own(
     (root / "requirements.txt").write_text(lock)
     for name, value in {"UV_OFFLINE": "1", "UV_NO_INDEX": "1", "UV_FIND_LINKS": str(links)}.items():
         monkeypatch.setenv(name, value)
+    sys.modules.pop("noisy", None)  # another test's version of it
     with monkeypatch.context() as patch:
         patch.syspath_prepend(str(distribution(tmp_path / "then", "1.0", 0.25)))
         found = (("around", "1.0", ""), ("instar", "0.1.0", "folder"), ("noisy", "1.0", ""))
