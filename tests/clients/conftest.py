@@ -70,11 +70,14 @@ def server(folder: Path) -> Iterator[Server]:
 def tracking(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """The client's address of the server, set as its user sets it; everything else of the client is as new."""
     import mlflow
+    from mlflow.utils import autologging_utils
 
     monkeypatch.chdir(tmp_path)
     mlflow.set_tracking_uri(server.url)
     yield server.url
     while mlflow.active_run() is not None:
         mlflow.end_run()
-    mlflow.autolog(disable=True)
+    # As `mlflow.autolog(disable=True)`, and for those too that a test asked for by name, which that call leaves alone.
+    for integration in autologging_utils.AUTOLOGGING_INTEGRATIONS.values():
+        integration.update(disable=True, **{autologging_utils.AUTOLOGGING_CONF_KEY_IS_GLOBALLY_CONFIGURED: True})
     mlflow.set_experiment(experiment_name="Default")

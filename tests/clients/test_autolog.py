@@ -6,6 +6,7 @@ import logging
 from pathlib import Path
 
 import lightgbm
+import lightning
 import mlflow
 import numpy as np
 import pandas as pd
@@ -132,8 +133,6 @@ def test_everything_at_once_says_nothing_about_traces(
 
 
 def test_pytorch_lightning(client: MlflowClient, said: pytest.LogCaptureFixture, tmp_path: Path) -> None:
-    import lightning
-
     class Line(lightning.LightningModule):
         def __init__(self) -> None:
             super().__init__()

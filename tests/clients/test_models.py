@@ -28,6 +28,7 @@ from instar.app import open_app
 from instar.core.store import Store
 from instar.operate import promotion
 from instar.release import approval, registry
+from tests.clients.conftest import project
 from tests.evaluate.bundles import make_bundle
 from tests.journeys import driving
 from tests.journeys.driving import Server, instar, looked_at, looked_up, up, wait_for
@@ -35,6 +36,12 @@ from tests.journeys.driving import Server, instar, looked_at, looked_up, up, wai
 os.environ["MLFLOW_ALLOW_PICKLE_DESERIALIZATION"] = "true"
 QUICK: dict[str, Any] = {"pip_requirements": []}  # else the client loads each model once more, in a process of its own
 MEGABYTE = 1024 * 1024
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project of its own, since its server has settings of its own."""
+    return project(tmp_path_factory.mktemp("trains"))
 
 
 @pytest.fixture(scope="module")
