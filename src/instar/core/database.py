@@ -103,6 +103,20 @@ class Json(sa.types.TypeDecorator[Any]):
         return None if value is None else json.loads(value)
 
 
+def rows_where(index: sa.Index, condition: sa.ColumnElement[bool]) -> None:
+    """Have an index hold only the rows that pass a condition.
+
+    It is said when the table is made: to name a database in the declaration loads all that SQLAlchemy knows of that
+    database, which every start would pay.
+    """
+
+    def say(_table: sa.Table, connection: sa.Connection, **_: Any) -> None:
+        index.dialect_kwargs[f"{connection.dialect.name}_where"] = condition
+
+    assert index.table is not None
+    sa.event.listen(index.table, "before_create", say)
+
+
 def row_lock(tx: Transaction) -> str:
     """What a `SELECT` of a shared writer ends with, so that no other writer changes what hangs on the row until the commit."""
     return " FOR NO KEY UPDATE" if tx.dialect.name == "postgresql" else ""

@@ -15,7 +15,7 @@ import sqlalchemy as sa
 
 from instar.core import journal
 from instar.core.clock import Clock
-from instar.core.database import Instant, Transaction, metadata
+from instar.core.database import Instant, Transaction, metadata, rows_where
 from instar.core.errors import NotFound
 from instar.core.identity import Actor
 from instar.core.ids import new_id
@@ -41,14 +41,9 @@ alert = sa.Table(
     sa.Column("measurement", sa.String(400), nullable=False),
     sa.Column("text", sa.Text, nullable=False),
 )
-sa.Index(
-    "ux_alert_open",
-    alert.c.endpoint,
-    alert.c.metric,
-    alert.c.subject,
-    unique=True,
-    sqlite_where=alert.c.state == OPEN,
-    postgresql_where=alert.c.state == OPEN,
+rows_where(
+    sa.Index("ux_alert_open", alert.c.endpoint, alert.c.metric, alert.c.subject, unique=True),
+    alert.c.state == OPEN,
 )
 
 

@@ -28,7 +28,7 @@ import msgspec
 import polars as pl
 import sqlalchemy as sa
 
-from instar.core.database import Instant, Transaction, metadata
+from instar.core.database import Instant, Transaction, metadata, rows_where
 from instar.core.errors import Conflict, MalformedRequest
 from instar.core.ids import new_id, parse_prediction_id
 from instar.core.store import Store
@@ -55,20 +55,13 @@ outcome = sa.Table(
     sa.Column("corrected_by", sa.String(60)),
 )
 # At most one outcome of a kind holds for a prediction; the index also carries the join's range scan.
-sa.Index(
-    "ux_outcome_current",
-    outcome.c.prediction,
-    outcome.c.kind,
-    unique=True,
-    sqlite_where=outcome.c.corrected_by.is_(None),
-    postgresql_where=outcome.c.corrected_by.is_(None),
+rows_where(
+    sa.Index("ux_outcome_current", outcome.c.prediction, outcome.c.kind, unique=True),
+    outcome.c.corrected_by.is_(None),
 )
-sa.Index(
-    "ix_outcome_parked",
-    outcome.c.project,
-    outcome.c.event_at,
-    sqlite_where=outcome.c.state == "parked",
-    postgresql_where=outcome.c.state == "parked",
+rows_where(
+    sa.Index("ix_outcome_parked", outcome.c.project, outcome.c.event_at),
+    outcome.c.state == "parked",
 )
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 import sqlalchemy as sa
 
-from instar.core.database import Instant, Json, Transaction, metadata
+from instar.core.database import Instant, Json, Transaction, metadata, rows_where
 from instar.core.errors import NotFound
 from instar.core.store import Store
 from instar.operate.rollout_rule import CANARY, CHAMPION, SUPERSEDED, Decision, Place, Terms
@@ -43,12 +43,9 @@ rollout = sa.Table(
     sa.Column("applied", sa.Boolean, nullable=False),
     sa.Column("recorded_at", Instant, nullable=False),
 )
-sa.Index(
-    "ux_rollout_running",
-    rollout.c.endpoint,
-    unique=True,
-    sqlite_where=rollout.c.ended_at.is_(None),
-    postgresql_where=rollout.c.ended_at.is_(None),
+rows_where(
+    sa.Index("ux_rollout_running", rollout.c.endpoint, unique=True),
+    rollout.c.ended_at.is_(None),
 )
 rollout_look = sa.Table(
     "rollout_look",

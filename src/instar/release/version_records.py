@@ -9,7 +9,7 @@ from typing import Any, Literal
 import sqlalchemy as sa
 
 from instar.core import journal
-from instar.core.database import Instant, Transaction, metadata
+from instar.core.database import Instant, Transaction, metadata, rows_where
 from instar.core.store import Store
 
 Origin = Literal["baseline", "recipe", "refit", "ad hoc", "logged"]
@@ -43,14 +43,11 @@ version_table = sa.Table(
     sa.Index("ix_model_version_project_model_bundle", "project", "model", "bundle"),
 )
 # A deleted version stays on the record, and its name and number are free for another.
-sa.Index(
-    "ux_model_version_current",
-    version_table.c.project,
-    version_table.c.model,
-    version_table.c.number,
-    unique=True,
-    sqlite_where=version_table.c.deleted_at.is_(None),
-    postgresql_where=version_table.c.deleted_at.is_(None),
+rows_where(
+    sa.Index(
+        "ux_model_version_current", version_table.c.project, version_table.c.model, version_table.c.number, unique=True
+    ),
+    version_table.c.deleted_at.is_(None),
 )
 version_tag_table = sa.Table(
     "model_version_tag",

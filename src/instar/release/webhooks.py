@@ -20,7 +20,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from instar.core import ids, journal
-from instar.core.database import Instant, Json, Transaction, metadata
+from instar.core.database import Instant, Json, Transaction, metadata, rows_where
 from instar.core.errors import BadInput, NotFound
 from instar.core.identity import Permission, require
 from instar.core.store import Store
@@ -74,11 +74,9 @@ delivery_table = sa.Table(
     sa.Column("ended_at", Instant),
 )
 # What is due is looked for every second: only what waits is in the index.
-sa.Index(
-    "ix_webhook_delivery_waiting",
-    delivery_table.c.next_at,
-    sqlite_where=delivery_table.c.state == "waiting",
-    postgresql_where=delivery_table.c.state == "waiting",
+rows_where(
+    sa.Index("ix_webhook_delivery_waiting", delivery_table.c.next_at),
+    delivery_table.c.state == "waiting",
 )
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sqlalchemy as sa
 
-from instar.core.database import Instant, Json, metadata
+from instar.core.database import Instant, Json, metadata, rows_where
 
 HEAD = 250  # characters of a value that are indexed; PostgreSQL's B-trees hold keys of 2,700 bytes at most
 
@@ -24,15 +24,11 @@ experiment_table = sa.Table(
     sa.Column("state", sa.String(10), nullable=False),
     sa.Column("created", Instant, nullable=False),
     sa.Column("updated", Instant, nullable=False),
-    # A deleted experiment gives its name back.
-    sa.Index(
-        "ux_experiment_active",
-        "project",
-        "name",
-        unique=True,
-        sqlite_where=sa.text("state = 'active'"),
-        postgresql_where=sa.text("state = 'active'"),
-    ),
+)
+# A deleted experiment gives its name back.
+rows_where(
+    sa.Index("ux_experiment_active", experiment_table.c.project, experiment_table.c.name, unique=True),
+    experiment_table.c.state == ACTIVE,
 )
 experiment_tag_table = sa.Table(
     "experiment_tag",

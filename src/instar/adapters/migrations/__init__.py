@@ -42,8 +42,18 @@ def _format(tx: Transaction) -> int:
 
 
 def _upgrade(tx: Transaction) -> None:
+    from instar.adapters.migrations import newest
+
     if _format(tx) >= FORMAT:  # another process was first
         return
+    if not newest.create(tx):
+        walk(tx)
+    tx.execute(sa.delete(store_format))
+    tx.execute(sa.insert(store_format).values(number=FORMAT))
+
+
+def walk(tx: Transaction) -> None:
+    """Take every step of the history that a database has not taken yet."""
     from alembic import command
     from alembic.config import Config
 
@@ -51,5 +61,3 @@ def _upgrade(tx: Transaction) -> None:
     config.set_main_option("script_location", str(Path(__file__).parent).replace("%", "%%"))
     config.attributes["connection"] = tx
     command.upgrade(config, "head")
-    tx.execute(sa.delete(store_format))
-    tx.execute(sa.insert(store_format).values(number=FORMAT))
