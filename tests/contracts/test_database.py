@@ -15,7 +15,7 @@ from instar.adapters import migrations, schema
 from instar.app import open_database
 from instar.core import journal, lineage
 from instar.core.clock import EventClock
-from instar.core.database import Database, Instant, Transaction
+from instar.core.database import Database, Instant, Transaction, at_driver, command, fetch, insert
 from instar.core.errors import StoreError, StoreFull, StoreTooNew
 from instar.core.identity import Actor
 
@@ -170,6 +170,29 @@ def test_a_later_format_is_refused(url: str) -> None:
     database.close()
 
 
+def test_what_the_driver_alone_says_of_a_busy_database_is_tried_again_too(database: Database) -> None:
+    """Statements at driver level pass SQLAlchemy by, and so would their errors."""
+    if database.dialect != "postgresql":
+        pytest.skip("SQLite's writer is alone from the beginning of its transaction")
+    raising = "DO $$ BEGIN RAISE EXCEPTION 'not now' USING ERRCODE = '{}'; END $$"
+    ways: list[Callable[[Transaction, str], object]] = [
+        fetch, command, lambda tx, text: insert(tx, text, [()]), lambda tx, text: at_driver(tx, text, ()),
+    ]  # fmt: skip
+    for way in ways:
+        calls: list[int] = []
+
+        def work(tx: Transaction, way: Callable[[Transaction, str], object] = way, calls: list[int] = calls) -> str:
+            calls.append(1)
+            if len(calls) == 1:
+                way(tx, raising.format("40001"))
+            return "written"
+
+        assert database.write(work) == "written"
+        assert len(calls) == 2
+        with pytest.raises(StoreFull):
+            database.write(lambda tx, way=way: way(tx, raising.format("53100")))  # type: ignore[misc]
+
+
 def test_an_unknown_database_is_refused_without_showing_its_password() -> None:
     with pytest.raises(StoreError) as caught:
         open_database("mysql://root:secret@127.0.0.1/x")
@@ -222,8 +245,15 @@ def test_a_full_disk_is_said_so_and_nothing_is_written(tmp_path: Path) -> None:
         for row in rows:
             journal.append(tx, CLOCK, ADA, "p", "test", "s", row)
 
-    with pytest.raises(StoreFull, match="Make room"):
-        database.write(too_much)
+    def too_much_at_once(tx: Transaction) -> None:
+        pages = tx.exec_driver_sql("PRAGMA page_count").scalar_one()
+        tx.exec_driver_sql(f"PRAGMA max_page_count={pages + 4}")
+        statement = "INSERT INTO journal_head (project, number, digest) VALUES (?, ?, ?)"
+        insert(tx, statement, [(f"{number} {row['n']}", 0, "") for number, row in enumerate(rows)])
+
+    for work in (too_much, too_much_at_once):
+        with pytest.raises(StoreFull, match="Make room"):
+            database.write(work)
     with database.read() as tx:
         assert journal.entries(tx, "p") == []
     database.close()

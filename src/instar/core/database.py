@@ -124,22 +124,52 @@ def row_lock(tx: Transaction) -> str:
 
 def fetch(tx: Transaction, statement: str, values: Sequence[Any] = ()) -> list[Any]:
     """Rows of a query as plain tuples, straight from the driver: for reads of very many rows. Values stand as `?`."""
-    cursor = _driver(tx).execute(_marked(tx, statement), values)
-    found: list[Any] = cursor.fetchall()
-    cursor.close()
+    driver = _driver(tx)
+    try:
+        cursor = driver.execute(_marked(tx, statement), values)
+        found: list[Any] = cursor.fetchall()
+        cursor.close()
+    except tx.dialect.loaded_dbapi.Error as error:
+        raise _as_sqlalchemy(tx, statement, error) from error
     return found
 
 
 def command(tx: Transaction, statement: str, values: Sequence[Any] = ()) -> None:
     """Run one statement that returns no rows, straight at the driver. Values stand as `?`."""
-    _driver(tx).execute(_marked(tx, statement), values).close()
+    driver = _driver(tx)
+    try:
+        driver.execute(_marked(tx, statement), values).close()
+    except tx.dialect.loaded_dbapi.Error as error:
+        raise _as_sqlalchemy(tx, statement, error) from error
 
 
 def insert(tx: Transaction, statement: str, rows: Sequence[Sequence[Any]]) -> None:
     """Run one statement for many rows, straight at the driver. Values stand as `?`."""
     cursor = _driver(tx).cursor()
-    cursor.executemany(_marked(tx, statement), rows)
-    cursor.close()
+    try:
+        cursor.executemany(_marked(tx, statement), rows)
+    except tx.dialect.loaded_dbapi.Error as error:
+        raise _as_sqlalchemy(tx, statement, error) from error
+    finally:
+        cursor.close()
+
+
+def at_driver(tx: Transaction, statement: str, values: Sequence[Any]) -> DriverResult:
+    """Run one statement past SQLAlchemy's machinery, where a call of a tenth of a millisecond counts.
+
+    Args:
+        statement: With `?` for its values, on every database.
+        values: As the driver keeps them: times as microseconds, JSON as text.
+    """
+    cursor = _driver(tx).cursor()
+    try:
+        cursor.execute(_marked(tx, statement), tuple(values))
+        rows = cursor.fetchall() if cursor.description is not None else []
+        return DriverResult([tuple(row) for row in rows], cursor.rowcount)
+    except tx.dialect.loaded_dbapi.Error as error:
+        raise _as_sqlalchemy(tx, statement, error) from error
+    finally:
+        cursor.close()
 
 
 def _driver(tx: Transaction) -> Any:
@@ -152,24 +182,9 @@ def _marked(tx: Transaction, statement: str) -> str:
     return statement.replace("%", "%%").replace("?", "%s") if tx.dialect.name == "postgresql" else statement
 
 
-def at_driver(tx: Transaction, statement: str, values: Sequence[Any]) -> DriverResult:
-    """Run one statement past SQLAlchemy's machinery, where a call of a tenth of a millisecond counts.
-
-    Args:
-        statement: With `?` for its values, on every database.
-        values: As the driver keeps them: times as microseconds, JSON as text.
-    """
-    style = tx.dialect.paramstyle
-    cursor = tx.connection.cursor()
-    try:
-        cursor.execute(statement if style == "qmark" else statement.replace("?", "%s"), tuple(values))
-        rows = cursor.fetchall() if cursor.description is not None else []
-        return DriverResult([tuple(row) for row in rows], cursor.rowcount)
-    except tx.dialect.loaded_dbapi.Error as error:  # as SQLAlchemy would raise it: a busy database is tried again
-        wrapped = sa.exc.DBAPIError.instance(statement, None, error, tx.dialect.loaded_dbapi.Error, dialect=tx.dialect)
-        raise wrapped from error
-    finally:
-        cursor.close()
+def _as_sqlalchemy(tx: Transaction, statement: str, error: Exception) -> Exception:
+    """A driver's error as SQLAlchemy would raise it: adapters know a busy database and a full disk by that."""
+    return sa.exc.DBAPIError.instance(statement, None, error, tx.dialect.loaded_dbapi.Error, dialect=tx.dialect)
 
 
 class DriverResult(NamedTuple):
