@@ -129,8 +129,9 @@ def delete(store: Store, owner: str, path: str) -> int:
     check_path(path, owner)
 
     def work(tx: Transaction) -> int:
-        name = resolve(tx, owner)
-        return tx.execute(artifact_table.delete().where(artifact_table.c.owner == name, _at_or_under(path))).rowcount
+        at = artifact_table.c
+        gone = artifact_table.delete().where(at.owner == resolve(tx, owner), (at.path == path) | _under(path))
+        return tx.execute(gone).rowcount
 
     gone = store.database.write(work)
     if gone == 0:
@@ -168,11 +169,12 @@ def resolve(tx: Transaction, owner: str) -> str:
 def _refuse_clash(tx: Transaction, owner: str, path: str) -> None:
     at = artifact_table.c
     parents = ["/".join(path.split("/")[:depth]) for depth in range(1, path.count("/") + 1)]
-    below = at.path.startswith(path + "/", autoescape=True)
-    clash = tx.execute(sa.select(at.path).where(at.owner == owner, at.path.in_(parents) | below).limit(1)).scalar()
+    query = sa.select(at.path).where(at.owner == owner, at.path.in_(parents) | _under(path))
+    clash = tx.execute(query.limit(1)).scalar()
     if clash is not None:
         raise BadInput("a path is a file or a folder, not both", subject=owner, found=clash, asked=path)
 
 
-def _at_or_under(path: str) -> sa.ColumnElement[bool]:
-    return (artifact_table.c.path == path) | artifact_table.c.path.startswith(path + "/", autoescape=True)
+def _under(folder: str) -> sa.ColumnElement[bool]:
+    # Not LIKE, for which `Plots/` is `plots/` on SQLite.
+    return sa.func.substr(artifact_table.c.path, 1, len(folder) + 1) == f"{folder}/"
