@@ -14,7 +14,7 @@ from instar.adapters import migrations
 from instar.adapters.database_sqlite import SqliteDatabase
 from instar.app import open_store
 from instar.core.database import Transaction
-from instar.core.errors import Conflict, NotAllowed, NotFound
+from instar.core.errors import BadInput, Conflict, NotAllowed, NotFound
 from instar.core.identity import Actor
 from instar.core.store import Store
 from instar.release import delivery, registered_models, registry, registry_search, targets, webhooks
@@ -96,6 +96,18 @@ def test_logged_models(store: Store) -> None:
         model_links.link(store, "run_1", model_links.MADE, [(first, 0), ("m-" + "0" * 32, 0)])
     with store.database.read() as tx:
         assert model_links.models_of(tx, ["run_1"], model_links.MADE) == {}
+
+
+@pytest.mark.parametrize("text", ["a\0b", "\ud800"])
+def test_what_no_database_keeps_is_refused_before_it_is_asked(store: Store, text: str) -> None:
+    good = logged_models.create(store, "p", experiment="exp_1", name="good").id
+    for about in ({"name": text}, {"name": "n", "model_type": text}, {"name": "n", "tags": {"a": text}}):
+        with pytest.raises(BadInput):
+            logged_models.create(store, "p", experiment="exp_1", **about)  # type: ignore[arg-type]
+    for change in (logged_models.set_tags, logged_models.log_parameters):
+        for pair in ({"a": text}, {text: "a"}):
+            with pytest.raises(BadInput):
+                change(store, good, pair)
 
 
 def test_webhooks(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:

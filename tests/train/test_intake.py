@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pytest
@@ -20,7 +21,7 @@ from instar.core.identity import Actor
 from instar.core.store import Store
 from instar.data import tables
 from instar.testing import memory_store
-from instar.train import datasets, intake, purging, runs
+from instar.train import artifacts, datasets, intake, purging, runs
 from instar.train.delivery import Batch
 from instar.train.runs import get_run
 from instar.train.spool import MAIN
@@ -29,6 +30,7 @@ from instar.train.spool_records import (
     End,
     Input,
     Lost,
+    Model,
     Parameters,
     Points,
     Record,
@@ -220,6 +222,45 @@ def test_a_run_that_was_only_silent_goes_on(store: Store) -> None:
     assert not intake.abandon(store, run, "again")
     intake.apply(store, batch(run, [Points(NOW, 0, {"a": 1.0})], 1))
     assert (get_run(store, run).state, get_run(store, run).error) == ("running", None)
+
+
+def test_what_is_journalled_survives_a_power_failure_and_what_is_only_logged_waits_for_nobody(kept: Store) -> None:
+    ways: list[tuple[bool, bool, int]] = []
+
+    class Watched:
+        """Notes of each write that came through: durable, shared, and entries of the journal."""
+
+        def write(self, work: Any, *, durable: bool = False, shared: bool = False) -> Any:
+            done = kept.database.write(work, durable=durable, shared=shared)
+            with kept.database.read() as tx:
+                ways.append((durable, shared, len(journal.entries(tx, "birds"))))
+            return done
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(kept.database, name)
+
+    run = ids.new_id("run")
+    intake.apply(kept, batch(run, [start()]))
+    assert intake.abandon(kept, run, "nothing was heard of it")
+    watched = replace(kept, database=Watched())
+    with kept.database.read() as tx:
+        before = len(journal.entries(tx, "birds"))
+    assert intake.apply(watched, batch(run, [Points(NOW, 0, {"a": 1.0})], 1)) == 2
+    assert ways[-1] == (True, False, before + 1)  # it goes on, which is an entry
+    assert intake.apply(watched, batch(run, [Points(NOW, 1, {"a": 2.0})], 2)) == 3
+    assert ways[-1] == (False, True, before + 1)
+    assert [point.value for point in runs.metric_history(kept, run, "a")] == [1.0, 2.0]
+
+
+def test_a_run_adds_no_files_to_the_model_of_another(store: Store) -> None:
+    (one, other), blob = (ids.new_id("run"), ids.new_id("run")), store.blobs.put(b"theirs")
+    for run in (one, other):
+        intake.apply(store, batch(run, [start()]))
+    intake.apply(store, batch(one, [Model("m-1", "m", [("a.txt", blob, 6)])], 1))
+    mine = store.blobs.put(b"mine")
+    intake.apply(store, batch(other, [Model("m-1", "m", [("a.txt", mine, 4)]), Model("../x", "m", [])], 1))
+    assert artifacts.find(store, "m-1", "a.txt").blob == blob
+    assert get_run(store, other).tags["instar.refused"].startswith("2: ")
 
 
 def test_a_run_that_somebody_else_ended_stays_so(store: Store) -> None:

@@ -108,11 +108,13 @@ def apply(store: Store, batch: Batch, close_model: CloseModel | None = None) -> 
     records = [_read(frame) for frame in batch.frames[known - batch.first :]]
     changes = [_prepared(store, batch, record, close_model) for record in records]
 
-    def work(tx: Transaction) -> int:
+    def work(tx: Transaction, lightly: bool) -> int | None:
         held = _held(tx, store, batch.run)
         applied = spool_position.applied(tx, batch.run, batch.writer)
         new = changes[applied - known :]  # somebody else may have delivered since we looked
         if new and held.state == ABANDONED and not batch.gone:
+            if lightly:  # what is journalled must survive a power failure
+                return None
             _turn(held, RUNNING, None, None)  # it was only silent
         for change in new:
             try:
@@ -134,7 +136,8 @@ def apply(store: Store, batch: Batch, close_model: CloseModel | None = None) -> 
 
     # Writers of different runs need not wait for each other while they only log.
     only_logs = not batch.last and all(isinstance(record, Points | Parameters | Tags) for record in records)
-    return store.database.write(work, durable=not only_logs, shared=only_logs)
+    done = store.database.write(lambda tx: work(tx, True), shared=True) if only_logs else None
+    return done if done is not None else store.database.write(lambda tx: work(tx, False) or 0, durable=True)
 
 
 def abandon(store: Store, run: str, error: str) -> bool:
@@ -259,13 +262,13 @@ def _artifact(record: Artifact) -> Change:
 def _log_model(store: Store, run: str, record: Model, close_model: CloseModel | None) -> None:
     """A model is logged at once, in steps that can each be done again, under the id that its process chose."""
     found = runs.get_run(store, run, Columns((), (), (), False))
-    if not record.id.startswith("m-"):
-        raise BadInput("that is no id of a logged model")
     for path, _, _ in record.files:
         artifacts.check_path(path, record.id)
     logged_models.create(
         store, found.project, experiment=found.experiment_id, name=record.name, run=run, id=record.id
     )  # fmt: skip
+    if logged_models.get(store, record.id, deleted=True).run != run:
+        raise Conflict("a logged model of that id belongs to another run")
 
     def work(tx: Transaction) -> None:
         for path, blob, size in record.files:

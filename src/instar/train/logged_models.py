@@ -21,9 +21,11 @@ from instar.core import journal, lineage
 from instar.core.database import Instant, Transaction, metadata
 from instar.core.errors import BadInput, Conflict, NotFound
 from instar.core.store import Store
+from instar.train.run_values import check_text
 
 PENDING, READY, FAILED = "pending", "ready", "failed"
 
+LONGEST_NAME = 500  # characters, of its type, too
 LONGEST_KEY, LONGEST_PARAMETER, LONGEST_TAG = 250, 6000, 8000  # characters
 
 logged_model_table = sa.Table(
@@ -118,6 +120,9 @@ def create(
         BadInput: The name, a tag or a parameter cannot be kept.
     """
     _check_name(name)
+    check_text(model_type, "the type of a logged model", repr(model_type[:60]))
+    if len(model_type) > LONGEST_NAME or not _is_id(id or new_id()):
+        raise BadInput("that cannot be the id or the type of a logged model", found=repr((id, model_type[:60])))
     _check(parameters or {}, LONGEST_PARAMETER, "parameter")
     _check(tags or {}, LONGEST_TAG, "tag")
     now = store.clock.wall()
@@ -288,9 +293,14 @@ def _read(tx: Transaction, table: sa.Table, models: Sequence[str]) -> dict[str, 
     return found
 
 
+def _is_id(text: str) -> bool:
+    return text.startswith("m-") and text[2:].isalnum() and text.isascii() and len(text) <= 40
+
+
 def _check_name(name: str) -> None:
+    check_text(name, "the name of a logged model", repr(name[:60]))
     wrong = sorted(set(name) & set("/:.%\"'"))
-    if not name.strip() or len(name) > 500 or wrong:
+    if not name.strip() or len(name) > LONGEST_NAME or wrong:
         raise BadInput(
             "that cannot be the name of a logged model", found=repr(name[:60]),
             asked="1 to 500 characters, none of / : . % \" '",
@@ -299,10 +309,12 @@ def _check_name(name: str) -> None:
 
 def _check(values: Mapping[str, Any], longest: int, what: str) -> None:
     for key, value in values.items():
-        if not key or len(key) > LONGEST_KEY or "\0" in key:
+        check_text(key, f"the key of a {what}", repr(key[:60]))
+        if not key or len(key) > LONGEST_KEY:
             raise BadInput(
                 f"that cannot be a {what}'s key", found=repr(key[:60]), asked=f"1 to {LONGEST_KEY} characters"
             )
+        check_text(value, f"the value of a {what}", f"{what} {key}")
         if len(value) > longest:
             raise BadInput(
                 f"the {what}'s value is too long", subject=f"{what} {key}", found=f"{len(value)} characters",
