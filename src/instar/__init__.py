@@ -4,7 +4,8 @@ What a project's pipeline needs, by its public name; each is loaded when it is f
 
     from instar import baseline, check, gold, model, silver, source
 
-And what any script or notebook needs: `instar.run` records a run, `instar.connect` talks to a server.
+And what any script or notebook needs: `instar.run` records a run, `instar.reproduce` makes one again, `instar.connect` talks
+to a server.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from instar.data.checks import quarantine
     from instar.data.features import as_of
+    from instar.interfaces.proving import reproduce, reproductions
     from instar.interfaces.sdk.client import connect
     from instar.interfaces.sdk.run import run
     from instar.interfaces.tables import table
@@ -34,6 +36,8 @@ _HOMES = {
     "notebook": "instar.plan.pipeline",
     "quarantine": "instar.data.checks",
     "report": "instar.train.reporting",
+    "reproduce": "instar.interfaces.proving",
+    "reproductions": "instar.interfaces.proving",
     "run": "instar.interfaces.sdk.run",
     "silver": "instar.plan.pipeline",
     "source": "instar.plan.pipeline",
@@ -51,6 +55,8 @@ __all__ = [
     "notebook",
     "quarantine",
     "report",
+    "reproduce",
+    "reproductions",
     "run",
     "silver",
     "source",

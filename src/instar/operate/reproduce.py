@@ -75,7 +75,8 @@ def reproduce(
                 causes = _with_chance(recorded, causes, attempt, prepared.attempt())
             made = Reproduction(
                 found.id, repetition.id, comparison, tuple(causes) if comparison.verdict == DIFFERENT else (),
-                tuple(notes), interpreter.digest, round(time.monotonic() - begun, 3),
+                tuple(notes), interpreter.digest, round(time.monotonic() - begun, 3), store.actor.name, store.clock.wall(),
+                here, newest,
             )  # fmt: skip
             _keep(store, found, made, recorded, attempt)
         except BaseException as error:

@@ -14,6 +14,7 @@ from instar.evaluate.evaluation import get_evaluation
 from instar.release.approval import approvals
 from instar.release.bars import barred
 from instar.release.registry import ModelVersion, aliases, tags_of
+from instar.train import proofs
 from instar.train.bundle import Manifest, load_manifest
 
 if TYPE_CHECKING:
@@ -74,6 +75,8 @@ def card(store: Store, version: ModelVersion, project: Project | None = None) ->
             "from": manifest.fitted_from,
             "until": manifest.fitted_until,
         },
+        # Of the run that made the model: whether somebody has shown that it can be made again.
+        "reproductions": [proofs.document(one) for one in proofs.of_run(store, version.project, manifest.run)],
         "inputs": [msgspec.to_builtins(column) for column in manifest.inputs],
         "evaluation": {
             "id": evaluation.id,
@@ -148,6 +151,10 @@ def to_markdown(facts: dict[str, Any]) -> str:
         if data["fitted_on"]
         else "- Not on the record with the model; its run may name data sets.",
         "",
+        "## Made again",
+        "",
+        *([_reproduction(found) for found in facts["reproductions"]] or ["Nobody has made it again."]),
+        "",
         "## Inputs",
         "",
         "| input | type | missing allowed | privacy |",
@@ -218,6 +225,11 @@ def _approval(found: dict[str, Any]) -> str:
     who = found["approved_by"] or "waiting for a second person"
     until = f", until {found['expires_at']}" if found["expires_at"] else ""
     return f"- {found['state']} by {who} on {found['at'][:10]}{until} ({found['policy']}): {found['reason']}"
+
+
+def _reproduction(found: dict[str, Any]) -> str:
+    why = f"; first cause: {found['first_cause']}" if found["first_cause"] else ""
+    return f"- {found['verdict']} ({found['question']}) on {found['at'][:10]} by {found['by']} (`{found['repetition']}`){why}"
 
 
 def _costs(cost: dict[str, Any] | None) -> str:

@@ -4,19 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
-
-import sqlalchemy as sa
 
 from instar.core import ids, journal, lineage
 from instar.core.database import Transaction
-from instar.core.lineage import lineage_edge
 from instar.core.store import Store
-from instar.train import artifacts, conditions, environment, run_log, runs
+from instar.train import artifacts, conditions, environment, proofs, run_log, runs
 from instar.train.conditions import Conditions
 from instar.train.environment import Environment
 from instar.train.runs import Run
-from instar.train.tracking_tables import run_table, tag_table
+from instar.train.tracking_tables import run_table
 from instar.train.verdict import Cause, Comparison
 
 REPRODUCES, VERDICT, KIND = "instar.reproduces", "instar.verdict", "reproduction"
@@ -34,6 +32,9 @@ class Reproduction:
         causes: What is not as it was; the first cause first, and only where the verdict is "different".
         notes: What could not be restored exactly.
         environment: Name of the environment that was built or found; None for the running one.
+        by, at: Who asked for it, and when it was found.
+        here: In the running environment instead of the run's own.
+        newest: On the newest inputs instead of those of the run, which is another question.
     """
 
     run: str
@@ -43,6 +44,10 @@ class Reproduction:
     notes: tuple[str, ...]
     environment: str | None
     seconds: float
+    by: str
+    at: datetime
+    here: bool = False
+    newest: bool = False
 
     @property
     def verdict(self) -> str:
@@ -64,6 +69,10 @@ class Reproduction:
             "notes": list(self.notes),
             "environment": self.environment,
             "seconds": self.seconds,
+            "by": self.by,
+            "at": self.at.isoformat(),
+            "here": self.here,
+            "newest": self.newest,
         }
 
 
@@ -104,21 +113,12 @@ def conclude(store: Store, project: str, made: Reproduction, metrics: Mapping[st
         "tolerance": made.comparison.tolerance,
         "causes": [cause.text for cause in made.causes],
         "report": report,
+        "here": made.here,
+        "newest": made.newest,
     }
 
     def work(tx: Transaction) -> None:
         lineage.link(tx, project, made.run, _RELATION, made.repetition)
-        journal.append(tx, store.clock, store.actor, project, "run reproduced", made.run, body)
+        journal.append(tx, store.clock, store.actor, project, proofs.KIND, made.run, body)
 
     store.database.write(work, durable=True)
-
-
-def verdicts(tx: Transaction, run: str) -> dict[str, str]:
-    """The verdict of each repetition of a run, by the repetition's id, oldest first."""
-    query = (
-        sa.select(run_table.c.id, tag_table.c.value)
-        .join(lineage_edge, lineage_edge.c.target == run_table.c.id)
-        .join(tag_table, tag_table.c.run == run_table.c.key)
-        .where(lineage_edge.c.source == run, lineage_edge.c.relation == _RELATION, tag_table.c.name == VERDICT)
-    )
-    return {row.id: row.value for row in tx.execute(query.order_by(run_table.c.key))}

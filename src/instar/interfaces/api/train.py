@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
 
 from instar.core.errors import BadInput, NotFound
 from instar.core.identity import Permission
 from instar.interfaces.api.routes import Reply, Request, Route
-from instar.train import bundle, bundles, runs
+from instar.train import bundle, bundles, proofs, runs
 
 MOST_RUNS = 1000
 
@@ -49,11 +51,16 @@ def list_runs(request: Request) -> Reply:
 
 
 def show_run(request: Request) -> Reply:
-    """One run with its bundles."""
+    """One run with its bundles, and the verdicts of those who made it again."""
     found = _of_project(request)
     with request.app.store.database.read() as tx:
         made = bundles.of_run(tx, found.id)
-    return Reply({**runs.document(found), "bundles": made})
+    return Reply({**runs.document(found), "bundles": made, "reproductions": _proofs(request, found)})
+
+
+def list_reproductions(request: Request) -> Reply:
+    """Verdicts of those who made a run again, the newest first: who, when, and the first cause where it differs."""
+    return Reply({"reproductions": _proofs(request, _of_project(request))})
 
 
 def metric_history(request: Request) -> Reply:
@@ -109,6 +116,10 @@ def show_bundle(request: Request) -> Reply:
     return Reply(msgspec.to_builtins(bundle.load_manifest(request.app.store.blobs, digest)))
 
 
+def _proofs(request: Request, run: runs.Run) -> list[dict[str, Any]]:
+    return [proofs.document(one) for one in proofs.of_run(request.app.store, run.project, run.id)]
+
+
 def _of_project(request: Request) -> runs.Run:
     run = runs.get_run(request.app.store, request.path["run"])
     if run.project != request.path["project"]:  # do not tell a reader of one project of another's runs
@@ -126,6 +137,7 @@ routes = [
     Route("GET", "/api/projects/{project}/runs", Permission.READ, list_runs),
     Route("POST", "/api/projects/{project}/runs", Permission.TRAIN, start_run),
     Route("GET", "/api/projects/{project}/runs/{run}", Permission.READ, show_run),
+    Route("GET", "/api/projects/{project}/runs/{run}/reproductions", Permission.READ, list_reproductions),
     Route("GET", "/api/projects/{project}/runs/{run}/metrics/{metric}", Permission.READ, metric_history),
     Route("POST", "/api/projects/{project}/runs/{run}/metrics", Permission.TRAIN, log_metrics),
     Route("POST", "/api/projects/{project}/runs/{run}/end", Permission.TRAIN, end_run),

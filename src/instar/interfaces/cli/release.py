@@ -157,6 +157,8 @@ def approve(
     from instar.evaluate.evaluation import get_evaluation
     from instar.operate import review
     from instar.release import approval
+    from instar.train import proofs
+    from instar.train.bundle import load_manifest
 
     ends = _moment(expires_at) if expires_at else None
     with open_app(folder, need_project=False, make=False) as app:
@@ -170,10 +172,14 @@ def approve(
                 )
             approval.waive(app.store, get_evaluation(app.store, found.evaluation), gate, note, ends)
         given = review.approve(app.store, app.project_if_any, found, note=note, expires_at=ends)
+        made_by = load_manifest(app.store.blobs, found.bundle).run
+        proven = proofs.of_run(app.store, found.project, made_by)
     if as_json:
         click.echo(json.dumps(approval.document(given), indent=2))
     else:
         click.echo(f"{found.name} is approved by {given.approved_by} ({given.id})")
+        more = "" if proven or not made_by else f"; to prove it: instar reproduce {made_by}"
+        click.echo(f"made again: {proofs.said(proven)}{more}")
 
 
 def _row(version: ModelVersion, names: list[str]) -> list[str]:
@@ -197,6 +203,7 @@ def _print_version(facts: dict[str, Any]) -> None:
         ("bundle", model["bundle"]),
         ("run", model["run"]),
         *_made(model, data),
+        *(("made again", _again(one)) for one in facts["reproductions"]),
         *(
             ("approval", f"{one['state']} by {one['approved_by'] or 'nobody yet'}, {one['id']}")
             for one in facts["approvals"]
@@ -218,6 +225,11 @@ def _print_version(facts: dict[str, Any]) -> None:
         [name, *(_number(value[key]) for key in ("value", "low", "high"))] for name, value in found["metrics"].items()
     ]
     _table(["metric", "value", "low", "high"], rows)
+
+
+def _again(one: dict[str, Any]) -> str:
+    why = f"; first cause: {one['first_cause']}" if one["first_cause"] else ""
+    return f"{one['verdict']} ({one['question']}) on {one['at'][:16]} by {one['by']}, {one['repetition']}{why}"
 
 
 def _made(model: dict[str, Any], data: dict[str, Any]) -> list[tuple[str, str]]:

@@ -35,7 +35,7 @@ def reproduce_command(
     from instar.app import open_app
     from instar.operate.reproduce import reproduce
 
-    with open_app(project) as app:
+    with open_app(project, need_project=False, make=False) as app:
         made = reproduce(
             app.store, app.root, run, tolerance=tolerance, here=here, newest=newest,
             tell=lambda text: click.echo(text, err=True),
@@ -61,7 +61,7 @@ def _print(made: Reproduction) -> None:
         click.echo(f"{'first cause' if number == 0 else 'also'}: {cause.text}")
     for note in made.notes:
         click.echo(f"note: {note}")
-    click.echo(f"on the record as {made.repetition}, after {made.seconds:.1f} s")
+    click.echo(f"on the record as {made.repetition}, by {made.by}, after {made.seconds:.1f} s")
 
 
 _SAYS = {

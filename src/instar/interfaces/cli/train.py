@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import click
@@ -14,6 +15,7 @@ from instar.interfaces.cli.sync import sync_command
 from instar.interfaces.cli.tables import cell
 
 if TYPE_CHECKING:
+    from instar.train.proofs import Proof
     from instar.train.runs import Run
 
 
@@ -29,19 +31,25 @@ def runs_group() -> None:
 def show_command(project: str | None, run: str, as_json: bool) -> None:
     """Show one run; the beginning of its id is enough."""
     from instar.app import open_app
-    from instar.train import bundles, reproductions, runs
+    from instar.train import bundles, proofs, runs
 
     with open_app(project, need_project=False, make=False) as app:
         found = runs.get_run(app.store, run)
         with app.store.database.read() as tx:
-            made, again = bundles.of_run(tx, found.id), reproductions.verdicts(tx, found.id)
+            made = bundles.of_run(tx, found.id)
+        again = proofs.of_run(app.store, found.project, found.id)
     if as_json:
-        click.echo(json.dumps({**runs.document(found), "bundles": made, "reproductions": again}, indent=2))
+        click.echo(
+            json.dumps(
+                {**runs.document(found), "bundles": made, "reproductions": [proofs.document(one) for one in again]},
+                indent=2,
+            )
+        )
     else:
         _print_run(found, made, again)
 
 
-def _print_run(run: Run, made: list[str], again: dict[str, str]) -> None:
+def _print_run(run: Run, made: list[str], again: Sequence[Proof]) -> None:
     code = run.code or {}
     commit = f"{code.get('commit') or 'no commit'}{' with changes' if code.get('diff') else ''}"
     facts = [
@@ -56,7 +64,7 @@ def _print_run(run: Run, made: list[str], again: dict[str, str]) -> None:
         ("code", f"{commit}, files {code.get('content', '')}" if run.code else ""),
         ("environment", run.environment or ""),
         ("bundles", ", ".join(made)),
-        ("reproduced", ", ".join(f"{verdict} by {one}" for one, verdict in again.items())),
+        *(("reproduced", _line(one)) for one in again),
         ("tags", ", ".join(f"{name}={value}" for name, value in run.tags.items())),
     ]
     for name, value in facts:
@@ -67,6 +75,11 @@ def _print_run(run: Run, made: list[str], again: dict[str, str]) -> None:
             click.echo(f"\n{title}")
             for key in values:
                 click.echo(f"  {key:<24} {cell(values[key])}")
+
+
+def _line(proof: Proof) -> str:
+    why = f": {proof.first_cause}" if proof.first_cause else ""
+    return f"{proof.verdict} ({proof.question}) as {proof.repetition} by {proof.by}, {proof.at:%Y-%m-%d %H:%M} UTC{why}"
 
 
 runs_group.add_command(list_command)

@@ -6,11 +6,13 @@ from typing import Any
 
 from instar.core import lineage, notes
 from instar.core.errors import NotFound
+from instar.core.store import Store
 from instar.interfaces.api.routes import Request
 from instar.interfaces.console import chart, files
-from instar.train import artifacts, sampling
+from instar.train import artifacts, proofs, sampling
+from instar.train.reproductions import REPRODUCES
 from instar.train.resources import PREFIX
-from instar.train.runs import get_run
+from instar.train.runs import Run, get_run
 
 BUCKETS = 400  # points of a curve; more cannot be seen
 MOST_CHARTS = 40
@@ -36,6 +38,8 @@ def run(request: Request) -> dict[str, Any]:
         "project": project,
         "run": found,
         "seconds": found.seconds,
+        "reproductions": [proofs.document(one) for one in proofs.of_run(store, project, found.id)],
+        "repeats": _repeats(store, found),
         "causes": causes,
         "effects": effects,
         "notes": [notes.document(note) for note in notes.of(store, project, found.id)],
@@ -45,3 +49,9 @@ def run(request: Request) -> dict[str, Any]:
         "use": {name: value for name, value in found.metrics.items() if name.startswith(PREFIX)},
         "use_charts": {name: one for name, one in charts.items() if name.startswith(PREFIX)},
     }
+
+
+def _repeats(store: Store, run: Run) -> dict[str, Any] | None:
+    """The verdict that was found with this run, where it repeats another."""
+    found = proofs.of_run(store, run.project, run.tags.get(REPRODUCES, ""))
+    return next((proofs.document(one) for one in found if one.repetition == run.id), None)

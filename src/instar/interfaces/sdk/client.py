@@ -197,6 +197,14 @@ class Client:
         found: dict[str, Any] = self._json("GET", self._path(f"runs/{quote(run, safe='')}"))
         return found
 
+    def reproductions(self, run: str) -> list[dict[str, Any]]:
+        """Verdicts of those who made a run again, the newest first: who, when, and the first cause where it differs.
+
+        Raises:
+            NotFound: There is no such run.
+        """
+        return list(self._json("GET", self._path(f"runs/{quote(run, safe='')}/reproductions"))["reproductions"])
+
     def history(self, run: str, metric: str) -> list[dict[str, Any]]:
         """All values of one metric of a run, by step: `step`, `value` (None is no number), `at`."""
         place = f"runs/{quote(run, safe='')}/history/{quote(metric, safe='')}"
