@@ -12,6 +12,7 @@ from instar.app import App
 from instar.core import errors, identity
 from instar.core.identity import Actor, Permission
 from instar.core.store import Store
+from instar.interfaces import all_routes
 from instar.interfaces import control as server
 from instar.interfaces.api import bodies
 from instar.interfaces.api.routes import Reply, Request, Route
@@ -114,7 +115,7 @@ def test_every_error_has_the_status_that_its_branch_promises() -> None:
 
 
 def test_every_route_is_registered_once_with_a_permission_and_described() -> None:
-    table = server.all_routes()
+    table = all_routes.all_routes()
     assert len({(route.method, route.path) for route in table}) == len(table)
     for route in table:
         assert isinstance(route.permission, Permission)

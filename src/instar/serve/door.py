@@ -12,7 +12,7 @@ import contextlib
 import errno
 import logging
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any, cast
 
@@ -147,10 +147,14 @@ class TakingServer(uvicorn.Server):
 
     Args:
         door: Socket on which gateways give connections.
+        listening: Awaited beside the first calls, when connections are taken.
     """
 
-    def __init__(self, config: uvicorn.Config, door: Path) -> None:
+    def __init__(
+        self, config: uvicorn.Config, door: Path, listening: Callable[[], Coroutine[Any, Any, None]] | None = None
+    ) -> None:
         super().__init__(config)
+        self._began = listening
         self._door = door
         self._opening: set[asyncio.Task[Any]] = set()
         self._lines: set[socket.socket] = set()
@@ -165,6 +169,8 @@ class TakingServer(uvicorn.Server):
         self._listening.bind(str(self._door))
         self._listening.listen(64)
         self._loop.add_reader(self._listening, self._accept)
+        if self._began is not None:
+            self._opening.add(self._loop.create_task(self._began()))
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Take no more, and end what is open in good order."""

@@ -11,18 +11,21 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import http.client
 import os
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from instar.core.errors import Unavailable
 from instar.serve import routes
+
+if TYPE_CHECKING:
+    import http.client
 
 
 class Running(msgspec.Struct, frozen=True):
@@ -159,6 +162,10 @@ def ready(state: Running, store_folder: Path, *, control: bool) -> bool:
     A gateway lives before it has read its routes, and the control process comes up after it: whoever asks in between
     would be told that nothing is there.
     """
+    if control and not routes.control_socket(store_folder).exists():
+        return False  # it is not there yet: no need to ask, and to take processor time from it
+    import http.client  # what it brings in would hold up the start of the others
+
     connection = http.client.HTTPConnection(state.host, state.port, timeout=2.0)
     try:
         # The control process publishes routes before it answers, so it is asked first.

@@ -9,7 +9,6 @@ each call that was taken is answered and on the record, then the rest.
 
 from __future__ import annotations
 
-import argparse
 import fcntl
 import logging
 import os
@@ -31,7 +30,6 @@ import msgspec
 from instar.core.errors import Conflict, Damaged, InstarError, NotAllowed, Unavailable
 from instar.core.watching import FolderWatch
 from instar.serve import routes
-from instar.serve.masking import mask_key_file
 from instar.serve.process import Running, ready, running
 
 LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
@@ -286,6 +284,8 @@ class Root:
             self._children[f"gateway-{number}"] = Child(f"gateway-{number}", command, (fd,))
 
     def _worker(self, name: str) -> Child:
+        from instar.serve.masking import mask_key_file  # brings in what workers run
+
         key = mask_key_file(routes.serve_folder(self.folder))
         place = ["--socket", str(routes.socket_path(self.folder, name)), "--load", self.loader, "--mask-key", str(key)]
         return Child(f"worker {name}", [sys.executable, "-m", "instar.serve.worker", *place])
@@ -343,6 +343,8 @@ def _die_with_parent() -> None:
 
 def main(arguments: list[str] | None = None) -> None:
     """Entry of the root process."""
+    import argparse
+
     parser = argparse.ArgumentParser(prog="instar.serve.process")
     parser.add_argument("--folder", type=Path, required=True)
     parser.add_argument("--project", type=Path)

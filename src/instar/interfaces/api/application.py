@@ -38,11 +38,15 @@ GATEWAYS = ("/v2", "/metrics")  # paths that gateways answer
 FORMS = frozenset({"application/x-www-form-urlencoded", "multipart/form-data", "text/plain"})
 
 
+Loading = Callable[[], Iterable[Route]]
+
+
 class Application:
     """Answers the requests of one process.
 
     Args:
-        later: Makes more routes; called once, in a thread, when a path is not among the first ones.
+        soon: Makes more routes; called once, in a thread, right after the start, or when a path is not among the first ones.
+        later: Makes the rest, in the same way, but only when a path is among none of these.
         elsewhere: Answers what is not ours: predictions, on a connection that was handed to us for other calls.
         upload_limit_bytes: Of a body that is streamed to a file.
     """
@@ -52,14 +56,15 @@ class Application:
         app: App,
         routes: Iterable[Route],
         *,
-        later: Callable[[], Iterable[Route]] | None = None,
+        soon: Loading | None = None,
+        later: Loading | None = None,
         elsewhere: Callable[[MutableMapping[str, Any], Receive, Send], Awaitable[None]] | None = None,
         upload_limit_bytes: int = UPLOAD_LIMIT_BYTES,
         threads: int = THREADS,
     ) -> None:
         self._app = app
         self._table = Table(routes)
-        self._later = later
+        self._soon, self._later = soon, later
         self._elsewhere = elsewhere
         self._loading = asyncio.Lock()
         self._upload_limit_bytes = upload_limit_bytes
@@ -100,10 +105,7 @@ class Application:
         label, route = "unknown", None
         try:
             _refuse_strangers(method, headers)
-            methods, values = self._table.find(raw_path)
-            if not methods and self._later is not None and self._table.voice(raw_path) is PLAIN:
-                await self._load_later()
-                methods, values = self._table.find(raw_path)
+            methods, values = await self._find(raw_path)
             route = methods.get(method) or (methods.get("GET") if method == "HEAD" else None)
             if route is None:
                 return self._unknown(raw_path, method, methods, headers)
@@ -127,12 +129,28 @@ class Application:
             refusing = route.voice if route is not None else self._table.voice(raw_path)
             return _refuse(refusing, error, method, headers), label
 
+    async def load_soon(self) -> None:
+        """Have the routes that are made soon."""
+        async with self._loading:
+            if self._soon is not None:
+                self._table.add(await self._threads.run(self._soon))
+                self._soon = None
+
     async def _load_later(self) -> None:
         async with self._loading:
             if self._later is not None:
-                more = await self._threads.run(self._later)
-                self._table.add(more)
+                self._table.add(await self._threads.run(self._later))
                 self._later = None
+
+    async def _find(self, raw_path: str) -> tuple[Mapping[str, Route], tuple[str, ...]]:
+        found = self._table.find(raw_path)
+        if not found[0] and self._soon is not None:
+            await self.load_soon()
+            found = self._table.find(raw_path)
+        if not found[0] and self._later is not None and self._table.voice(raw_path) is PLAIN:
+            await self._load_later()
+            found = self._table.find(raw_path)
+        return found
 
     def _unknown(
         self, raw_path: str, method: str, methods: Mapping[str, Route], headers: Mapping[str, str]

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Iterable
 
 from instar.interfaces.api.routes import Route
 from instar.interfaces.mlflow.frame import Operation
 
+FIRST = ("server_info",)  # what a client asks before its first run
 GROUPS = (
-    "server_info",
     "experiments",
     "experiment_search",
     "runs",
@@ -27,12 +28,26 @@ GROUPS = (
 
 def all_operations() -> list[Operation]:
     """Every operation, group by group."""
-    found: list[Operation] = []
-    for group in GROUPS:
-        found += importlib.import_module(f"instar.interfaces.mlflow.{group}").operations
-    return found
+    return _of((*FIRST, *GROUPS))
 
 
 def all_routes() -> list[Route]:
     """Every operation at all its addresses."""
-    return [route for operation in all_operations() for route in operation.routes()]
+    return [*first_routes(), *other_routes()]
+
+
+def first_routes() -> list[Route]:
+    """What a server says of itself, at all its addresses."""
+    return [route for operation in _of(FIRST) for route in operation.routes()]
+
+
+def other_routes() -> list[Route]:
+    """All that a client does with a server, at all its addresses."""
+    return [route for operation in _of(GROUPS) for route in operation.routes()]
+
+
+def _of(groups: Iterable[str]) -> list[Operation]:
+    found: list[Operation] = []
+    for group in groups:
+        found += importlib.import_module(f"instar.interfaces.mlflow.{group}").operations
+    return found

@@ -1,0 +1,60 @@
+"""What a server does beside answering: the project's controllers and the delivery of webhooks, from its first answer on."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import replace
+
+from instar.app import App
+from instar.core.identity import SYSTEM
+
+END_SECONDS = 30.0
+
+
+class Background:
+    """Two threads, which begin when the server answers: what they load would hold up its start."""
+
+    def __init__(self, app: App) -> None:
+        # Decisions that nobody makes by hand are the system's own, and the record says so.
+        self._app = replace(app, store=replace(app.store, actor=SYSTEM))
+        self._stop = threading.Event()
+        self._threads = [
+            threading.Thread(target=work, args=(self._app, self._stop), name=name, daemon=True)
+            for name, work in (("controllers", _control), ("webhooks", _deliver))
+        ]
+
+    def begin(self) -> None:
+        """Start both."""
+        for thread in self._threads:
+            thread.start()
+
+    def end(self) -> None:
+        """Have both end what they do, and wait for them."""
+        self._stop.set()
+        for thread in self._threads:
+            if thread.ident is not None:
+                thread.join(timeout=END_SECONDS)
+
+
+def _deliver(app: App, stop: threading.Event) -> None:
+    from instar.release import delivery
+
+    delivery.run(app.store, stop)
+
+
+def _control(app: App, stop: threading.Event) -> None:
+    """Wait until there is something to control, then control it."""
+    from instar.operate import controllers
+
+    if not controllers.wait_for_work(app.store, app.project_name, app.project_if_any, stop):
+        return
+    if app.root is None:
+        controllers.run_without_project(app.store, app.project_name, stop)
+        return
+    from instar.interfaces.scheduled import Launcher
+
+    launcher = Launcher(app)
+    try:
+        controllers.run(app.loop(), stop, launch=launcher)
+    finally:
+        launcher.close()
