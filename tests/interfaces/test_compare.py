@@ -15,6 +15,7 @@ from instar.interfaces.charts.curves import Curve, curves
 from instar.interfaces.charts.parallel import Across, parallel
 from instar.interfaces.charts.points import Point, scatter
 from instar.interfaces.cli.main import cli
+from instar.interfaces.comparison import plots, terminal
 from instar.train import runs
 
 
@@ -67,6 +68,21 @@ def test_three_ways_to_see_what_differs(made: list[str], tmp_path: Path) -> None
     assert "&lt;run 3&gt;" in text
     assert "<run" not in text
     assert "<script" not in text
+
+
+def test_parameters_that_clients_send_as_texts_are_drawn_as_numbers(made: list[str]) -> None:
+    document = json.loads(instar(*made, "--json", "--metric", "cost").stdout)
+    document["parameters"] = {"rate": ["0.1", "0.2", "1e-3", None], "kind": ["1", "two", "3", "4"]}
+    assert list(plots.scatters(document, "cost")) == ["rate"]
+    assert drawn(plots.scatters(document, "cost")["rate"], "dot") == 3
+    across = plots.across(document)
+    assert ">1e-3<" not in across  # no name of a value: an axis of numbers
+    assert ">two<" in across
+
+
+def test_a_value_of_any_length_fits_a_cell() -> None:
+    assert terminal.said("x" * 5000) == "x" * 200 + "… and 4800 characters more"
+    assert [terminal.said(value) for value in ("x" * 200, 0.1234567, None)] == ["x" * 200, "0.123457", "-"]
 
 
 def test_runs_are_chosen_by_a_search(made: list[str]) -> None:

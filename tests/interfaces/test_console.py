@@ -186,7 +186,37 @@ def test_runs_are_searched_ordered_and_paged(console: TestClient, filled: dict[s
     last = console.get(f"{HERE}/runs.json", params={"order": "metrics.cost DESC", "view": "all"}).json()
     assert set(last["without"]) == {run["id"] for run in last["runs"] if "cost" not in run["metrics"]}
     for wrong in ({"filter": "metrics.cost <"}, {"columns": "cost"}, {"token": "x"}, {"view": "some"}):
-        assert console.get(f"{HERE}/runs", params=wrong).status_code == 400
+        assert console.get(f"{HERE}/runs.json", params=wrong).status_code == 400
+
+
+@pytest.mark.parametrize(
+    ("path", "field", "typed"),
+    [("runs", "filter", "metrics.cost <"), ("runs", "order", "metrics. DESC"), ("runs", "columns", "cost"), ("experiments", "filter", "name <")],
+)  # fmt: skip
+def test_a_search_that_cannot_be_read_stands_there_still_with_the_reason(
+    console: TestClient, path: str, field: str, typed: str
+) -> None:
+    reply = console.get(f"{HERE}/{path}", params={field: typed})
+    assert reply.status_code == 400
+    assert f'value="{html.escape(typed)}"' in reply.text
+    assert 'role="alert"' in reply.text
+    assert f'action="{HERE}/{path}"' in reply.text
+
+
+def test_a_list_of_one_experiment_names_it_once(console: TestClient, filled: dict[str, Any]) -> None:
+    (one,) = [one for one in console.get(f"{HERE}/experiments.json").json()["experiments"] if one["name"] == "delay"]
+    text = console.get(f"{HERE}/runs?experiment={one['id']}").text
+    assert ">of delay</span></h1>" in text
+    assert "<th>Experiment</th>" not in text
+    assert console.get(f"{HERE}/runs?experiment=exp_none").status_code == 404
+
+
+def test_a_run_says_what_it_ran_on(console: TestClient, filled: dict[str, Any]) -> None:
+    run = filled["versions"][0].run
+    view = console.get(f"{HERE}/runs/{run}.json").json()
+    assert "cores" in view["surroundings"]["processor"]
+    assert view["surroundings"]["libraries"]["numpy"]
+    assert f"{len(view['surroundings']['libraries'])} libraries" in console.get(f"{HERE}/runs/{run}").text
 
 
 def test_runs_are_compared_side_by_side(console: TestClient, filled: dict[str, Any]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from datetime import UTC, datetime, timedelta, timezone
 from types import SimpleNamespace
 from typing import Any
@@ -28,6 +29,11 @@ from instar.interfaces.console import render, wording
 )
 def test_numbers_are_written_for_people(value: Any, text: str) -> None:
     assert wording.figure(value) == text
+
+
+def test_a_metric_that_is_no_number_is_not_missing() -> None:
+    assert [wording.logged(value) for value in (math.nan, math.inf, 0.5)] == ["NaN", "∞", "0.5000"]
+    assert wording.figure(None) == "–"
 
 
 def test_times_are_utc_to_the_minute_and_exact_for_machines() -> None:

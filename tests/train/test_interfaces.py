@@ -78,7 +78,10 @@ def test_one_run_is_shown_with_all_that_it_was_made_of(root: Path) -> None:
     good = json.loads(instar(root, "ls", "--json"))[1]
     shown = json.loads(instar(root, "show", good["id"][:-3], "--json"))
     assert shown == {**good, "bundles": [], "reproductions": []}
+    assert shown["surroundings"]["libraries"]["numpy"]
     text = instar(root, "show", good["id"])
+    assert "processor" in text
+    assert "libraries" in text
     for expected in (good["id"], good["environment"], good["code"]["content"], "depth", "0.5"):
         assert expected in text
     with pytest.raises(NotFound):

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -32,24 +32,23 @@ def show_command(project: str | None, run: str, as_json: bool) -> None:
     """Show one run; the beginning of its id is enough."""
     from instar.app import open_app
     from instar.train import bundles, proofs, runs
+    from instar.train.surroundings import surroundings
 
     with open_app(project, need_project=False, make=False) as app:
         found = runs.get_run(app.store, run)
         with app.store.database.read() as tx:
             made = bundles.of_run(tx, found.id)
         again = proofs.of_run(app.store, found.project, found.id)
+        around = surroundings(app.store.blobs, found)
     if as_json:
-        click.echo(
-            json.dumps(
-                {**runs.document(found), "bundles": made, "reproductions": [proofs.document(one) for one in again]},
-                indent=2,
-            )
-        )
+        told = [proofs.document(one) for one in again]
+        document = {**runs.document(found), "bundles": made, "reproductions": told, "surroundings": around}
+        click.echo(json.dumps(document, indent=2))
     else:
-        _print_run(found, made, again)
+        _print_run(found, made, again, around)
 
 
-def _print_run(run: Run, made: list[str], again: Sequence[Proof]) -> None:
+def _print_run(run: Run, made: list[str], again: Sequence[Proof], around: Mapping[str, Any]) -> None:
     code = run.code or {}
     commit = f"{code.get('commit') or 'no commit'}{' with changes' if code.get('diff') else ''}"
     facts = [
@@ -63,13 +62,15 @@ def _print_run(run: Run, made: list[str], again: Sequence[Proof]) -> None:
         ("inputs", ", ".join(run.inputs)),
         ("code", f"{commit}, files {code.get('content', '')}" if run.code else ""),
         ("environment", run.environment or ""),
+        *((name, str(value)) for name, value in around.items() if name != "libraries"),
+        ("libraries", f"{len(around['libraries'])}; instar env show {run.id}" if "libraries" in around else ""),
         ("bundles", ", ".join(made)),
         *(("reproduced", _line(one)) for one in again),
         ("tags", ", ".join(f"{name}={value}" for name, value in run.tags.items())),
     ]
     for name, value in facts:
         if value:
-            click.echo(f"{name:<12} {value}")
+            click.echo(f"{name:<14} {value}")
     for title, values in (("parameters", run.parameters), ("metrics", run.metrics), ("artifacts", run.artifacts)):
         if values:
             click.echo(f"\n{title}")

@@ -31,7 +31,7 @@ def across(document: Mapping[str, Any]) -> str:
     """Differing parameters and metrics as parallel coordinates."""
     names = names_of(document)
     wanted = [*document["parameters"], *document["metrics"]][:MOST_AXES]
-    rows = {**document["parameters"], **document["metrics"]}
+    rows = {**{name: _numbers(row) for name, row in document["parameters"].items()}, **document["metrics"]}
     lines = [
         Across(names[run["id"]], {name: rows[name][place] for name in wanted})
         for place, run in enumerate(document["runs"])
@@ -49,7 +49,7 @@ def scatters(document: Mapping[str, Any], metric: str | None) -> dict[str, str]:
         points = [
             Point(float(x), float(values[place]), f"{names[run['id']]}: {name} {x}, {metric} {values[place]:.6g}",
                   f"dot tone{place % TONES}")
-            for place, (run, x) in enumerate(zip(document["runs"], row, strict=True))
+            for place, (run, x) in enumerate(zip(document["runs"], _numbers(row), strict=True))
             if _is_number(x) and _is_number(values[place])
         ]  # fmt: skip
         if len(points) >= FEW_RUNS:
@@ -67,6 +67,14 @@ def names_of(document: Mapping[str, Any]) -> dict[str, str]:
         run["id"]: run["name"] if run["name"] and names.count(run["name"]) == 1 else f"…{run['id'][-6:]}"
         for run in document["runs"]
     }
+
+
+def _numbers(row: Sequence[Any]) -> Sequence[Any]:
+    """Values of a parameter, as numbers where all that are there read as one: MLflow's clients send texts."""
+    try:
+        return [float(value) if isinstance(value, str) else value for value in row]
+    except ValueError:
+        return row
 
 
 def _is_number(value: Any) -> bool:

@@ -10,6 +10,7 @@ import click
 from instar.interfaces.comparison.plots import names_of
 
 MOST_LINES = 40  # of one file's difference
+LONGEST = 200  # characters of one value; JSON has all of them
 
 
 def print_comparison(document: Mapping[str, Any]) -> None:
@@ -46,4 +47,6 @@ def said(value: Any) -> str:
     """A value in a cell."""
     if value is None:
         return "-"
-    return f"{value:.6g}" if isinstance(value, float) else str(value)
+    text = f"{value:.6g}" if isinstance(value, float) else str(value)
+    left = len(text) - LONGEST
+    return text if left <= 0 else f"{text[:LONGEST]}… and {left} characters more"

@@ -9,6 +9,7 @@ from instar.interfaces.api.routes import Request
 from instar.interfaces.comparison.document import MOST_RUNS, compare
 from instar.interfaces.tuning.report import report
 from instar.train import experiment_search, run_search, studies
+from instar.train import experiments as train_experiments
 from instar.train.run_records import Columns, load
 from instar.train.runs import get_run
 
@@ -29,15 +30,20 @@ def experiments(request: Request) -> dict[str, Any]:
     listed = [
         {**vars(one), "runs": run_search.count(store, experiments=[one.id], view=view)} for one in found.items
     ]  # fmt: skip
-    asked = {"filter": request.query.get("filter", ""), "view": view}
-    return {"project": project, "experiments": listed, "asked": asked, "next": found.token}
+    return {**experiments_asked(request), "experiments": listed, "next": found.token}
+
+
+def experiments_asked(request: Request) -> dict[str, Any]:
+    """The form above the list, as it was filled in."""
+    asked = {"filter": request.query.get("filter", ""), "view": request.query.get("view", "active")}
+    return {"project": request.path["project"], "asked": asked}
 
 
 def runs(request: Request) -> dict[str, Any]:
     """Runs that a search finds, in the order asked for, a page at a time."""
     store, project, query = request.app.store, request.path["project"], request.query
-    asked = {name: query.get(name, "") for name in ("filter", "order", "experiment", "view", "columns")}
-    asked["view"] = asked["view"] or "active"
+    form = runs_asked(request)
+    asked = form["asked"]
     orders = [one.strip() for one in asked["order"].split(",") if one.strip()]
     within = [asked["experiment"]] if asked["experiment"] else None
     chosen = _columns(asked["columns"])
@@ -48,8 +54,7 @@ def runs(request: Request) -> dict[str, Any]:
         listed = load(tx, found.keys, _wanted(chosen))
     total = run_search.count(store, projects=[project], experiments=within, filter=asked["filter"], view=asked["view"])
     return {
-        "project": project,
-        "asked": asked,
+        **form,
         "columns": [f"{kind}.{name}" for kind, name in chosen],
         "chosen": chosen,
         "runs": listed,
@@ -57,6 +62,14 @@ def runs(request: Request) -> dict[str, Any]:
         "total": total,
         "next": found.token,
     }
+
+
+def runs_asked(request: Request) -> dict[str, Any]:
+    """The form above the list as it was filled in, and the name of the experiment that the list is about."""
+    asked = {name: request.query.get(name, "") for name in ("filter", "order", "experiment", "view", "columns")}
+    asked["view"] = asked["view"] or "active"
+    name = train_experiments.get(request.app.store, asked["experiment"]).name if asked["experiment"] else ""
+    return {"project": request.path["project"], "asked": asked, "experiment": name}
 
 
 def comparison(request: Request) -> dict[str, Any]:

@@ -10,10 +10,10 @@ from instar.evaluate.evaluation import evaluations
 from instar.interfaces.api.routes import Request
 from instar.interfaces.console import data, plan, release, serve
 from instar.operate import alerts, rollout
+from instar.train import run_search
 from instar.train.runs import list_runs
 
 LATEST = 8
-COUNTED = 1000  # runs; a project with more says so many
 
 
 def overview(request: Request) -> dict[str, Any]:
@@ -21,7 +21,7 @@ def overview(request: Request) -> dict[str, Any]:
     store, project = request.app.store, request.path["project"]
     contract = plan.contract(store, project)
     tables = data.in_order(versions.tables(store, project))
-    runs = list_runs(store, project, limit=COUNTED)
+    runs = list_runs(store, project, limit=LATEST)
     verdicts = evaluations(store, project)
     models = release.latest_versions(store, project)
     endpoints = serve.endpoints(store, project)
@@ -35,7 +35,7 @@ def overview(request: Request) -> dict[str, Any]:
         "problems": problems,
         "walks": plan.walks(store, project, 3),
         "tables": tables,
-        "runs": runs[:LATEST],
+        "runs": runs,
         "evaluations": verdicts[::-1][:LATEST],
         "models": models,
         "endpoints": endpoints,
@@ -45,7 +45,7 @@ def overview(request: Request) -> dict[str, Any]:
         "steps": [
             _step("plan", len(problems), "problem", "problems"),
             _step("data", len(tables), "table", "tables"),
-            _step("train", len(runs), "run", "runs"),
+            _step("train", run_search.count(store, projects=[project]), "run", "runs"),
             _step("evaluate", len(verdicts), "verdict", "verdicts"),
             _step("release", sum(one["versions"] for one in models), "model version", "model versions"),
             _step("serve", len(endpoints), "endpoint", "endpoints"),

@@ -17,12 +17,12 @@ from urllib.parse import quote, urlencode
 import jinja2
 from markupsafe import Markup, escape
 
-from instar.core.errors import InstarError
+from instar.core.errors import BadInput, InstarError
 from instar.core.identity import Permission
 from instar.interfaces.api.routes import Handler, Reply, Request, Route
 from instar.interfaces.api.status import body_of, status_of
 from instar.interfaces.comparison import page as comparison_page
-from instar.interfaces.console.wording import FILTERS, figure, short
+from instar.interfaces.console.wording import FILTERS, logged, short
 from instar.interfaces.tuning import page as tuning_page
 from instar.train.run_records import Run
 
@@ -42,13 +42,23 @@ PAGE_HEADERS = {
 View = Callable[[Request], dict[str, Any]]
 
 
-def page(path: str, template: str, view: View) -> list[Route]:
-    """The routes of a page and of its JSON twin; the twin first, since `{name}` would match `name.json` too."""
+def page(path: str, template: str, view: View, asked: View | None = None) -> list[Route]:
+    """The routes of a page and of its JSON twin; the twin first, since `{name}` would match `name.json` too.
+
+    Args:
+        asked: Of a page with a form: what it shows when the input cannot be read. People then see the reason above what
+            they had typed; it gets `refused`, the error's document, beside its own facts.
+    """
 
     def show(request: Request) -> Reply:
         if wants_json(request):
             return Reply(view(request), headers={"vary": "accept"})
-        return html(template, view(request))
+        try:
+            return html(template, view(request))
+        except BadInput as error:
+            if asked is None:
+                raise
+            return html(template, {**asked(request), "refused": body_of(error)}, status_of(error))
 
     def twin(request: Request) -> Reply:
         return Reply(view(request))
@@ -107,7 +117,7 @@ def value_of(run: Run, kind: str, name: str) -> str:
     value = getattr(run, kind).get(name)
     if value is None:
         return "–"
-    return figure(value) if kind == "metrics" else str(value)
+    return logged(value) if kind == "metrics" else str(value)
 
 
 def report_url(project: str, evaluation: str) -> str:

@@ -47,6 +47,11 @@ def figure(value: float | None, digits: int = 4) -> str:
     return f"{value:.{digits - 1}g}".replace("-", "−")
 
 
+def logged(value: float, digits: int = 4) -> str:
+    """A metric as it was logged: NaN is a value that somebody logged, and not one that is missing."""
+    return "NaN" if math.isnan(value) else figure(value, digits)
+
+
 def percent(value: float | None, digits: int = 1) -> str:
     """A share of 1 in per cent."""
     return "–" if value is None or math.isnan(value) else f"{100 * value:.{digits}f} %".replace("-", "−")
@@ -158,6 +163,7 @@ FILTERS: dict[str, Callable[..., object]] = {
     "facts_line": facts_line,
     "figure": figure,
     "headline": headline,
+    "logged": logged,
     "percent": percent,
     "plain": plain,
     "pretty": pretty,
