@@ -191,8 +191,13 @@ def test_runs_are_searched_ordered_and_paged(console: TestClient, filled: dict[s
 
 @pytest.mark.parametrize(
     ("path", "field", "typed"),
-    [("runs", "filter", "metrics.cost <"), ("runs", "order", "metrics. DESC"), ("runs", "columns", "cost"), ("experiments", "filter", "name <")],
-)  # fmt: skip
+    [
+        ("runs", "filter", "metrics.cost <"),
+        ("runs", "order", "metrics. DESC"),
+        ("runs", "columns", "cost"),
+        ("experiments", "filter", "name <"),
+    ],
+)
 def test_a_search_that_cannot_be_read_stands_there_still_with_the_reason(
     console: TestClient, path: str, field: str, typed: str
 ) -> None:
