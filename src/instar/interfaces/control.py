@@ -115,6 +115,9 @@ def _serve(app: App, socket: Path) -> None:
             await application.load_soon()
         except Exception:  # every call that needs them tries again, and says so as well
             log.exception("the routes of tracking cannot be loaded")
+        from instar.train import part_uploads
+
+        await asyncio.to_thread(part_uploads.sweep, app.store)
         gc.freeze()  # what was loaded stays; it is not looked through again
         gc.enable()
         if read_settings().controllers:

@@ -27,7 +27,7 @@ from instar.core.lineage import lineage_edge
 from instar.core.store import Store
 from instar.operate import references
 from instar.plan.leases import LOST_AFTER
-from instar.train import bundles, environments, purging, spool
+from instar.train import bundles, environments, part_uploads, purging, spool
 from instar.train.purging import Deleted
 
 GRACE = timedelta(days=1)
@@ -41,7 +41,7 @@ class Item:
     """Something that goes, or stays.
 
     Attributes:
-        kind: `"run"`, `"experiment"`, `"bundle"`, `"model"`, `"blob"`, `"environment"` or `"spool"`.
+        kind: `"run"`, `"experiment"`, `"bundle"`, `"model"`, `"blob"`, `"environment"`, `"upload"` or `"spool"`.
         size: Bytes; 0 for rows.
         reason: Why.
     """
@@ -126,6 +126,8 @@ def collect(
     spools = _spools(store, grace, dry_run)
     halves = store.blobs.leftovers(now - grace, remove=not dry_run)
     blobs += [Item("blob", name, size, "its writer was killed half way") for name, size in halves.items()]
+    parts = part_uploads.sweep(store, remove=not dry_run)
+    blobs += [Item("upload", id, size, "nobody completed it in time") for id, size in parts.items()]
     gone = (*records.gone, *blobs, *(one for one in environment_items if one.reason == _UNUSED), *spools)
     kept = (*records.kept, *(one for one in environment_items if one.reason != _UNUSED))
     return Report(dry_run, gone, kept, len(marked & set(store.blobs.digests())), young)

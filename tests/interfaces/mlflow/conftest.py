@@ -22,13 +22,13 @@ class Api:
     def __init__(self, client: TestClient) -> None:
         self.client = client
 
-    def post(self, path: str, **message: Any) -> Any:
+    def post(self, path: str, /, **message: Any) -> Any:
         return self._told(self.client.post(API + path, json=message))
 
-    def get(self, path: str, **message: Any) -> Any:
+    def get(self, path: str, /, **message: Any) -> Any:
         return self._told(self.client.get(API + path, params=message))
 
-    def refused(self, path: str, method: str = "POST", **message: Any) -> tuple[int, str, str]:
+    def refused(self, path: str, /, method: str = "POST", **message: Any) -> tuple[int, str, str]:
         """Status, code and message of a refusal."""
         if method == "GET":
             reply = self.client.get(API + path, params=message)

@@ -1,7 +1,8 @@
 """Conversations kept as golden files: what a client asks, and the answers that it may rely on from now on.
 
-A file is a list of exchanges: `ask` (method and path below the root), `with` (the message), `status`, `answer`. Ids that
-the server made stand as `<run 1>`, `<exp 1>`, … in the order of their appearance, and times of its own as `<time>`.
+A file is a list of exchanges: `ask` (method and path below the root), `with` (the message) or `file` (the body as a text),
+`status`, `answer`. Ids that the server made stand as `<run 1>`, `<exp 1>`, … in the order of their appearance, what proves an
+address as `<proof 1>`, and times of its own as `<time>`.
 `INSTAR_RENEW_GOLDEN=1` writes the answers anew; the asking parts are written by hand.
 """
 
@@ -17,8 +18,10 @@ from starlette.testclient import TestClient
 
 GOLDEN = Path(__file__).parent / "golden"
 OWN_TIMES = ("creation_time", "last_update_time", "creation_timestamp", "last_updated_timestamp")
-IDS = re.compile(r"\b(?:run|exp)_[0-9A-Z]{26}\b|\bm-[0-9a-f]{32}\b")
-KINDS = {"run": "run", "exp": "exp", "m-": "model"}
+IDS = re.compile(
+    r"\b(?:run|exp)_[0-9A-Z]{26}\b|\bm-[0-9a-f]{32}\b|\bupload_[0-9a-f]{32}\b|\buntil=\d+&signature=[0-9a-f]{64}\b"
+)
+KINDS = {"run": "run", "exp": "exp", "m-": "model", "upload": "upload", "until": "proof"}
 
 
 class Conversation:
@@ -42,17 +45,19 @@ class Conversation:
             assert exchange == now
 
     def _exchange(self, exchange: dict[str, Any]) -> dict[str, Any]:
-        method, path = exchange["ask"].split(" ")
+        method, path = exchange["ask"].split(" ", 1)
         message = self._real(exchange.get("with", {}))
         address = self._real(path if path.startswith("/") else f"/api/2.0/mlflow/{path}")
-        if method == "GET":
-            reply = self._client.get(address, params=message)
+        if "file" in exchange:
+            reply = self._client.request(method, address, content=exchange["file"])
+        elif method == "GET":
+            reply = self._client.get(address, params=message or None)
         else:
             reply = self._client.request(method, address, json=message)
         answer = reply.json() if reply.headers["content-type"] == "application/json" else reply.text
         return {
             "ask": exchange["ask"],
-            "with": exchange.get("with", {}),
+            **({"file": exchange["file"]} if "file" in exchange else {"with": exchange.get("with", {})}),
             "status": reply.status_code,
             "answer": self._plain(answer),
         }

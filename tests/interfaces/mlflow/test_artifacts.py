@@ -101,14 +101,6 @@ def test_a_deleted_run_takes_no_files(http: TestClient, api: Api, run: str, root
     assert (reply.status_code, reply.json()["error_code"]) == (400, "INVALID_PARAMETER_VALUE")
 
 
-def test_parts_and_signed_addresses_are_declined_in_the_words_that_clients_know(http: TestClient, root: str) -> None:
-    reply = http.post(f"/api/2.0/mlflow-artifacts/mpu/create/{root}", json={"path": "x", "num_parts": 2})
-    assert reply.status_code == 501
-    assert reply.json()["message"].startswith("Multipart upload is not supported for the current artifact repository")
-    assert http.get(f"/api/2.0/mlflow-artifacts/presigned/{root}/x").status_code == 501
-    assert http.post("/api/2.0/mlflow/artifacts/presigned-download-url", json={}).status_code == 501
-
-
 class Evil:
     def __reduce__(self) -> Any:
         return (print, ("never",))

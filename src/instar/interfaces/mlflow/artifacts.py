@@ -1,20 +1,19 @@
 """Artifacts over MLflow's protocol: listed, read, written and deleted through the server, while a run or a model is logged.
 
 Files stream in and out, so that their size costs no memory. An uploaded file that would run code when it is loaded is kept
-like any other, and flagged. Uploads in parts and signed addresses belong to stores in a cloud: what asks for them is told
-that there are none, in the words by which a client goes on without.
+like any other, and flagged.
 """
 
 from __future__ import annotations
 
 import mimetypes
-from typing import Any
+from pathlib import Path
 
 from instar.core.errors import BadInput, NotFound
 from instar.core.identity import Permission
 from instar.interfaces.api.routes import Reply
 from instar.interfaces.mlflow import bundle_files, places
-from instar.interfaces.mlflow.errors import Refusal, invalid
+from instar.interfaces.mlflow.errors import invalid
 from instar.interfaces.mlflow.frame import Call, Message, Operation, required
 from instar.interfaces.mlflow.messages import OfRun
 from instar.interfaces.mlflow.places import SCHEME, Place
@@ -23,10 +22,6 @@ from instar.interfaces.mlflow.runs import find
 from instar.release import scan_files
 from instar.train import artifacts
 from instar.train.artifacts import Entry
-
-# Clients compare the beginning of these sentences.
-NO_PARTS = "Multipart upload is not supported for the current artifact repository"
-NO_RANGES = "Multipart download is not supported for the current artifact repository"
 
 
 class FileInfo(Message):
@@ -73,18 +68,8 @@ def download(call: Call, asked: None) -> Reply:
 
 def upload(call: Call, asked: None) -> dict[str, str]:
     """Keep a file under a path; what was there before is replaced."""
-    place = places.parse(call.path["path"])
-    if not place.path:
-        raise invalid(
-            f"Invalid path: {call.path['path'][:200]!r} names a folder; a file is uploaded under its own name."
-        )
-    places.require(call, place, write=True)
-    file = call.request.upload
-    if file is None:
-        raise BadInput("the upload has no body", subject=place.path)
-    found = scan_files.inspect_file(file, place.path)
-    blob = artifacts.log_artifact(call.store, place.owner, place.path, file, take=True)
-    scan_files.note(call.store, blob, found)
+    place = file_place(call, call.path["path"])
+    keep(call, place, call.request.upload)
     return {}
 
 
@@ -118,22 +103,29 @@ def upload_to_run(call: Call, asked: None) -> dict[str, str]:
     path = places.safe_path(required(query.get("path"), "path").strip("/"))
     place = Place(artifact_uri(run).removeprefix(SCHEME), run=run.id, path=path)
     places.require(call, place, write=True)
-    file = call.request.upload
-    if file is None:
-        raise BadInput("the upload has no body", subject=path)
-    found = scan_files.inspect_file(file, path)
-    scan_files.note(call.store, artifacts.log_artifact(call.store, run.id, path, file, take=True), found)
+    keep(call, place, call.request.upload)
     return {}
 
 
-def no_parts(call: Call, asked: None) -> None:
-    """Uploads in parts are not offered: a client sends the file in one stream."""
-    raise Refusal("NOT_IMPLEMENTED", NO_PARTS)
+def file_place(call: Call, address: str) -> Place:
+    """The place of a file that is to be written.
+
+    Raises:
+        Refusal: It is a folder, leads elsewhere, or its owner takes no files.
+    """
+    place = places.parse(address)
+    if not place.path:
+        raise invalid(f"Invalid path: {address[:200]!r} names a folder; a file is uploaded under its own name.")
+    places.require(call, place, write=True)
+    return place
 
 
-def no_ranges(call: Call, asked: None) -> None:
-    """Signed addresses are not offered: a client reads through the server."""
-    raise Refusal("NOT_IMPLEMENTED", NO_RANGES)
+def keep(call: Call, place: Place, file: Path | None) -> None:
+    """Inspect an uploaded file and take it as the file of a place."""
+    if file is None:
+        raise BadInput("the upload has no body", subject=place.path)
+    found = scan_files.inspect_file(file, place.path)
+    scan_files.note(call.store, artifacts.log_artifact(call.store, place.owner, place.path, file, take=True), found)
 
 
 def entries(call: Call, place: Place) -> list[Entry]:
@@ -151,20 +143,27 @@ def send(call: Call, place: Place, *, attachment: bool = False) -> Reply:
         NotFound: There is none.
     """
     places.require(call, place)
-    name = place.path.rsplit("/", 1)[-1]
-    media, _ = mimetypes.guess_type(name)
-    headers: dict[str, Any] = {"x-content-type-options": "nosniff"}
-    # A page that somebody uploaded must not act as this server's own in a browser.
-    headers["content-security-policy"] = "sandbox; default-src 'none'"
-    headers["content-disposition"] = (
-        "attachment" if attachment or media in (None, "text/html", "image/svg+xml") else "inline"
-    )
     if not place.path:
         raise NotFound("that is a folder", subject=place.root, next_step="List it, and ask for one of its files.")
     if place.bundle:
-        return bundle_files.send(call.store, place.bundle, place.path, headers)
-    file = artifacts.open(call.store, place.owner, place.path)
-    return Reply(file=file, media_type=media or "application/octet-stream", headers=headers)
+        return bundle_files.send(call.store, place.bundle, place.path, _headers(place.path, attachment))
+    return reply(artifacts.open(call.store, place.owner, place.path), place.path, attachment=attachment)
+
+
+def reply(file: Path, path: str, *, attachment: bool = False) -> Reply:
+    """The reply that streams a file which somebody uploaded under a path."""
+    media = mimetypes.guess_type(path)[0] or "application/octet-stream"
+    return Reply(file=file, media_type=media, headers=_headers(path, attachment))
+
+
+def _headers(path: str, attachment: bool) -> dict[str, str]:
+    as_file = attachment or mimetypes.guess_type(path)[0] in (None, "text/html", "image/svg+xml")
+    return {
+        "x-content-type-options": "nosniff",
+        # A page that somebody uploaded must not act as this server's own in a browser.
+        "content-security-policy": "sandbox; default-src 'none'",
+        "content-disposition": "attachment" if as_file else "inline",
+    }
 
 
 def _info(entry: Entry, path: str) -> FileInfo:
@@ -177,12 +176,6 @@ operations = [
     Operation("GET", "artifacts/{path:path}", Permission.READ, download, root=_PROXY),
     Operation("PUT", "artifacts/{path:path}", Permission.TRAIN, upload, root=_PROXY, upload=True),
     Operation("DELETE", "artifacts/{path:path}", Permission.TRAIN, remove, root=_PROXY),
-    Operation("POST", "mpu/create/{path:path}", Permission.TRAIN, no_parts, root=_PROXY),
-    Operation("POST", "mpu/complete/{path:path}", Permission.TRAIN, no_parts, root=_PROXY),
-    Operation("POST", "mpu/abort/{path:path}", Permission.TRAIN, no_parts, root=_PROXY),
-    Operation("GET", "presigned/{path:path}", Permission.READ, no_ranges, root=_PROXY),
-    Operation("POST", "artifacts/presigned-download-url", Permission.TRAIN, no_ranges),
-    Operation("POST", "artifacts/presigned-upload-url", Permission.TRAIN, no_parts),
     Operation("GET", "artifacts/list", Permission.READ, list_of_run, ListOfRun),
     Operation("GET", "get-artifact", Permission.READ, file_of_run, GetFile),
     Operation("GET", "get-artifact", Permission.READ, file_of_run, GetFile, root=""),

@@ -41,8 +41,27 @@ def send(store: Store, digest: str, path: str, headers: Mapping[str, str]) -> Re
         return Reply(text, media_type=media, headers=headers)
     blob = _blobs(manifest).get(path)
     if blob is None:
-        raise NotFound("it has no such file", subject=f"bundle {digest}", found=path[:200])
+        raise _absent(digest, path)
     return Reply(file=store.blobs.path(blob), media_type=media, headers=headers)
+
+
+def blob_of(store: Store, digest: str, path: str) -> str | None:
+    """The blob of one file of a bundle; None for a text that is made when somebody asks.
+
+    Raises:
+        NotFound: It has no such file.
+    """
+    manifest = load_manifest(store.blobs, digest)
+    if path in _texts(manifest, digest):
+        return None
+    blob = _blobs(manifest).get(path)
+    if blob is None:
+        raise _absent(digest, path)
+    return blob
+
+
+def _absent(digest: str, path: str) -> NotFound:
+    return NotFound("it has no such file", subject=f"bundle {digest}", found=path[:200])
 
 
 def _blobs(manifest: Manifest) -> dict[str, str]:

@@ -19,6 +19,8 @@ GROUPS = (
     "inputs",
     "links",
     "artifacts",
+    "part_uploads",
+    "presigned",
     "logged_models",
     "registered",
     "versions",
