@@ -64,7 +64,7 @@ class Writer:
         self.trouble: OSError | None = None
         self._unwritten: deque[bytes] = deque()
         self._held = 0
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a signal's handler may append in the middle of an append
         aside = folder / f".{name}.new"
         self._file = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
         # Locked before it has its name: nobody takes the file of a writer who is only being born for a dead one's.

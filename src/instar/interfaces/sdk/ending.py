@@ -1,18 +1,22 @@
 """The ends of runs that nobody ends: the interpreter ends, an exception leaves the script, or somebody presses Ctrl-C.
 
-A run in a `with` block needs none of this. For the others: at the end of the interpreter each open run is ended, failed when
-an exception or `sys.exit` with a status ended the script. A process that dies at once cannot say anything: its run is shown
-as abandoned when its spool is delivered, or when nothing is heard of it.
+At the end of the interpreter each open run is ended, failed when an exception or `sys.exit` with a status ended the script.
+A process that is asked to go by a signal ends its runs as killed first (`signals.py`). One that dies at once cannot say
+anything: its run is shown as abandoned when its spool is delivered, or when nothing is heard of it.
 """
 
 from __future__ import annotations
 
 import atexit
+import contextlib
 import os
 import sys
+import time
 import types
 import weakref
 from typing import Any, NoReturn, Protocol
+
+from instar.interfaces.sdk import signals
 
 KILLED, FAILED, FINISHED = "killed", "failed", "finished"
 
@@ -20,7 +24,7 @@ KILLED, FAILED, FINISHED = "killed", "failed", "finished"
 class Open(Protocol):
     """A run that has not ended."""
 
-    def _end(self, state: str, error: str | None) -> None: ...
+    def _end(self, state: str, error: str | None, within: float | None = None) -> None: ...
 
 
 _open: weakref.WeakSet[Any] = weakref.WeakSet()
@@ -37,21 +41,30 @@ def watch(run: Open) -> None:
             atexit.register(_at_exit)
             _chain_hooks()
         _watching = os.getpid()
+    signals.listen(_stopped)
 
 
 def forget(run: Open) -> None:
     """It has ended."""
     _open.discard(run)
+    if not _open:
+        signals.cease()
 
 
 def state_of(error: BaseException) -> tuple[str, str | None]:
     """State and error of a run that an exception leaves.
 
+    An exit after a signal that asked for it is no failure and no success, whatever its status: the run is killed.
+
     >>> state_of(SystemExit(0)), state_of(KeyboardInterrupt()), state_of(ValueError("no rows"))
     (('finished', None), ('killed', 'KeyboardInterrupt'), ('failed', 'ValueError: no rows'))
     """
-    if isinstance(error, SystemExit) and error.code in (None, 0):
-        return FINISHED, None
+    if isinstance(error, SystemExit):
+        asked = signals.taken()
+        if asked:
+            return KILLED, asked
+        if error.code in (None, 0):
+            return FINISHED, None
     text = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
     return (KILLED if isinstance(error, KeyboardInterrupt) else FAILED), text
 
@@ -76,6 +89,13 @@ def _note(error: BaseException) -> None:
     global _last
     state, text = state_of(error)
     _last = (state, text or "")
+
+
+def _stopped(name: str, deadline: float) -> None:
+    """A signal ends the process: its runs are killed, and what they logged is delivered until then, or stays in the spool."""
+    for run in list(_open):
+        with contextlib.suppress(Exception):  # whatever it is, the process goes
+            run._end(KILLED, name, max(0.0, deadline - time.monotonic()))
 
 
 def _at_exit() -> None:

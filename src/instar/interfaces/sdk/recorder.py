@@ -40,7 +40,7 @@ class Recorder:
         self.place, self.run, self.main = place, run, main
         self.folder = place.spool / run
         self.ended = False
-        self.lock = threading.Lock()
+        self.lock = threading.RLock()  # a signal's handler may end the run in the middle of a record
         self.sender: Sender | None = None
         self._at = 0
         self._told = 0  # losses that are on the record
@@ -152,7 +152,7 @@ class Recorder:
 
     def _in_child(self) -> None:
         """The process was forked: locks may be held by threads that are not here, and the file is the parent's."""
-        self.lock = threading.Lock()
+        self.lock = threading.RLock()
         if self._writer is not None:
             self._writer.abandon_in_child()
         self._writer, self.sender, self.main, self._told = None, None, False, 0

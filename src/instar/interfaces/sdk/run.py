@@ -312,7 +312,7 @@ class Run:
         # A worker process that is handed the run writes its own part of it, which the process here delivers.
         return (_attached, (self._recorder.place, self.id, self.experiment))
 
-    def _end(self, state: str, error: str | None) -> None:
+    def _end(self, state: str, error: str | None, within: float | None = None) -> None:
         recorder = self._recorder
         if recorder.ended:
             return
@@ -323,7 +323,7 @@ class Run:
                 for path, data in origin.source().items():
                     self._keep(path, data)
         ending.forget(self)
-        delivered = recorder.end(state, error, self._wait)
+        delivered = recorder.end(state, error, self._wait if within is None else min(within, self._wait))
         if recorder.main and recorder.sender is not None and not delivered:
             _say_how_to_sync(recorder)
 
