@@ -41,6 +41,7 @@ class SqliteDatabase:
             connect_args={"timeout": BUSY_SECONDS},
             pool_size=KEPT_OPEN,
             max_overflow=MOST_OPEN - KEPT_OPEN,
+            pool_use_lifo=True,  # the one used last: its pages are in memory
         )
         sa.event.listen(self._engine, "connect", _configure)
         sa.event.listen(self._engine, "begin", _begin)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import enum
 import getpass
 from dataclasses import dataclass, field
+from functools import cache
 
 from instar.core.errors import NotAllowed
 
@@ -43,6 +44,7 @@ class Actor:
 SYSTEM = Actor("instar", "system")
 
 
+@cache  # each call asks who acts, and the system's list of users is a file
 def local_user() -> Actor:
     """The person at this machine, owner of the store's files: may do everything."""
     try:

@@ -14,6 +14,7 @@ import logging
 import socket
 from collections.abc import Callable, Coroutine
 from pathlib import Path
+from types import FrameType
 from typing import Any, cast
 
 import uvicorn
@@ -29,7 +30,28 @@ _log = logging.getLogger("instar.serve")
 Protocols = Callable[[], asyncio.Protocol]
 
 
-class DoorServer(uvicorn.Server):
+class QuietServer(uvicorn.Server):
+    """A server that sleeps while nobody calls: it is woken to end, instead of looking ten times a second whether it shall."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self._ending = asyncio.Event()
+        self._main: asyncio.AbstractEventLoop | None = None
+
+    async def main_loop(self) -> None:
+        """Wait for the end."""
+        self._main = asyncio.get_running_loop()
+        if not self.should_exit:
+            await self._ending.wait()
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """A signal tells us to end."""
+        super().handle_exit(sig, frame)
+        if self._main is not None:
+            self._main.call_soon_threadsafe(self._ending.set)
+
+
+class DoorServer(QuietServer):
     """A gateway's HTTP server, behind the door.
 
     Args:
@@ -142,7 +164,7 @@ class HandingOver:
             self._line = None
 
 
-class TakingServer(uvicorn.Server):
+class TakingServer(QuietServer):
     """The control process's HTTP server: on its Unix socket for what is relayed, and for connections handed to it.
 
     Args:
