@@ -147,6 +147,14 @@ def test_what_a_step_prints_is_kept_with_its_execution_in_every_process(world: W
         world.kind.put("raw", [7])
 
 
+def test_a_step_that_prints_after_silent_ones_keeps_its_own_and_they_leave_no_file(world: World) -> None:
+    edit(world, "    return left + right", "    print('joining')\n    return left + right")
+    world.walk(1)
+    assert [step for step in ("left", "right", "apart", "joined", "best") if world.last(step).log] == ["joined"]
+    assert world.log("joined") == "joining\n"
+    assert not list((world.store.folder / "logs").iterdir())
+
+
 def test_what_a_child_of_the_step_prints_is_kept_too(world: World) -> None:
     edit(world, "    return len(raw)", "    os.system('echo from a program')\n    return len(raw)")
     world.walk(2, targets=["apart"])

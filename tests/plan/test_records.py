@@ -12,7 +12,7 @@ from instar.app import open_database
 from instar.core import journal, lineage
 from instar.core.errors import Conflict, StepFailed
 from instar.core.store import Store
-from instar.plan import executions, leases, resuming, runner
+from instar.plan import executions, leases, output, resuming, runner
 from instar.plan.executions import DONE, FAILED
 from instar.plan.records import Records, repair
 from instar.testing import create_tables, memory_store
@@ -103,6 +103,21 @@ def test_what_was_put_off_is_written_with_the_next_and_not_without_the_lease(any
     assert repair(any_store, "small") == 1
     assert repair(any_store, "small") == 0
     assert _state(any_store, two.id) == "abandoned"
+
+
+def test_the_next_walk_tidies_up_after_one_that_was_killed_between_two_steps(any_store: Store) -> None:
+    with leases.hold(any_store, "pipeline/small") as lease:
+        records = Records(any_store, "small", lease, cause="user", contract="b3:0", targets=None)
+        records.begin(None)
+        one = records.start("first", "silver", "b3:1", {}, [])
+        records.end(one, DONE, stored=runner.Stored("b3:2", "b3:2"))
+    silent = output.live_file(any_store, one.id)  # as it waits for the next step
+    silent.parent.mkdir(exist_ok=True)
+    silent.touch()
+    assert repair(any_store, "small") == 0
+    assert not silent.exists()
+    with any_store.database.read() as tx:
+        assert [run.state for run in executions.pipeline_runs(tx, "small")] == ["abandoned"]
 
 
 def _state(store: Store, id_: str) -> str:

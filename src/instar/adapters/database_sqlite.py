@@ -36,6 +36,8 @@ class SqliteDatabase:
         refuse_network_file_system(path.parent)
         path.parent.mkdir(parents=True, exist_ok=True)
         self._line = line_of(path)
+        self._writer: sa.Connection | None = None  # who has the turn in the line uses it
+        self._durable: bool | None = None  # as the writer's connection was told last
         self._engine = sa.create_engine(
             f"sqlite:///{path}",
             connect_args={"timeout": BUSY_SECONDS},
@@ -67,15 +69,31 @@ class SqliteDatabase:
                     time.sleep(random.uniform(0.001, 0.02))
 
     def _write_once(self, work: Callable[[Transaction], T], durable: bool) -> T:
-        with self._engine.connect() as plain:
-            # The pragma has no effect inside a transaction, so it goes to the driver before SQLAlchemy begins one.
-            driver: Any = plain.connection.dbapi_connection
-            driver.execute("PRAGMA synchronous=" + ("FULL" if durable else "NORMAL"))
-            connection = plain.execution_options(instar_begin="BEGIN IMMEDIATE")
-            with connection.begin():
-                return work(connection)
+        # The connection is kept, as there is one writer at a time: to take one from the pool and to give it back takes
+        # as long as a short transaction. After an error it is given up, in whatever state it is.
+        writer, self._writer = self._writer or self._open_writer(), None
+        try:
+            if durable != self._durable:
+                # The pragma has no effect inside a transaction, so it goes to the driver before SQLAlchemy begins one.
+                driver: Any = writer.connection.dbapi_connection
+                driver.execute("PRAGMA synchronous=" + ("FULL" if durable else "NORMAL"))
+                self._durable = durable
+            with writer.begin():
+                result = work(writer)
+        except BaseException:
+            writer.close()
+            raise
+        self._writer = writer
+        return result
+
+    def _open_writer(self) -> sa.Connection:
+        self._durable = None
+        return self._engine.connect().execution_options(instar_begin="BEGIN IMMEDIATE")
 
     def close(self) -> None:
+        writer, self._writer = self._writer, None
+        if writer is not None:
+            writer.close()
         self._engine.dispose()
 
 
@@ -111,7 +129,15 @@ def _configure(connection: sqlite3.Connection, _record: object) -> None:
 
 
 def _begin(connection: sa.Connection) -> None:
-    connection.exec_driver_sql(connection.get_execution_options().get("instar_begin", "BEGIN"))
+    # At the driver: SQLAlchemy's way to it takes longer than the statement, and this one is sent with every transaction.
+    statement = connection.get_execution_options().get("instar_begin", "BEGIN")
+    driver: Any = connection.connection.dbapi_connection
+    try:
+        driver.execute(statement)
+    except sqlite3.Error as error:
+        raise sa.exc.DBAPIError.instance(
+            statement, None, error, connection.dialect.loaded_dbapi.Error, dialect=connection.dialect
+        ) from error
 
 
 def _busy(error: sa.exc.OperationalError) -> bool:

@@ -97,7 +97,7 @@ class Json(sa.types.TypeDecorator[Any]):
     cache_ok = True
 
     def process_bind_param(self, value: Any | None, dialect: sa.Dialect) -> str | None:
-        return None if value is None else json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+        return None if value is None else _JSON.encode(value)
 
     def process_result_value(self, value: Any | None, dialect: sa.Dialect) -> Any | None:
         return None if value is None else json.loads(value)
@@ -194,6 +194,9 @@ class DriverResult(NamedTuple):
     changed: int
 
 
+_JSON = json.JSONEncoder(
+    sort_keys=True, separators=(",", ":"), ensure_ascii=False
+)  # to make one takes as long as to use it
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 

@@ -129,6 +129,9 @@ class Follower:
     def __init__(self, store: Store, tell: Callable[[str, str], None] | None) -> None:
         self._store, self._tell = store, tell
         self._lock = threading.Lock()
+        self._silent: Path | None = (
+            None  # left empty by an execution that ended: to make a file is slow, to rename is not
+        )
         self._files: dict[str, tuple[Path, int]] = {}  # and how much of it was passed on
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
@@ -141,6 +144,10 @@ class Follower:
             self._thread = threading.Thread(target=self._run, name="output of steps", daemon=True)
             self._thread.start()
         with self._lock:
+            if self._silent is not None:
+                with contextlib.suppress(FileNotFoundError):  # somebody tidied up: it is made anew
+                    os.replace(self._silent, path)
+                self._silent = None
             self._files[execution] = (path, 0)
         return path
 
@@ -150,13 +157,18 @@ class Follower:
             if execution not in self._files:
                 return None
             self._pass_on(execution, whole=True)
-            del self._files[execution]
+            path, place = self._files.pop(execution)
+            if place == 0 and self._silent is None and _is_empty(path):
+                self._silent = path
+                return None
         return collect(self._store, execution)
 
     def close(self) -> None:
         self._stop.set()
         if self._thread is not None:
             self._thread.join()
+        if self._silent is not None:
+            self._silent.unlink(missing_ok=True)
 
     def _run(self) -> None:
         while not self._stop.wait(FOLLOW_SECONDS):
@@ -182,6 +194,13 @@ class Follower:
                     file.write(_note(size - KEPT_HEAD))
                 place = path.stat().st_size
             self._files[execution] = (path, place)
+
+
+def _is_empty(path: Path) -> bool:
+    try:
+        return os.stat(path).st_size == 0
+    except FileNotFoundError:
+        return False
 
 
 def _note(left_out: int) -> bytes:

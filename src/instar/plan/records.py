@@ -7,11 +7,14 @@ the user's runs between them, and the statements are sent as they are: writing t
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import Any
 
+import msgspec
+import sqlalchemy as sa
+
 from instar.core import journal
-from instar.core.database import Transaction, at_driver
+from instar.core.database import Transaction, at_driver, microseconds
 from instar.core.ids import new_id
 from instar.core.store import Store
 from instar.plan import leases, output
@@ -19,13 +22,15 @@ from instar.plan.events import Walked
 from instar.plan.executions import ABANDONED, DONE, FAILED, RUNNING, Execution, execution, pipeline_run
 from instar.plan.kinds import Stored
 
-_COLUMNS = [column.name for column in execution.columns]
+_COLUMNS = [
+    (column.name, column.type if isinstance(column.type, sa.types.TypeDecorator) else None)
+    for column in execution.columns
+]
 _INSERT = "INSERT INTO execution ({}) VALUES ({})".format(
-    ", ".join(f'"{name}"' for name in _COLUMNS), ", ".join("?" for _ in _COLUMNS)
+    ", ".join(f'"{name}"' for name, _ in _COLUMNS), ", ".join("?" for _ in _COLUMNS)
 )
 _END = "UPDATE execution SET state = ?, ended = ?, error = ?, ref = ?, digest = ?, log = ? WHERE id = ?"
 _LINK = "INSERT INTO lineage_edge (source, target, relation, project) VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING"
-_TYPES = {column.name: column.type for column in execution.columns if hasattr(column.type, "process_bind_param")}
 
 
 class Records:
@@ -170,15 +175,14 @@ class Records:
             leases.confirm(tx, self._lease)
             self._end_all(tx, pending)
             if begun is not None:
-                values = tuple(_bound(name, getattr(begun, name), tx) for name in _COLUMNS)
-                at_driver(tx, _INSERT, values)
+                at_driver(tx, _INSERT, _bound_all(begun, tx))
 
         self._store.database.write(work)
         del self._ended[: len(pending)]
 
     def _end_all(self, tx: Transaction, ended: Sequence[Execution]) -> None:
         for one in ended:
-            when = _bound("ended", one.ended, tx)
+            when = microseconds(one.ended) if one.ended is not None else None
             values = (one.state, when, one.error, one.ref, one.digest, one.log, one.id)
             at_driver(tx, _END, values)
             if one.ref is not None and one.partition is None:
@@ -196,9 +200,13 @@ def repair(store: Store, project: str) -> int:
     with store.database.read() as tx:
         query = execution.select().with_only_columns(execution.c.id)
         dead = list(tx.execute(query.where(execution.c.project == project, execution.c.state == RUNNING)).scalars())
-        open_walks = tx.execute(pipeline_run.select().where(walks).limit(1)).first()
-    if not dead and open_walks is None:
+        open_walks = list(tx.execute(sa.select(pipeline_run.c.id).where(walks)).scalars())
+        last = sa.select(sa.func.max(execution.c.id)).where(execution.c.pipe.in_(open_walks)).group_by(execution.c.pipe)
+        ended = set(tx.execute(last).scalars()).difference(dead)
+    if not dead and not open_walks:
         return 0
+    for id_ in ended:  # the file of one that was silent may have waited for the next
+        output.live_file(store, id_).unlink(missing_ok=True)
     logs = {id_: output.collect(store, id_) for id_ in dead}
 
     def work(tx: Transaction) -> None:
@@ -211,13 +219,15 @@ def repair(store: Store, project: str) -> int:
     return len(dead)
 
 
-def _bound(name: str, value: Any, tx: Transaction) -> Any:
-    kind = _TYPES.get(name)
-    return value if kind is None else kind.process_bind_param(value, tx.dialect)
+def _bound_all(one: Execution, tx: Transaction) -> list[Any]:
+    values = vars(one)  # of a plain dataclass
+    return [
+        values[name] if kind is None else kind.process_bind_param(values[name], tx.dialect) for name, kind in _COLUMNS
+    ]
 
 
 def _plain(one: Walked) -> dict[str, Any]:
-    plain = asdict(one)
+    plain: dict[str, Any] = msgspec.to_builtins(one)
     if not one.partitions:
         del plain["partitions"]
     return plain

@@ -98,11 +98,22 @@ def names_to_keep(node: ast.AST) -> frozenset[str] | None:
     return frozenset(words)
 
 
+# Fields that hold texts and numbers, in whichever node, and nodes without content: what is written there is the node's own.
+_PLAIN = frozenset({"id", "attr", "arg", "ctx", "op", "ops", "kind", "type_comment", "module", "level", "asname"})
+_FIELDS: dict[type[ast.AST], tuple[str, ...]] = {}
+
+
+def _fields_of(kind: type[ast.AST]) -> tuple[str, ...]:
+    found = _FIELDS[kind] = tuple(name for name in kind._fields if name not in _PLAIN)
+    return found
+
+
 def walk(node: ast.AST) -> list[ast.AST]:
-    """A node and all that is in it, each before its own parts; several times as fast as `ast.walk`."""
+    """A node and all in it but operators, each before its own parts; several times as fast as `ast.walk`."""
     found = [node]
     for part in found:  # which grows while it is read
-        for name in part._fields:
+        kind = type(part)
+        for name in _FIELDS.get(kind) or _fields_of(kind):
             value = getattr(part, name, None)
             if isinstance(value, ast.AST):
                 found.append(value)

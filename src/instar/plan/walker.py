@@ -8,7 +8,9 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
+
+import msgspec
 
 from instar.core.errors import Conflict, NotFound
 from instar.plan import executions, fanout
@@ -154,7 +156,7 @@ class Walker:
         for past in done:
             if past.digest == self._known.current.get(step.name):
                 return Walked(step.name, step.kind, "cached", past.id, past.ref, past.digest)
-        if isinstance(kind, Recalls):
+        if done and isinstance(kind, Recalls):
             for past in done:
                 recalled = kind.recall(self._bench.project, step, past.ref)
                 if recalled is not None:
@@ -210,11 +212,11 @@ class Walker:
 
     def _reasons(self, unit: Unit, plain: Mapping[str, object]) -> list[dict[str, object]]:
         if unit.partition is not None:
-            return [asdict(Reason("partition", unit.partition))]
+            return [msgspec.to_builtins(Reason("partition", unit.partition))]
         good = self._known.good(unit.step)
         found = differences(good.ingredients if good else None, plain)
         found = found or [Reason(FORCED if unit.step in self._force else NO_OUTPUT)]
-        return [asdict(one) for one in found]
+        return [msgspec.to_builtins(one) for one in found]
 
     # Waiting.
 
