@@ -313,6 +313,41 @@ def test_where_there_is_no_room_at_all_the_training_goes_on_unrecorded(
     assert "is not recorded" in caplog.text
 
 
+def test_a_file_for_which_there_is_no_room_is_lost_and_counted_and_the_training_goes_on(
+    begin: Begin, store: Store, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    with begin() as run:
+        with monkeypatch.context() as full:
+
+            def no_room(*_: Any, **__: Any) -> None:
+                raise OSError(28, "No space left on device")
+
+            full.setattr(Path, "write_bytes", no_room)
+            run.log_text("x", "notes/a.txt")
+        run.log_text("y", "notes/b.txt")
+    assert "loses the file notes/a.txt" in caplog.text
+    found = {one.path for one in artifacts.all_artifacts(store, run.id)}
+    assert "notes/b.txt" in found
+    assert "notes/a.txt" not in found
+    assert records.get_run(store, run.id).tags[intake.LOST].startswith("1: the file notes/a.txt")
+
+
+def test_numbers_of_other_libraries_and_numbers_beyond_64_bits_are_kept(begin: Begin, store: Store) -> None:
+    with begin("exp_baseline", parameters={"seed": 2**128 + 1, "vast": 10**9999}) as run:
+        run.log(loss=0.5, step=np.int64(3))
+        run.log(loss=0.25, step=4.0)  # type: ignore[arg-type]
+        for wrong in (1.5, "1", 2**63):
+            with pytest.raises(BadInput, match="no step"):
+                run.log(loss=0.1, step=wrong)  # type: ignore[arg-type]
+    found = records.get_run(store, run.id)
+    assert (found.experiment, found.parameters["seed"]) == ("exp_baseline", str(2**128 + 1))
+    assert found.parameters["vast"].startswith("0x")
+    assert [one.step for one in records.metric_history(store, run.id, "loss")] == [3, 4]
+    for wrong_name in ("a\0b", "a//b", ""):
+        with pytest.raises(BadInput, match="no experiment"):
+            begin(wrong_name)
+
+
 def test_importing_the_part_that_logs_loads_no_heavy_library() -> None:
     import subprocess
 

@@ -88,6 +88,14 @@ def test_tags_are_added_changed_and_taken_away(store: Store) -> None:
         experiments.set_tag(store, found.id, "k", "3")
 
 
+def test_a_name_may_begin_like_an_id_but_not_be_one(store: Store) -> None:
+    run = runs.start(store, "p", experiment="exp_baseline", capture=False)
+    assert (run.experiment, run.experiment_id[:4]) == ("exp_baseline", "exp_")
+    assert runs.start(store, "p", experiment=run.experiment_id, capture=False).experiment == "exp_baseline"
+    with pytest.raises(BadInput):
+        experiments.create(store, "p", run.experiment_id)
+
+
 @pytest.mark.parametrize("name", ["", "  ", "x" * 501, "a\0b", "\ud800"])
 def test_names_that_cannot_be_kept_are_refused(store: Store, name: str) -> None:
     with pytest.raises(BadInput):
@@ -101,7 +109,7 @@ def test_unknown_ones_are_not_found(store: Store) -> None:
         with pytest.raises(NotFound):
             act(store, "exp_none")
     with pytest.raises(NotFound):
-        runs.start(store, "p", experiment="exp_none", capture=False)
+        runs.start(store, "p", experiment=f"exp_{'0' * 26}", capture=False)
 
 
 def test_searching_by_name_tag_and_time_in_pages(store: Store) -> None:

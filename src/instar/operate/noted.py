@@ -28,7 +28,7 @@ def subject_of(store: Store, project: str, name: str) -> str:
         if run.project != project:  # do not tell a reader of one project of another's runs
             raise NotFound("there is no such run", subject=f"run {name}")
         return run.id
-    if name.startswith("exp_"):
+    if experiments.is_id(name):
         experiment = experiments.get(store, name)
         if experiment.project != project:
             raise NotFound("there is no such experiment", subject=f"experiment {name}")

@@ -10,6 +10,7 @@ deleted gives its name back.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -25,6 +26,7 @@ from instar.train.run_values import check_key, check_text, check_value
 from instar.train.tracking_tables import ACTIVE, DELETED, experiment_table, experiment_tag_table, run_table
 
 LONGEST_NAME = 500  # characters, as MLflow has it
+_ID = re.compile(r"exp_[0-9A-HJKMNP-TV-Z]{26}\Z")
 
 
 @dataclass(frozen=True)
@@ -216,13 +218,18 @@ def document(experiment: Experiment) -> dict[str, Any]:
     }
 
 
+def is_id(text: str) -> bool:
+    """Whether a text is an experiment's id, and not a name such as `exp_baseline`."""
+    return _ID.match(text) is not None
+
+
 def check_name(name: str) -> None:
     """Refuse a name that no experiment can have.
 
     Raises:
-        BadInput: It is empty or too long, or has empty parts between slashes.
+        BadInput: It is empty or too long, reads as an id, or cannot be kept.
     """
-    if not isinstance(name, str) or not name.strip():
+    if not isinstance(name, str) or not name.strip() or is_id(name):
         raise BadInput("an experiment needs a name", found=repr(name), asked="such as team/delay/trees")
     if len(name) > LONGEST_NAME:
         raise BadInput(

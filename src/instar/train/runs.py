@@ -82,7 +82,7 @@ def start(
 
     Args:
         conditions: What it is made under; default this process's hardware, threads and chance, and no more.
-        experiment: Its name, or its id (`exp_…`); one of that name is made when there is none.
+        experiment: Its name, or its id; one of that name is made when there is none.
         started: When it began; now, unless it is told of later.
         capture: False for the run of another machine: this process's environment and code are not its own.
         id: An id that the caller chose (`run_…`), so that starting it again finds the run instead of making a second one.
@@ -94,7 +94,7 @@ def start(
     """
     _check_run(name, state, id)
     rows, marks = parameter_rows(parameters or {}), tag_rows(tags or {})
-    if not experiment.startswith("exp_"):
+    if not experiments.is_id(experiment):
         experiments.check_name(experiment)
     # Blobs first, record second: what the record names is there.
     described = environment.save(store.blobs, environment.capture(root), root) if capture else None
@@ -270,7 +270,7 @@ def restore(store: Store, run: str) -> Run:
 
 
 def _group(tx: Transaction, store: Store, project: str, experiment: str) -> experiments.Experiment:
-    if not experiment.startswith("exp_"):
+    if not experiments.is_id(experiment):
         return experiments.ensure_in(tx, store, project, experiment)
     found = experiments.require_experiment(tx, experiment)
     if found.state != ACTIVE:

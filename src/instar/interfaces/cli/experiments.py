@@ -170,14 +170,16 @@ def _find(app: App, experiment: str) -> Experiment:
     from instar.core.errors import NotFound
     from instar.train import experiments
 
-    found = None if experiment.startswith("exp_") else experiments.by_name(app.store, app.project_name, experiment)
-    if found is None and not experiment.startswith("exp_"):
+    if experiments.is_id(experiment):
+        return experiments.get(app.store, experiment)
+    found = experiments.by_name(app.store, app.project_name, experiment)
+    if found is None:
         raise NotFound(
             "there is no such experiment",
             subject=f"experiment {experiment}",
             next_step="List them with: instar experiments ls",
         )
-    return found or experiments.get(app.store, experiment)
+    return found
 
 
 def _tag(text: str) -> tuple[str, str]:

@@ -115,10 +115,6 @@ class Recorder:
             writer.close()
         return self.sender.end(wait_seconds) if self.sender is not None else False
 
-    def undelivered(self) -> int:
-        """Bytes of this run in the spool that may not be delivered yet."""
-        return sum(file.stat().st_size for file in self.folder.rglob("*") if file.is_file())
-
     @property
     def lost(self) -> int:
         """Records of this process that could not be kept."""

@@ -24,13 +24,13 @@ import msgspec
 
 from instar.app import staging
 from instar.core import ids
-from instar.core.errors import BadInput, Conflict
+from instar.core.errors import BadInput, Conflict, StoreFull
 from instar.interfaces.sdk import ending, media, origin
 from instar.interfaces.sdk.inputs import input_of
 from instar.interfaces.sdk.place import Place, find
 from instar.interfaces.sdk.recorder import Recorder
 from instar.interfaces.sdk.sampler import EVERY_SECONDS, Sampler
-from instar.interfaces.sdk.values import named, plain, relative, text_of
+from instar.interfaces.sdk.values import clean, named, plain, relative, step_of, text_of
 from instar.train.spool_records import Artifact, Input, Model, Parameters, Remark, Start, Tags
 
 log = logging.getLogger("instar.run")
@@ -66,7 +66,8 @@ def run(
     Raises:
         BadInput: A name or a value cannot be recorded.
     """
-    if not all(part.strip() for part in experiment.split("/")) or len(experiment) > LONGEST_EXPERIMENT:
+    good = all(part.strip() for part in experiment.split("/")) and experiment == clean(experiment)
+    if not good or len(experiment) > LONGEST_EXPERIMENT:
         raise BadInput("that is no experiment", found=repr(experiment[:80]), asked="a name, or team/project/experiment")
     place = find(project, url)
     return Run._begin(place, experiment, name, parameters, tags, inputs, None, resources, wait_seconds)
@@ -136,7 +137,7 @@ class Run:
             step: Counts within the run; default one more than the last step of any of these metrics.
 
         Raises:
-            BadInput: A value is no number, or a name is no name.
+            BadInput: A value is no number, a name is no name, or the step is no whole number.
             Conflict: The run has ended.
         """
         values = {**metrics, **more} if metrics else more
@@ -144,6 +145,7 @@ class Run:
             numbers = {name: float(value) for name, value in values.items()}
         except (TypeError, ValueError) as error:
             raise BadInput("that is no value of a metric", found=str(error), asked="numbers") from None
+        step = None if step is None else step_of(step)
         steps = self._steps
         with self._recorder.lock:
             if step is None:
@@ -341,7 +343,7 @@ class Run:
             if isinstance(data, Path):
                 return files.put_file(data), data.stat().st_size
             return files.put(data), len(data)
-        except OSError as error:
+        except (OSError, StoreFull) as error:
             self._recorder.lose(f"the file {path}: {error}")
             return None
 

@@ -63,10 +63,6 @@ class Sender:
         self._over.wait(wait_seconds)
         return self._done.is_set()
 
-    def hurry(self) -> None:
-        """Try now."""
-        self._wake.set()
-
     def _run(self) -> None:
         delivery: Delivery | None = None
         sink: Sink | None = None

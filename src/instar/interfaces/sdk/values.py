@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Mapping
 from typing import Any
 
 from instar.core.errors import BadInput
 
 LONGEST_NAME = 250  # characters of the name of a metric, parameter or tag
+SMALLEST, LARGEST = -(2**63), 2**63 - 1  # whole numbers that a record holds; a parameter beyond is kept as text
 
 
 def named(name: Any) -> str:
@@ -34,6 +36,21 @@ def relative(path: str) -> str:
     return "/".join(parts)
 
 
+def step_of(step: Any) -> int:
+    """A step: any whole number of 64 bits, those of NumPy and PyTorch among them.
+
+    Raises:
+        BadInput: It is none.
+    """
+    try:
+        found = int(step) if isinstance(step, float) and step.is_integer() else operator.index(step)
+    except TypeError:
+        raise BadInput("that is no step", found=repr(step)[:80], asked="a whole number") from None
+    if not SMALLEST <= found < LARGEST:  # the next one is kept, too
+        raise BadInput("that is no step", found=str(found)[:80], asked="a whole number of 64 bits")
+    return found
+
+
 def plain(value: Any) -> Any:
     """A value as JSON has it; what JSON has not, as text."""
     if value is None or isinstance(value, bool):
@@ -41,7 +58,11 @@ def plain(value: Any) -> Any:
     if isinstance(value, str):
         return clean(value)
     if isinstance(value, int | float):  # of exactly these types: numpy's numbers only inherit from them
-        return int(value) if isinstance(value, int) else float(value)
+        if isinstance(value, int):
+            if SMALLEST <= value <= LARGEST:
+                return int(value)
+            return str(int(value)) if value.bit_length() < 10_000 else hex(value)  # more digits Python does not write
+        return float(value)
     if isinstance(value, Mapping):
         return {clean(str(key)): plain(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple | set | frozenset):
