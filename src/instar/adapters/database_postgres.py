@@ -10,7 +10,7 @@ from contextlib import contextmanager
 import sqlalchemy as sa
 
 from instar.core.database import T, Transaction, no_room
-from instar.core.errors import StoreBusy
+from instar.core.errors import BadInput, StoreBusy
 
 BUSY_SECONDS = 60.0
 # Any constant that no other program uses in this database. One writer at a time, as on SQLite: numbering of versions and
@@ -18,6 +18,8 @@ BUSY_SECONDS = 60.0
 WRITER_LOCK = 0x1A57A2
 DISK_FULL = "53100"
 _RETRY = ("40001", "40P01", "55P03")  # serialization failure, deadlock, lock not available
+# Too long for its column; a character that its encoding does not have; none: a NUL, which the driver itself refuses.
+_UNKEPT = ("22001", "22021", None)
 
 
 class PostgresDatabase:
@@ -36,13 +38,18 @@ class PostgresDatabase:
     @contextmanager
     def read(self) -> Iterator[Transaction]:
         with self._engine.connect().execution_options(isolation_level="REPEATABLE READ") as connection:
-            yield connection
+            try:
+                yield connection
+            except sa.exc.DataError as error:
+                raise _translated(error) from error
 
     def write(self, work: Callable[[Transaction], T], *, durable: bool = False, shared: bool = False) -> T:
         deadline = time.monotonic() + BUSY_SECONDS
         while True:
             try:
                 return self._write_once(work, durable, shared)
+            except sa.exc.DataError as error:
+                raise _translated(error) from error
             except sa.exc.DBAPIError as error:
                 state = getattr(error.orig, "sqlstate", None)
                 if state == DISK_FULL:
@@ -70,3 +77,10 @@ class PostgresDatabase:
 
     def close(self) -> None:
         self._engine.dispose()
+
+
+def _translated(error: sa.exc.DataError) -> Exception:
+    """A text that PostgreSQL does not keep, and SQLite would, is the caller's to change."""
+    if getattr(error.orig, "sqlstate", None) not in _UNKEPT:
+        return error
+    return BadInput(f"the database does not keep that: {str(error.orig).splitlines()[0]}", subject="store")

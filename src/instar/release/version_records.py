@@ -132,6 +132,12 @@ def of_model(project: str, model: str) -> sa.Select[Any]:
     )
 
 
+def is_registered(tx: Transaction, project: str, bundle: str) -> bool:
+    """Is, or was, a bundle a version of some model of the project?"""
+    query = sa.select(version_table.c.id).where(version_table.c.project == project, version_table.c.bundle == bundle)
+    return tx.execute(query.limit(1)).first() is not None
+
+
 def first(tx: Transaction, query: sa.Select[Any]) -> ModelVersion | None:
     """The first version that a query finds."""
     row = tx.execute(query.limit(1)).one_or_none()

@@ -14,7 +14,16 @@ from instar.core.database import Transaction, command, fetch, insert, microsecon
 from instar.core.errors import BadInput, Conflict, NotFound
 from instar.core.store import Store
 from instar.train.run_records import Metric, require
-from instar.train.run_values import MetricRow, Point, check_name, latest, metric_rows, parameter_rows, tag_rows
+from instar.train.run_values import (
+    MetricRow,
+    Point,
+    check_key,
+    check_name,
+    latest,
+    metric_rows,
+    parameter_rows,
+    tag_rows,
+)
 from instar.train.tracking_tables import ACTIVE
 
 _POINTS_SQLITE = "INSERT OR IGNORE INTO run_metric (run, name, step, at, value, nan) VALUES (?, ?, ?, ?, ?, ?)"
@@ -97,6 +106,27 @@ def log_metrics(
 def set_tags(store: Store, run: str, tags: Mapping[str, str]) -> None:
     """Add tags to a run, or change them."""
     log(store, run, tags=tags)
+
+
+def change_tag(store: Store, run: str, key: str, change: Callable[[str | None], str]) -> None:
+    """Make a tag's value of the one before (None where there is none): two who do so at once both count.
+
+    Args:
+        change: May be called more than once; what it returns is the new value.
+
+    Raises:
+        BadInput: The name or the value cannot be kept.
+        NotFound: There is no such run.
+        Conflict: The run is deleted.
+    """
+
+    def work(tx: Transaction) -> None:
+        number = writable(tx, run)
+        known = fetch(tx, "SELECT value, rest FROM run_tag WHERE run = ? AND name = ?", (number, key))
+        put_tags(tx, number, tag_rows({key: change(known[0][0] + (known[0][1] or "") if known else None)}))
+
+    check_key(key, "tag")
+    store.database.write(work, shared=True)
 
 
 def delete_tag(store: Store, run: str, key: str) -> None:

@@ -28,7 +28,16 @@ from instar.train import conditions as conditioning
 from instar.train.artifacts import log_artifact
 from instar.train.conditions import Conditions
 from instar.train.histories import metric_history
-from instar.train.run_log import delete_tag, log, log_metrics, put_parameters, put_tags, set_tags, writable
+from instar.train.run_log import (
+    change_tag,
+    delete_tag,
+    log,
+    log_metrics,
+    put_parameters,
+    put_tags,
+    set_tags,
+    writable,
+)
 from instar.train.run_records import (
     ABANDONED,
     FAILED,
@@ -51,7 +60,7 @@ from instar.train.tracking_tables import ACTIVE, DELETED, experiment_table, run_
 
 __all__ = [
     "ABANDONED", "ACTIVE", "DELETED", "FAILED", "FINISHED", "KILLED", "RUNNING", "SCHEDULED", "Columns", "Metric", "Run",
-    "abandon", "delete", "delete_tag", "document", "fail", "finish", "get_run", "list_runs", "load", "log", "log_artifact",
+    "abandon", "change_tag", "delete", "delete_tag", "document", "fail", "finish", "get_run", "list_runs", "load", "log", "log_artifact",
     "log_metrics", "metric_history", "restore", "running", "set_tags", "start", "update",
 ]  # fmt: skip
 

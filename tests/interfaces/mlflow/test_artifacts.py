@@ -11,9 +11,10 @@ from starlette.testclient import TestClient
 
 from instar.core.store import Store
 from instar.release import scan_files
-from instar.train import artifacts, logged_models
+from instar.train import artifacts, bundles, logged_models
+from instar.train.bundle import load_manifest
 from tests.evaluate.bundles import make_bundle
-from tests.interfaces.mlflow.conftest import Api
+from tests.interfaces.mlflow.conftest import API, Api
 
 PROXY = "/api/2.0/mlflow-artifacts/artifacts"
 
@@ -132,7 +133,16 @@ def test_another_project_sees_nothing(http: TestClient, root: str) -> None:
 
 def test_a_bundle_is_a_folder_that_nobody_writes_to(http: TestClient, store: Store) -> None:
     digest = make_bundle(store)
+    manifest = load_manifest(store.blobs, digest)
+    store.database.write(lambda tx: bundles.record(tx, store, "default", digest, manifest, "fit"), durable=True)
     root = f"bundles/{digest.removeprefix('b3:')}"
+    other = {"x-mlflow-workspace": "elsewhere"}
+    assert http.get(f"{PROXY}/{root}/MLmodel", headers=other).status_code == 404
+    http.post(f"{API}registered-models/create", json={"name": "mine"}, headers=other)
+    taken = http.post(
+        f"{API}model-versions/create", json={"name": "mine", "source": f"mlflow-artifacts:/{root}"}, headers=other
+    )
+    assert (taken.status_code, "no model version with the files" in taken.text) == (404, True)
     assert {"MLmodel", "manifest.json", "requirements.txt"} <= {name for name, _ in names(http, root)}
     text = http.get(f"{PROXY}/{root}/MLmodel").text
     assert "instar.serve.pyfunc" in text

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -123,6 +126,22 @@ def test_saying_it_again_changes_nothing(api: Api) -> None:
     made = api.post("experiments/create", name="oaks")["experiment_id"]
     for path in ("experiments/delete", "experiments/delete", "experiments/restore", "experiments/restore"):
         api.post(path, experiment_id=made)
+
+
+def test_models_that_threads_of_one_run_log_at_once_are_all_in_its_history(api: Api) -> None:
+    run = api.run()
+    start = threading.Barrier(8)
+
+    def log(number: int) -> None:
+        start.wait(60)
+        for nth in range(5):
+            about = {"artifact_path": f"{number}/{nth}", "flavors": {}, "utc_time_created": "", "run_id": run}
+            api.post("runs/log-model", run_id=run, model_json=json.dumps(about))
+
+    with ThreadPoolExecutor(8) as threads:
+        list(threads.map(log, range(8)))
+    history = json.loads(api.data(run)["tags"]["mlflow.log-model.history"])
+    assert {one["artifact_path"] for one in history} == {f"{number}/{nth}" for number in range(8) for nth in range(5)}
 
 
 def test_searching_in_an_experiment_that_is_not_there_finds_nothing(api: Api) -> None:

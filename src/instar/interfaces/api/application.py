@@ -201,6 +201,8 @@ def _refuse(voice: Voice, error: InstarError, method: str, headers: Mapping[str,
 def _query(text: bytes) -> dict[str, list[str]]:
     lists: dict[str, list[str]] = {}
     for key, value in parse_qsl(text.decode("latin-1"), keep_blank_values=True) if text else ():
+        if "\0" in value:
+            raise MalformedRequest("the query has a NUL", subject=key, found=repr(value[:100]))
         lists.setdefault(key, []).append(value)
     return lists
 

@@ -62,7 +62,7 @@ class Table:
             raw_path: As it was sent, still quoted: `%2F` in a part is a letter of that part.
 
         Raises:
-            MalformedRequest: It is not UTF-8.
+            MalformedRequest: It is not UTF-8, or has a NUL.
         """
         static = self._static.get(raw_path)
         if static is not None:
@@ -125,6 +125,9 @@ def _decoded(text: str) -> str:
     if "%" not in text:
         return text
     try:
-        return unquote(text, errors="strict")
+        found = unquote(text, errors="strict")
     except UnicodeDecodeError:
         raise MalformedRequest("the path is not UTF-8", found=repr(text[:100])) from None
+    if "\0" in found:  # nothing has a name with it, and not every database may be asked
+        raise MalformedRequest("the path has a NUL", found=repr(text[:100]))
+    return found

@@ -88,6 +88,7 @@ def start_run(request: Request) -> Reply:
         tags=body.tags,
         inputs=body.inputs,
         cause=request.actor.name,
+        capture=False,  # it runs elsewhere: nothing of this process is its own
     )
     return Reply(runs.document(run), status=201)
 

@@ -14,7 +14,8 @@ from instar.interfaces.mlflow.errors import Refusal, invalid
 from instar.interfaces.mlflow.frame import Call
 from instar.interfaces.mlflow.messages import OfRun
 from instar.interfaces.mlflow.runs import find
-from instar.train import logged_models
+from instar.release.version_records import is_registered
+from instar.train import bundles, logged_models
 from instar.train.run_records import Run
 
 SCHEME = "mlflow-artifacts:/"
@@ -90,6 +91,11 @@ def require(call: Call, place: Place, *, write: bool = False) -> None:
             raise invalid(f"The run {run.id} must be in the 'active' state. Current state is {run.lifecycle}.")
     elif write:
         raise Refusal("PERMISSION_DENIED", "The files of a model version never change: log a new model instead.")
+    else:
+        with call.store.database.read() as tx:
+            known = bundles.has(tx, call.project, place.bundle) or is_registered(tx, call.project, place.bundle)
+        if not known:  # do not show a reader of one project another's models
+            raise Refusal("RESOURCE_DOES_NOT_EXIST", f"There is no model version with the files {place.bundle[:80]}.")
 
 
 def run_of(call: Call, run: str) -> Run:

@@ -116,14 +116,18 @@ def delete_tag(call: Call, asked: SetTag) -> dict[str, str]:
 
 def log_model(call: Call, asked: LogModel) -> dict[str, str]:
     """Note a model of a run, as clients of 2.x do: one more entry of a tag."""
-    run = active(call, asked, TAGS)
+    run = active(call, asked)
     model = _model(required(asked.model_json, "model_json"))
-    try:
-        history = json.loads(run.tags.get(LOGGED_MODELS_TAG, "[]"))
-    except ValueError:
-        history = []
-    if model not in history:  # a client that tries again says the same again
-        log(call, run.id, tags={LOGGED_MODELS_TAG: json.dumps([*history, model])})
+
+    def with_model(before: str | None) -> str:
+        try:
+            history = json.loads(before or "[]")
+        except ValueError:
+            history = []
+        known = history if isinstance(history, list) else []
+        return json.dumps(known if model in known else [*known, model])  # a client that tries again says the same again
+
+    runs.change_tag(call.store, run.id, LOGGED_MODELS_TAG, with_model)
     return {}
 
 
