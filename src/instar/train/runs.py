@@ -60,8 +60,8 @@ from instar.train.tracking_tables import ACTIVE, DELETED, experiment_table, run_
 
 __all__ = [
     "ABANDONED", "ACTIVE", "DELETED", "FAILED", "FINISHED", "KILLED", "RUNNING", "SCHEDULED", "Columns", "Metric", "Run",
-    "abandon", "change_tag", "delete", "delete_tag", "document", "fail", "finish", "get_run", "list_runs", "load", "log", "log_artifact",
-    "log_metrics", "metric_history", "restore", "running", "set_tags", "start", "update",
+    "abandon", "change_tag", "delete", "delete_tag", "document", "fail", "finish", "get_run", "list_runs", "load", "log",
+    "log_artifact", "log_metrics", "metric_history", "restore", "running", "set_tags", "start", "update",
 ]  # fmt: skip
 
 LONGEST_ERROR = 4000  # characters; the rest of a message has rarely helped anybody
