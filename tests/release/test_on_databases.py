@@ -18,7 +18,7 @@ from instar.core.errors import BadInput, Conflict, NotAllowed, NotFound
 from instar.core.identity import Actor
 from instar.core.store import Store
 from instar.release import delivery, registered_models, registry, registry_search, targets, webhooks
-from instar.train import logged_model_search, logged_models, model_links
+from instar.train import logged_model_search, logged_models, model_links, runs
 from instar.train.run_records import Metric
 from tests.evaluate.bundles import make_bundle
 
@@ -67,9 +67,10 @@ def test_the_registry(store: Store) -> None:
 
 
 def test_logged_models(store: Store) -> None:
+    run = runs.start(store, "p", experiment="e", capture=False).id
     made = [
         logged_models.create(
-            store, "p", experiment="exp_1", name=name, run="run_1", parameters={"depth": depth}, tags={"a": "b"}
+            store, "p", experiment="exp_1", name=name, run=run, parameters={"depth": depth}, tags={"a": "b"}
         )
         for name, depth in (("first", "1"), ("second", "2"))
     ]
@@ -79,10 +80,10 @@ def test_logged_models(store: Store) -> None:
             model_links.ModelMetric(model.id, Metric("auc", value, step, NOW), "test", "d")
             for step, value in enumerate(values)
         ]
-        model_links.log_metrics(store, "run_1", points)
-        model_links.log_metrics(store, "run_1", points)  # a retried request
+        model_links.log_metrics(store, run, points)
+        model_links.log_metrics(store, run, points)  # a retried request
     first = made[0].id
-    model_links.log_metrics(store, "run_1", [model_links.ModelMetric(first, Metric("auc", 0.7, 3, NOW), "test", "d")])
+    model_links.log_metrics(store, run, [model_links.ModelMetric(first, Metric("auc", 0.7, 3, NOW), "test", "d")])
     with store.database.read() as tx:
         (latest,) = model_links.metrics_of(tx, [first])[first]
         assert (latest.metric.value, latest.metric.step) == (0.7, 3)
@@ -93,9 +94,9 @@ def test_logged_models(store: Store) -> None:
     rest = logged_model_search.search(store, "p", order_by=["metrics.auc DESC"], limit=1, token=ordered.token)
     assert [one.name for one in rest.items] == ["first"]
     with pytest.raises(NotFound):
-        model_links.link(store, "run_1", model_links.MADE, [(first, 0), ("m-" + "0" * 32, 0)])
+        model_links.link(store, run, model_links.MADE, [(first, 0), ("m-" + "0" * 32, 0)])
     with store.database.read() as tx:
-        assert model_links.models_of(tx, ["run_1"], model_links.MADE) == {}
+        assert model_links.models_of(tx, [run], model_links.MADE) == {}
 
 
 @pytest.mark.parametrize("text", ["a\0b", "\ud800"])

@@ -7,7 +7,7 @@ a cause of the run in the lineage. Others are references to what lies elsewhere.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -87,10 +87,18 @@ def dataset(
     return Dataset(f"data_{letters}", project, name, digest, source_type, source, schema, profile)
 
 
-def log_inputs(store: Store, run: str, inputs: Sequence[tuple[Dataset, Mapping[str, str]]]) -> None:
+def log_inputs(
+    store: Store,
+    run: str,
+    inputs: Sequence[tuple[Dataset, Mapping[str, str]]],
+    also: Callable[[Transaction], None] | None = None,
+) -> None:
     """Say that a run read these data sets; the same again adds its tags, and changes nothing else.
 
     A data set of the same project, name and digest is kept as it was logged first.
+
+    Args:
+        also: What is written in the same transaction; it may be run again.
 
     Raises:
         NotFound: There is no such run, or a table version of ours is not there.
@@ -101,8 +109,10 @@ def log_inputs(store: Store, run: str, inputs: Sequence[tuple[Dataset, Mapping[s
 
     def work(tx: Transaction) -> None:
         read(tx, writable(tx, run), inputs)
+        if also is not None:
+            also(tx)
 
-    if inputs:
+    if inputs or also is not None:
         store.database.write(work)
 
 

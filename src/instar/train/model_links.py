@@ -21,6 +21,7 @@ from instar.core.errors import NotFound
 from instar.core.store import Store
 from instar.train.logged_models import logged_model_table
 from instar.train.run_records import Metric
+from instar.train.tracking_tables import run_table
 
 MADE, READ = "made", "read"
 
@@ -70,7 +71,7 @@ def log_metrics(store: Store, run: str, metrics: Sequence[ModelMetric]) -> None:
 
 def put_metrics(tx: Transaction, run: str, metrics: Sequence[ModelMetric]) -> None:
     """The same inside a transaction, such as the one that logs them to their run."""
-    _require(tx, [one.model for one in metrics])
+    _require(tx, run, [one.model for one in metrics])
     rows = {_place(run, one): _row(run, one) for one in metrics}
     for row in rows.values():
         keys = [column == row[column.name] for column in model_metric_table.primary_key.columns]
@@ -98,18 +99,19 @@ def link(store: Store, run: str, role: str, models: Sequence[tuple[str, int]]) -
     Raises:
         NotFound: There is no such model; then none is joined.
     """
-
-    def work(tx: Transaction) -> None:
-        projects = _require(tx, [model for model, _ in models])
-        for model, step in models:
-            here = (run_model_table.c.run == run, run_model_table.c.role == role, run_model_table.c.model == model)
-            tx.execute(run_model_table.delete().where(*here))
-            tx.execute(run_model_table.insert().values(run=run, role=role, model=model, step=step))
-            ends = (run, "logged", model) if role == MADE else (model, "was read by", run)
-            lineage.link(tx, projects[model], *ends)
-
     if models:
-        store.database.write(work)
+        store.database.write(lambda tx: put_links(tx, run, role, models))
+
+
+def put_links(tx: Transaction, run: str, role: str, models: Sequence[tuple[str, int]]) -> None:
+    """The same inside a transaction, such as the one that keeps the data sets which the run read."""
+    project = _require(tx, run, [model for model, _ in models])
+    for model, step in models:
+        here = (run_model_table.c.run == run, run_model_table.c.role == role, run_model_table.c.model == model)
+        tx.execute(run_model_table.delete().where(*here))
+        tx.execute(run_model_table.insert().values(run=run, role=role, model=model, step=step))
+        ends = (run, "logged", model) if role == MADE else (model, "was read by", run)
+        lineage.link(tx, project, *ends)
 
 
 def models_of(tx: Transaction, runs: Sequence[str], role: str) -> dict[str, list[tuple[str, int]]]:
@@ -121,15 +123,18 @@ def models_of(tx: Transaction, runs: Sequence[str], role: str) -> dict[str, list
     return found
 
 
-def _require(tx: Transaction, models: Sequence[str]) -> dict[str, str]:
-    """Projects of the models."""
-    table = logged_model_table
-    query = sa.select(table.c.id, table.c.project).where(table.c.id.in_(models), table.c.deleted_at.is_(None))
-    known = {row.id: row.project for row in tx.execute(query)}
+def _require(tx: Transaction, run: str, models: Sequence[str]) -> str:
+    """The project of the run, which must be the models', too."""
+    project: str | None = tx.execute(sa.select(run_table.c.project).where(run_table.c.id == run)).scalar()
+    if project is None:
+        raise NotFound("there is no such run", subject=f"run {run}")
+    at = logged_model_table.c
+    query = sa.select(at.id).where(at.id.in_(models), at.project == project, at.deleted_at.is_(None))
+    known = set(tx.execute(query).scalars())
     for model in models:
         if model not in known:
             raise NotFound("there is no such logged model", subject=f"model {model}")
-    return known
+    return project
 
 
 def _place(run: str, one: ModelMetric) -> tuple[object, ...]:

@@ -5,11 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from starlette.testclient import TestClient
 
+from instar.core.lineage import lineage_edge
+from instar.core.store import Store
 from instar.interfaces.mlflow import routes
+from instar.train import logged_models
 
 from .conftest import API, Api
 
@@ -215,6 +219,38 @@ def test_a_model_that_is_not_there_is_said_so_and_nothing_is_kept(api: Api) -> N
     metric = {"key": "auc", "value": 0.9, "timestamp": NOW, "model_id": "m-" + "0" * 32}
     assert api.refused("runs/log-batch", run_id=run, metrics=[metric])[:2] == (404, ABSENT)
     assert api.refused("runs/outputs", run_id=run, models=[{"model_id": "m-nothing"}])[:2] == (404, ABSENT)
+    assert api.data(run)["metrics"] == {}
+
+
+@pytest.mark.parametrize(
+    "models", [[{"model_id": "m-" + "0" * 32}], [{"model_id": "{model}"}, {"model_id": "m-nothing"}]]
+)
+def test_of_inputs_with_a_model_that_is_not_there_nothing_is_kept(api: Api, store: Store, models: list[Any]) -> None:
+    run = api.run()
+    experiment = api.get("runs/get", run_id=run)["run"]["info"]["experiment_id"]
+    made = logged_models.create(store, "default", experiment=experiment, name="model")
+    message = {
+        "datasets": [{"dataset": WINES}],
+        "models": [{"model_id": one["model_id"].format(model=made.id)} for one in models],
+    }
+    assert api.refused("runs/log-inputs", run_id=run, **message)[:2] == (404, ABSENT)
+    assert api.get("runs/get", run_id=run)["run"]["inputs"] == {}
+    assert api.post("experiments/search-datasets", experiment_ids=[experiment]) == {"dataset_summaries": []}
+    with store.database.read() as tx:
+        assert tx.execute(sa.select(lineage_edge).where(lineage_edge.c.target == run)).all() == []
+    api.post("runs/log-inputs", run_id=run, **{**message, "models": [{"model_id": made.id}]})
+    inputs = api.get("runs/get", run_id=run)["run"]["inputs"]
+    assert (len(inputs["dataset_inputs"]), inputs["model_inputs"]) == (1, [{"model_id": made.id}])
+
+
+def test_a_model_of_another_project_is_not_there(api: Api, store: Store) -> None:
+    run = api.run()
+    other = logged_models.create(store, "ships", experiment="exp_1", name="model").id
+    metric = {"key": "auc", "value": 0.9, "timestamp": NOW, "model_id": other}
+    assert api.refused("runs/log-batch", run_id=run, metrics=[metric])[:2] == (404, ABSENT)
+    assert api.refused("runs/log-metric", run_id=run, **metric)[:2] == (404, ABSENT)
+    for path in ("runs/outputs", "runs/log-inputs"):
+        assert api.refused(path, run_id=run, models=[{"model_id": other}])[:2] == (404, ABSENT)
     assert api.data(run)["metrics"] == {}
 
 

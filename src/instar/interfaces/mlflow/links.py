@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from instar.core.database import Transaction
 from instar.core.identity import Permission
 from instar.interfaces.mlflow.errors import invalid
 from instar.interfaces.mlflow.frame import Call, Operation, required
@@ -17,11 +18,14 @@ MODELS_A_REQUEST = 1000
 
 
 def log_inputs(call: Call, asked: LogInputs) -> dict[str, str]:
-    """Say which data sets and models a run read."""
+    """Say which data sets and models a run read, all or nothing."""
     run = active(call, asked)
     models = _models(asked.models or ())
-    datasets.log_inputs(call.store, run.id, read(call, asked.datasets or ()))
-    model_links.link(call.store, run.id, READ, models)
+
+    def also(tx: Transaction) -> None:
+        model_links.put_links(tx, run.id, READ, models)
+
+    datasets.log_inputs(call.store, run.id, read(call, asked.datasets or ()), also if models else None)
     return {}
 
 
