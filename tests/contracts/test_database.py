@@ -16,7 +16,7 @@ from instar.app import open_database
 from instar.core import journal, lineage
 from instar.core.clock import EventClock
 from instar.core.database import Database, Instant, Transaction, at_driver, command, fetch, insert
-from instar.core.errors import StoreError, StoreFull, StoreTooNew
+from instar.core.errors import StoreError, StoreFull, StoreTooNew, Unavailable
 from instar.core.identity import Actor
 
 CLOCK = EventClock(datetime(2026, 1, 1, tzinfo=UTC))
@@ -191,6 +191,25 @@ def test_what_the_driver_alone_says_of_a_busy_database_is_tried_again_too(databa
         assert len(calls) == 2
         with pytest.raises(StoreFull):
             database.write(lambda tx, way=way: way(tx, raising.format("53100")))  # type: ignore[misc]
+
+
+def test_a_database_that_goes_away_is_unavailable_and_is_used_again_when_it_is_back(postgres_database: str) -> None:
+    """PostgreSQL alone: a file does not go away."""
+    database = open_database(postgres_database)
+    ending = "SELECT pg_terminate_backend(pg_backend_pid())"
+    with pytest.raises(Unavailable, match="cannot be reached"), database.read() as tx:
+        tx.exec_driver_sql(ending)
+    with pytest.raises(Unavailable, match="cannot be reached"):
+        database.write(lambda tx: fetch(tx, ending))
+    with database.read() as tx:
+        assert tx.exec_driver_sql("SELECT 1").scalar() == 1
+    database.close()
+    nowhere = open_database(f"{postgres_database.rpartition(':')[0]}:1/nothing")
+    with pytest.raises(Unavailable) as caught, nowhere.read():
+        pass
+    assert "PostgreSQL runs" in str(caught.value)
+    with pytest.raises(Unavailable):
+        nowhere.write(lambda tx: None)
 
 
 def test_an_unknown_database_is_refused_without_showing_its_password() -> None:

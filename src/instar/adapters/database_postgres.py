@@ -10,7 +10,7 @@ from contextlib import contextmanager
 import sqlalchemy as sa
 
 from instar.core.database import T, Transaction, no_room
-from instar.core.errors import BadInput, StoreBusy
+from instar.core.errors import BadInput, StoreBusy, Unavailable
 
 BUSY_SECONDS = 60.0
 # Any constant that no other program uses in this database. One writer at a time, as on SQLite: numbering of versions and
@@ -20,6 +20,8 @@ DISK_FULL = "53100"
 _RETRY = ("40001", "40P01", "55P03")  # serialization failure, deadlock, lock not available
 # Too long for its column; a character that its encoding does not have; none: a NUL, which the driver itself refuses.
 _UNKEPT = ("22001", "22021", None)
+# Classes of what its server says when it goes, has no room for one more connection, or is not there (then: nothing).
+_AWAY = ("08", "53", "57P")
 
 
 class PostgresDatabase:
@@ -37,25 +39,23 @@ class PostgresDatabase:
 
     @contextmanager
     def read(self) -> Iterator[Transaction]:
-        with self._engine.connect().execution_options(isolation_level="REPEATABLE READ") as connection:
-            try:
+        try:
+            with self._engine.connect().execution_options(isolation_level="REPEATABLE READ") as connection:
                 yield connection
-            except sa.exc.DataError as error:
-                raise _translated(error) from error
+        except sa.exc.DBAPIError as error:
+            raise _translated(error) from error
 
     def write(self, work: Callable[[Transaction], T], *, durable: bool = False, shared: bool = False) -> T:
         deadline = time.monotonic() + BUSY_SECONDS
         while True:
             try:
                 return self._write_once(work, durable, shared)
-            except sa.exc.DataError as error:
-                raise _translated(error) from error
             except sa.exc.DBAPIError as error:
                 state = getattr(error.orig, "sqlstate", None)
                 if state == DISK_FULL:
                     raise no_room() from error
                 if state not in _RETRY:
-                    raise
+                    raise _translated(error) from error
                 if time.monotonic() > deadline:
                     raise StoreBusy(
                         f"other writers have been first for more than {BUSY_SECONDS:.0f} s",
@@ -79,8 +79,18 @@ class PostgresDatabase:
         self._engine.dispose()
 
 
-def _translated(error: sa.exc.DataError) -> Exception:
-    """A text that PostgreSQL does not keep, and SQLite would, is the caller's to change."""
-    if getattr(error.orig, "sqlstate", None) not in _UNKEPT:
-        return error
-    return BadInput(f"the database does not keep that: {str(error.orig).splitlines()[0]}", subject="store")
+def _translated(error: sa.exc.DBAPIError) -> Exception:
+    """What is no mistake of ours, in our words: a text that is not kept, and a server that is away."""
+    state = getattr(error.orig, "sqlstate", None)
+    if isinstance(error, sa.exc.DataError) and state in _UNKEPT:  # SQLite would have kept it: it is the caller's to change
+        return BadInput(f"the database does not keep that: {_first_line(error)}", subject="store")
+    if isinstance(error, sa.exc.OperationalError | sa.exc.InterfaceError) and (state or "08").startswith(_AWAY):
+        return Unavailable(
+            f"its database cannot be reached: {_first_line(error)}", subject="store",
+            next_step="See that PostgreSQL runs and takes connections, then try again.",
+        )  # fmt: skip
+    return error
+
+
+def _first_line(error: sa.exc.DBAPIError) -> str:
+    return next(iter(str(error.orig).splitlines()), type(error.orig).__name__)

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 import threading
+from collections.abc import Callable
 from dataclasses import replace
 
 from instar.app import App
 from instar.core.identity import SYSTEM
 
+log = logging.getLogger("instar.control")
+
 END_SECONDS = 30.0
+PAUSE_SECONDS = 10.0  # after a mistake of ours, before it is begun again
 
 
 class Background:
@@ -19,7 +24,7 @@ class Background:
         self._app = replace(app, store=replace(app.store, actor=SYSTEM))
         self._stop = threading.Event()
         self._threads = [
-            threading.Thread(target=work, args=(self._app, self._stop), name=name, daemon=True)
+            threading.Thread(target=_again, args=(name, work, self._app, self._stop), name=name, daemon=True)
             for name, work in (("controllers", _control), ("webhooks", _deliver))
         ]
 
@@ -34,6 +39,24 @@ class Background:
         for thread in self._threads:
             if thread.ident is not None:
                 thread.join(timeout=END_SECONDS)
+
+
+def _again(
+    name: str,
+    work: Callable[[App, threading.Event], None],
+    app: App,
+    stop: threading.Event,
+    pause_seconds: float = PAUSE_SECONDS,
+) -> None:
+    """Do the work until it ends; a mistake in it is logged, and does not end it for as long as the server lives."""
+    while True:
+        try:
+            work(app, stop)
+            return
+        except Exception:
+            log.exception("%s broke off; they begin again in %.0f s", name, pause_seconds)
+        if stop.wait(pause_seconds):
+            return
 
 
 def _deliver(app: App, stop: threading.Event) -> None:
