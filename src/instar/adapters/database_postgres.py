@@ -82,7 +82,9 @@ class PostgresDatabase:
 def _translated(error: sa.exc.DBAPIError) -> Exception:
     """What is no mistake of ours, in our words: a text that is not kept, and a server that is away."""
     state = getattr(error.orig, "sqlstate", None)
-    if isinstance(error, sa.exc.DataError) and state in _UNKEPT:  # SQLite would have kept it: it is the caller's to change
+    if (
+        isinstance(error, sa.exc.DataError) and state in _UNKEPT
+    ):  # SQLite would have kept it: it is the caller's to change
         return BadInput(f"the database does not keep that: {_first_line(error)}", subject="store")
     if isinstance(error, sa.exc.OperationalError | sa.exc.InterfaceError) and (state or "08").startswith(_AWAY):
         return Unavailable(
