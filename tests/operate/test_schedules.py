@@ -87,7 +87,7 @@ class World:
 
 @pytest.fixture
 def world(tmp_path: Path) -> Iterator[World]:
-    made = World(tmp_path, NIGHTLY + FRESH)
+    made = World(tmp_path, FRESH + NIGHTLY)
     yield made
     made.store.database.close()
     importing.forget()
@@ -222,6 +222,26 @@ def test_by_hand_and_how_they_stand(world: World) -> None:
     standing = {one.name: one for one in schedules.standing(world.loop())}
     assert standing["nightly"].due
     assert standing["nightly"].record()["last"]["state"] == "done"
+
+
+def test_what_fails_in_a_look_holds_up_nothing_else(
+    world: World, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken(*_: object) -> None:
+        raise NotFound("a table is gone")
+
+    world.look()
+    # The contract in effect names a source that the pipeline has no more; it is looked at before the other one.
+    revisions.record_contract(world.store, world.loop().project)
+    world.write("pipeline.py", STEPS.replace("(\"visits\"", "(\"guests\"").replace("visits:", "guests:").replace("visits =", "guests =").replace("return visits", "return guests"))
+    world.write("instar.toml", CONTRACT + NIGHTLY)
+    importing.forget()
+    world.clock.advance_to(MIDNIGHT + timedelta(hours=4))
+    monkeypatch.setattr("instar.operate.cycle.tick", broken)
+    controllers.look(world.loop(), world.here)
+    assert world.last("nightly").state == "done"
+    assert "a table is gone" in caplog.text
+    assert "schedule fresh cannot be looked at" in caplog.text
 
 
 def test_the_controllers_look_at_schedules(world: World) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from instar.core.errors import Conflict, InstarError
@@ -70,16 +71,23 @@ def run(loop: Loop, stop: threading.Event, every_seconds: float = EVERY_SECONDS,
 
 
 def look(loop: Loop, launch: Launch | None = None) -> None:
-    """One look: take in what training processes left, seal, tick, then begin what is scheduled."""
+    """One look: take in what training processes left, seal, tick, then begin what is scheduled.
+
+    What fails is logged, and holds up nothing that comes after it.
+    """
     from instar.operate import cycle, schedules
     from instar.serve import sealing
 
+    _in_its_turn(loop, lambda: take_in(loop.store, loop.project.name))
+    _in_its_turn(loop, lambda: sealing.seal(loop.store))
+    _in_its_turn(loop, lambda: cycle.tick(loop))
+    if launch is not None:
+        _in_its_turn(loop, lambda: schedules.look(loop, launch))
+
+
+def _in_its_turn(loop: Loop, work: Callable[[], object]) -> None:
     try:
-        take_in(loop.store, loop.project.name)
-        sealing.seal(loop.store)
-        cycle.tick(loop)
-        if launch is not None:
-            schedules.look(loop, launch)
+        work()
     except Conflict as error:
         log.info(
             "somebody else decided at the same time; the next look at %s sees it: %s", loop.project.name, error.what

@@ -86,19 +86,28 @@ class Due:
 
 
 def look(loop: Loop, launch: Launch) -> list[Firing]:
-    """Fire what is due, take up what died; returns what was begun."""
+    """Fire what is due, take up what died; returns what was begun.
+
+    A schedule that cannot be looked at (its source is in the pipeline no more) is logged, and holds up no other.
+    """
     begun = []
     for name, asked in in_force(loop).items():
-        last = firing.last(loop.store, loop.project.name, name)
-        if last is None:
-            _arm(loop, name, asked)
-        elif last.state == RUNNING:
-            begun += _take_up(loop, last, launch)
-        else:
-            wanted = due(loop, asked, last)
-            if wanted is not None:
-                begun += _fire(loop, name, wanted, launch)
+        try:
+            begun += _look(loop, name, asked, launch)
+        except InstarError as error:
+            log.error("schedule %s cannot be looked at: %s", name, error)
     return begun
+
+
+def _look(loop: Loop, name: str, asked: Schedule, launch: Launch) -> list[Firing]:
+    last = firing.last(loop.store, loop.project.name, name)
+    if last is None:
+        _arm(loop, name, asked)
+        return []
+    if last.state == RUNNING:
+        return _take_up(loop, last, launch)
+    wanted = due(loop, asked, last)
+    return _fire(loop, name, wanted, launch) if wanted is not None else []
 
 
 def in_force(loop: Loop) -> Mapping[str, Schedule]:
