@@ -43,7 +43,11 @@ def made(store: Store, loss: float, experiment: str = "songs") -> str:
     return run.id
 
 
-def test_runs_are_found_by_a_search_in_the_order_that_was_asked_for(server: Client, store: Store) -> None:
+def test_runs_are_found_by_a_search_in_the_order_that_was_asked_for(
+    server: Client, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from instar.interfaces.sdk import client
+
     names = [made(store, loss) for loss in (0.3, 0.1, 0.2)]
     other = made(store, 0.1, "calls")
     assert {one["id"] for one in server.runs()} == {*names, other}
@@ -53,6 +57,10 @@ def test_runs_are_found_by_a_search_in_the_order_that_was_asked_for(server: Clie
     assert [one["id"] for one in found] == [names[1], names[2]]
     assert [one["id"] for one in server.runs(order_by=["metrics.loss DESC"], limit=1)] == [names[0]]
     assert server.runs(experiment="nothing", filter="metrics.loss < 9") == []
+    assert server.runs(experiment="nothing") == []
+    monkeypatch.setattr(client, "A_PAGE", 2)
+    assert [one["id"] for one in server.runs(limit=5000)] == [one["id"] for one in server.runs()]
+    assert len(server.runs(limit=3)) == 3
     with pytest.raises(BadInput):
         server.runs(filter="metrics.loss <")
     assert [one["name"] for one in server.experiments(order_by=["name"])] == ["calls", "songs"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -233,7 +234,7 @@ def test_what_fails_in_a_look_holds_up_nothing_else(
     world.look()
     # The contract in effect names a source that the pipeline has no more; it is looked at before the other one.
     revisions.record_contract(world.store, world.loop().project)
-    world.write("pipeline.py", STEPS.replace("(\"visits\"", "(\"guests\"").replace("visits:", "guests:").replace("visits =", "guests =").replace("return visits", "return guests"))
+    world.write("pipeline.py", re.sub(r"\bvisits\b(?!\d|\*)", "guests", STEPS))
     world.write("instar.toml", CONTRACT + NIGHTLY)
     importing.forget()
     world.clock.advance_to(MIDNIGHT + timedelta(hours=4))

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 TIMEOUT_SECONDS = 60.0
 A_PAGE = 1000  # of a listing that is read whole
+UNASKED = 100  # runs, where neither a number nor a search is given
 
 
 @dataclass(frozen=True)
@@ -183,8 +184,8 @@ class Client:
         Raises:
             BadInput: The filter or a key cannot be read.
         """
-        if not filter and not order_by:
-            return self._listing("runs", {"experiment": experiment, "limit": limit})
+        if limit is None and not filter and not order_by:
+            limit = UNASKED
         query = {"experiment": experiment, "filter": filter or None, "order_by": list(order_by) or None}
         return self._pages("search/runs", "runs", query, limit)
 
