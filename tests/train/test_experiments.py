@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from instar.core import journal
+from instar.core import journal, notes
 from instar.core.errors import BadInput, Conflict, NotFound
 from instar.core.store import Store
-from instar.train import experiment_search, experiments, runs
+from instar.train import experiment_search, experiments, logged_models, runs
 
 
 def test_a_run_makes_its_experiment_and_the_next_one_finds_it(store: Store) -> None:
@@ -59,7 +59,13 @@ def test_deleting_takes_the_runs_along_and_restoring_brings_those_back(store: St
 
 def test_moving_and_renaming_keep_ids_and_take_runs_along(store: Store) -> None:
     run = runs.start(store, "p", experiment="a", capture=False)
+    model = logged_models.create(store, "p", experiment=run.experiment_id, name="m", run=run.id)
+    for subject in (run.id, run.experiment_id, model.id, "table birds"):
+        notes.add(store, "p", subject, f"of {subject}")
     experiments.create(store, "q", "b")
+    for nowhere in ("", "a/b", "x" * 201, "a\0"):
+        with pytest.raises(BadInput):
+            experiments.move(store, run.experiment_id, nowhere, "a")
     with pytest.raises(Conflict):
         experiments.move(store, run.experiment_id, "q", "b")
     moved = experiments.move(store, run.experiment_id, "q", "team/a")
@@ -67,6 +73,9 @@ def test_moving_and_renaming_keep_ids_and_take_runs_along(store: Store) -> None:
     found = runs.get_run(store, run.id)
     assert (found.project, found.experiment) == ("q", "team/a")
     assert runs.list_runs(store, "p") == []
+    assert logged_models.get(store, model.id, project="q").run == run.id
+    assert {note.subject for note in notes.latest(store, "q")} == {run.id, run.experiment_id, model.id}
+    assert [note.subject for note in notes.latest(store, "p")] == ["table birds"]
     experiments.rename(store, moved.id, "team/c")
     assert [one.id for one in runs.list_runs(store, "q", experiment="team/c")] == [run.id]
     with store.database.read() as tx:

@@ -21,11 +21,14 @@ import sqlalchemy as sa
 from instar.core import ids, journal
 from instar.core.database import Transaction, fetch, moment
 from instar.core.errors import BadInput, Conflict, NotFound
+from instar.core.notes import note_table
 from instar.core.store import Store
+from instar.train.logged_models import logged_model_table
 from instar.train.run_values import check_key, check_text, check_value
 from instar.train.tracking_tables import ACTIVE, DELETED, experiment_table, experiment_tag_table, run_table
 
 LONGEST_NAME = 500  # characters, as MLflow has it
+LONGEST_PROJECT = 200
 _ID = re.compile(r"exp_[0-9A-HJKMNP-TV-Z]{26}\Z")
 
 
@@ -114,12 +117,18 @@ def rename(store: Store, id: str, name: str) -> Experiment:
 
 
 def move(store: Store, id: str, project: str, name: str) -> Experiment:
-    """Put an experiment into another place, with all its runs; ids stay.
+    """Put an experiment into another place, with its runs, the models logged to it, and what people noted; ids stay.
 
     Raises:
+        BadInput: That cannot be the name of a project, or of an experiment.
         NotFound: There is no such experiment.
         Conflict: It is deleted, or the name is taken there.
     """
+    check_text(project, "the name of a project", repr(project))
+    if not project.strip() or len(project) > LONGEST_PROJECT or "/" in project:
+        raise BadInput(
+            "that cannot be a project", found=repr(project[:80]), asked=f"1 to {LONGEST_PROJECT} characters without /"
+        )
     return _place(store, id, project, name, "experiment moved")
 
 
@@ -275,12 +284,23 @@ def _place(store: Store, id: str, project: str | None, name: str, kind: str) -> 
         _refuse_taken(tx, where, name)
         changed = _update(tx, id, project=where, name=name, updated=store.clock.wall())
         if where != found.project:
-            tx.execute(run_table.update().where(run_table.c.experiment_id == id).values(project=where))
+            _take_along(tx, id, where)
             _journal(tx, store, found, kind, {"name": found.name, "to": f"{where}/{name}"})
         _journal(tx, store, changed, kind, {"name": name, "from": f"{found.project}/{found.name}"})
         return changed
 
     return store.database.write(work, durable=True)
+
+
+def _take_along(tx: Transaction, id: str, project: str) -> None:
+    """Move what belongs to an experiment to its new project."""
+    runs = sa.select(run_table.c.id).where(run_table.c.experiment_id == id)
+    models = sa.select(logged_model_table.c.id).where(logged_model_table.c.experiment == id)
+    noted = note_table.c.subject
+    told = (noted == id) | noted.in_(runs) | noted.in_(models)
+    tx.execute(note_table.update().where(told).values(project=project))
+    tx.execute(logged_model_table.update().where(logged_model_table.c.experiment == id).values(project=project))
+    tx.execute(run_table.update().where(run_table.c.experiment_id == id).values(project=project))
 
 
 def _active(tx: Transaction, project: str, name: str) -> Experiment | None:
