@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import sqlalchemy as sa
+
 from instar.core.errors import UnsafeModel
 from instar.core.store import Store
 from instar.release import aliases, registered_models, registry
@@ -63,7 +65,7 @@ def test_versions_come_over_with_files_tags_and_names_and_again_nothing(store: S
     )
     assert second.run != run.id
     with store.database.read() as tx:
-        assert registry.tags_of(tx, [first.id])[first.id] == {"k": "v", FROM: "clf/1"}
+        assert registry.tags_of(tx, [first.id])[first.id] == {"k": "v", FROM: "clf/1 of a1"}
     assert aliases.aliases(store, "p", "clf") == {"best": 2, "champion": 1}
     assert first.logged_model is not None
     assert artifacts.open(store, first.logged_model, "data/weights.txt").read_text() == "1 2 3"
@@ -75,7 +77,7 @@ def test_versions_come_over_with_files_tags_and_names_and_again_nothing(store: S
 
 def test_a_version_that_is_refused_loses_no_other(store: Store, tmp_path: Path) -> None:
     def refuse_first(store: Store, model: LoggedModel) -> LoggedModel:
-        if "clf/1" in model.tags.values():
+        if model.tags[FROM].startswith("clf/1 "):
             raise UnsafeModel("it would run code", subject=model.name)
         return pack_logged(store, model)
 
@@ -83,6 +85,18 @@ def test_a_version_that_is_refused_loses_no_other(store: Store, tmp_path: Path) 
     done = bring_in(store, "p", Kept([ForeignModel("clf", versions=versions)]), refuse_first)
     assert done.versions == 1
     assert any("it would run code" in line for line in done.left_out)
+    whole = bring_in(store, "p", Kept([ForeignModel("clf", versions=versions)]), pack_logged)
+    assert (whole.versions, whole.known) == (1, 1)
+    with store.database.read() as tx:  # what the first attempt had begun was gone on with
+        assert tx.execute(sa.select(sa.func.count()).select_from(logged_models.logged_model_table)).scalar_one() == 2
+
+
+def test_a_model_of_another_tracker_with_the_same_name_and_number_comes_over_too(store: Store, tmp_path: Path) -> None:
+    folders = {run: folder(tmp_path / run) for run in ("a1", "b1")}
+    for run in ("a1", "b1", "a1"):
+        version = ForeignVersion(1, f"runs:/{run}/model", run, folder=folders[run])
+        bring_in(store, "p", Kept([ForeignModel("clf", versions=(version,))]), pack_logged)
+    assert [one.source for one in registry.versions(store, "p", "clf")] == ["runs:/a1/model", "runs:/b1/model"]
 
 
 def test_what_an_endpoint_answers_with_is_not_renamed(store: Store, tmp_path: Path) -> None:

@@ -131,6 +131,29 @@ def test_all_comes_over_and_coming_again_changes_nothing(
     assert len(run_search.search(store, projects=["p"], experiments=None, view="all").items) == 3
 
 
+def test_experiments_of_two_trackers_that_number_them_alike_stay_two(store: Store, tmp_path: Path) -> None:
+    for number, name in enumerate(("churn", "delay", "churn")):
+        about = f"experiment_id: '1'\nname: {name}\nlifecycle_stage: active\ncreation_time: {1_700_000 + ord(name[0])}\n"
+        (tmp_path / str(number) / "1").mkdir(parents=True)
+        (tmp_path / str(number) / "1" / "meta.yaml").write_text(about)
+        bring_in(store, "p", open_source(tmp_path / str(number)))
+    connection = sqlite3.connect(tmp_path / "third.db")
+    empty = SCHEMA.partition("INSERT")[0]
+    connection.executescript(empty.replace("lifecycle_stage TEXT);", "lifecycle_stage TEXT, creation_time INTEGER);", 1))
+    connection.execute("INSERT INTO experiments VALUES (1, 'fraud', '', 'active', 1800000)")
+    connection.commit()
+    connection.close()
+    for _ in range(2):
+        bring_in(store, "p", open_source(tmp_path / "third.db"))
+    found = experiment_search.search(store, ["p"], order_by=["name"]).items
+    assert [one.name for one in found] == ["churn", "delay", "fraud"]
+    assert found[2].tags[FROM] == "1 of 1800000"
+    experiments.rename(store, found[1].id, "late")
+    bring_in(store, "p", open_source(tmp_path / "1"))
+    assert experiments.get(store, found[1].id).name == "late"
+    assert len(experiment_search.search(store, ["p"]).items) == 3
+
+
 def test_an_import_that_was_broken_off_goes_on(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = database(tmp_path)
 

@@ -52,11 +52,14 @@ class MlflowDatabase:
             tags: dict[Any, dict[str, str]] = {}
             for id, key, value in connection.execute("SELECT experiment_id, key, value FROM experiment_tags"):
                 tags.setdefault(id, {})[key] = value or ""
+            columns = {column for _, column, *_ in connection.execute("PRAGMA table_info(experiments)")}
+            made = "creation_time" if "creation_time" in columns else "NULL"  # not kept before version 1.29
             found = connection.execute(
-                "SELECT experiment_id, name, lifecycle_stage FROM experiments ORDER BY experiment_id"
+                f"SELECT experiment_id, name, lifecycle_stage, {made} FROM experiments ORDER BY experiment_id"
             )
             return [
-                ForeignExperiment(str(id), name, stage == "deleted", tags.get(id, {})) for id, name, stage in found
+                ForeignExperiment(str(id), name, stage == "deleted", tags.get(id, {}), created)
+                for id, name, stage, created in found
             ]  # fmt: skip
 
     def runs(self, experiment: ForeignExperiment) -> Iterator[ForeignRun]:

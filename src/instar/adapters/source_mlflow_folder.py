@@ -44,7 +44,8 @@ class MlflowFolder:
                     continue
                 deleted = place.name == TRASH or about.get("lifecycle_stage") == "deleted"
                 tags = _texts(file.parent / "tags")
-                found.append(ForeignExperiment(str(about["experiment_id"]), str(about["name"]), deleted, tags))
+                made = int(about["creation_time"]) if about.get("creation_time") else None
+                found.append(ForeignExperiment(str(about["experiment_id"]), str(about["name"]), deleted, tags, made))
         return found
 
     def runs(self, experiment: ForeignExperiment) -> Iterator[ForeignRun]:

@@ -12,6 +12,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Protocol
 
+from instar.core import ids
 from instar.core.errors import InstarError, NotFound
 from instar.core.store import Store
 from instar.release import aliases, registered_models, registry
@@ -95,7 +96,7 @@ def bring_in(
         known = {tags.get(version.id, {}).get(FROM): version for version in here}
         numbers: dict[int, int] = {}
         for one in foreign.versions:
-            origin = f"{foreign.name}/{one.number}"
+            origin = f"{foreign.name}/{one.number} of {one.run or one.source}"  # another tracker has a clf/1 as well
             try:
                 if origin in known:
                     numbers[one.number] = known[origin].number
@@ -133,7 +134,9 @@ def _version(store: Store, project: str, model: str, origin: str, foreign: Forei
         raise NotFound("its files are not here", subject=foreign.source)
     run, experiment = _maker(store, project, foreign)
     name = model.split("/")[-1].replace(":", "-").replace(".", "-")
-    logged = logged_models.create(store, project, experiment=experiment, name=name, run=run, tags={FROM: origin})
+    # The same one each time: an import that was broken off goes on with what it left.
+    id = f"m-{ids.digest(f'{project} {origin}'.encode())[3:35]}"
+    logged = logged_models.create(store, project, experiment=experiment, name=name, run=run, tags={FROM: origin}, id=id)
     for file in sorted(foreign.folder.rglob("*")):
         if file.is_file() and not file.is_symlink():
             artifacts.log_artifact(store, logged.id, file.relative_to(foreign.folder).as_posix(), file)

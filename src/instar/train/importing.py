@@ -27,12 +27,22 @@ MOST_POINTS = 10_000  # in one transaction
 
 @dataclass(frozen=True)
 class ForeignExperiment:
-    """An experiment of the other tracker."""
+    """An experiment of the other tracker.
+
+    Attributes:
+        created: When it was made, in milliseconds since 1970; None where the tracker did not keep it.
+    """
 
     id: str
     name: str
     deleted: bool = False
     tags: Mapping[str, str] = field(default_factory=dict)
+    created: int | None = None
+
+    @property
+    def origin(self) -> str:
+        """By what it is known again: two trackers number their experiments alike, but not from the same moment on."""
+        return self.id if self.created is None else f"{self.id} of {self.created}"
 
 
 @dataclass(frozen=True)
@@ -141,7 +151,7 @@ def run_id(foreign: str, started: datetime | None) -> str:
 def _experiment(store: Store, project: str, foreign: ForeignExperiment) -> experiments.Experiment:
     """Our experiment for a foreign one: the one made for it before, else one of its name."""
     here = experiment_search.search(
-        store, [project], filter=f"tags.`{FROM}` = '{_quoted(foreign.id)}'", view="all", limit=1
+        store, [project], filter=f"tags.`{FROM}` = '{_quoted(foreign.origin)}'", view="all", limit=1
     )
     if here.items:
         known = here.items[0]
@@ -152,7 +162,7 @@ def _experiment(store: Store, project: str, foreign: ForeignExperiment) -> exper
         if foreign.deleted and taken is not None:  # its name is another's by now
             name = f"{name} (deleted {foreign.id})"
         own = experiments.ensure(store, project, name)
-    for key, value in {**foreign.tags, FROM: foreign.id}.items():
+    for key, value in {**foreign.tags, FROM: foreign.origin}.items():
         if own.tags.get(key) != value:
             experiments.set_tag(store, own.id, key, value)
     return own
