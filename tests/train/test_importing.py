@@ -133,13 +133,17 @@ def test_all_comes_over_and_coming_again_changes_nothing(
 
 def test_experiments_of_two_trackers_that_number_them_alike_stay_two(store: Store, tmp_path: Path) -> None:
     for number, name in enumerate(("churn", "delay", "churn")):
-        about = f"experiment_id: '1'\nname: {name}\nlifecycle_stage: active\ncreation_time: {1_700_000 + ord(name[0])}\n"
+        about = (
+            f"experiment_id: '1'\nname: {name}\nlifecycle_stage: active\ncreation_time: {1_700_000 + ord(name[0])}\n"
+        )
         (tmp_path / str(number) / "1").mkdir(parents=True)
         (tmp_path / str(number) / "1" / "meta.yaml").write_text(about)
         bring_in(store, "p", open_source(tmp_path / str(number)))
     connection = sqlite3.connect(tmp_path / "third.db")
     empty = SCHEMA.partition("INSERT")[0]
-    connection.executescript(empty.replace("lifecycle_stage TEXT);", "lifecycle_stage TEXT, creation_time INTEGER);", 1))
+    connection.executescript(
+        empty.replace("lifecycle_stage TEXT);", "lifecycle_stage TEXT, creation_time INTEGER);", 1)
+    )
     connection.execute("INSERT INTO experiments VALUES (1, 'fraud', '', 'active', 1800000)")
     connection.commit()
     connection.close()
