@@ -13,7 +13,7 @@ from instar.core.errors import BadInput, Blocked
 from instar.core.store import Store
 from instar.data import tables, versions
 from instar.operate.reproduce import Reproduction, reproduce
-from instar.train import bundles, environment, runs
+from instar.train import bundles, conditions, environment, runs
 from instar.train.tracking_tables import run_table
 from tests.operate import again
 
@@ -119,7 +119,7 @@ def test_declared_files_come_back_and_declared_variables_are_held_to(
     run = again.fit(store, root, "declared")
     kept = runs.get_run(store, run).conditions
     assert kept is not None
-    assert b"FI" not in store.blobs.get(kept)
+    assert b"FI" not in store.blobs.get(kept)  # it may be a secret: nobody said that it is none
     (root / "settings.txt").unlink()
     assert reproduce(store, root, run).verdict == "identical"
     monkeypatch.setenv("LAMP_COUNTRY", "SE")
@@ -144,6 +144,26 @@ def test_fewer_processors_are_a_cause_and_more_are_taken_away(store: Store, root
         assert reproduce(store, root, on_one).verdict == "identical"
     finally:
         os.sched_setaffinity(0, whole)
+
+
+def test_values_of_public_variables_are_kept_and_set_again(
+    store: Store, root: Path, ready: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    contract = again.CONTRACT.replace('owner = "ada"', 'owner = "ada"\npublic_variables = ["LAMP_COUNTRY"]')
+    (root / "instar.toml").write_text(contract)
+    monkeypatch.setenv("LAMP_COUNTRY", "FI")
+    run = again.fit(store, root, "declared")
+    kept = runs.get_run(store, run).conditions
+    assert kept is not None
+    assert conditions.load(store.blobs, kept).values == {"LAMP_COUNTRY": "FI"}
+    monkeypatch.setenv("LAMP_COUNTRY", "SE")
+    assert reproduce(store, root, run).verdict == "identical"
+    # One that was not set is known by its digest, and not set again.
+    monkeypatch.delenv("LAMP_COUNTRY")
+    (root / "instar.toml").write_text(again.CONTRACT)
+    unset = again.fit(store, root, "declared")
+    monkeypatch.setenv("LAMP_COUNTRY", "FI")
+    assert reproduce(store, root, unset).verdict == "identical"
 
 
 def distribution(folder: Path, version: str, more: float) -> Path:
@@ -184,7 +204,7 @@ def test_runs_that_cannot_be_made_again_say_why(store: Store, root: Path, ready:
     with pytest.raises(Blocked, match="ended well"):
         reproduce(store, root, alone.id)
     runs.finish(store, alone.id)
-    with pytest.raises(BadInput, match="without its code"):
+    with pytest.raises(BadInput, match=r"how it was started .*; its code: it ran neither in a project nor in a git"):
         reproduce(store, root, alone.id)
     notebook = runs.start(store, "lamps", experiment="notes", root=root)
     runs.finish(store, notebook.id)

@@ -106,6 +106,7 @@ def test_an_unknown_key_is_refused_with_the_nearest_name(old: str, new: str, pat
         ("improvement = 0.01", "improvement = nan", "problem.delay.gates.improvement", "a number"),
         ("shadow = 2000", "shadow = 2000.5", "problem.delay.rollout.shadow", "a whole number"),
         ("shadow = 2000", "shadow = true", "problem.delay.rollout.shadow", "a whole number"),
+        ("owner =", 'public_variables = ["DB_PASSWORD"]\nowner =', "project.public_variables[0]", "no secret"),
         ("refit = true", "refit = 1", "problem.delay.split.refit", "true or false"),
         ('decide = "14d"', "decide = 14", "problem.delay.split.decide", "a duration"),
         ('due = "1d"', 'due = "1 fortnight"', "problem.delay.outcome.due", "a duration"),

@@ -19,11 +19,12 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
-from instar.core.errors import BadInput, Blocked
 from instar.core.store import Store
-from instar.operate import reproduce_command, reproduce_step
+from instar.operate import reproduce_command, reproduce_notebook, reproduce_step
+from instar.operate.reproduce_recorded import recorded_of
 from instar.operate.reproduce_run import Again, Attempt, Recorded
-from instar.train import checkout, code, conditions, environment, environments, reproductions, runs, verdict
+from instar.train import checkout, code, conditions, environments, reproductions, runs, verdict
+from instar.train.code import Code
 from instar.train.environments import Interpreter
 from instar.train.reproductions import Reproduction
 from instar.train.runs import Run
@@ -57,12 +58,11 @@ def reproduce(
         Blocked: Its code, an input or its environment is not to be had here.
     """
     found = runs.get_run(store, run)
-    recorded = _recorded(store, found)
+    recorded = recorded_of(store, found)
     begun = time.monotonic()
     with _environment(store, found, here, tell) as interpreter, _scratch() as scratch:
-        notes = [*interpreter.notes, *checkout.restore(store.blobs, recorded.code, scratch / "code", repository=root)]
-        notes += checkout.restore_files(store.blobs, recorded.conditions.files, scratch / "code")
-        again: Again = reproduce_step if recorded.conditions.way != "command" else reproduce_command
+        notes = [*interpreter.notes, *_restored(store, recorded, scratch / "code", root)]
+        again = _WAYS.get(recorded.conditions.way, reproduce_step)
         prepared = again.prepare(store, recorded, scratch, interpreter, newest=newest)
         repetition = reproductions.begin(store, found, list(prepared.inputs.values()))
         try:
@@ -86,37 +86,20 @@ def reproduce(
         return made
 
 
-def _recorded(store: Store, run: Run) -> Recorded:
-    if run.state != runs.FINISHED:
-        raise Blocked(
-            "only a run that ended well can be compared with a repetition", subject=f"run {run.id}", found=run.state,
-            asked=runs.FINISHED,
-        )  # fmt: skip
-    if run.tags.get("pruned") == "true":
-        raise Blocked(
-            "the search gave it up before its end", subject=f"run {run.id}", found="no result to compare with"
-        )
-    if run.code is None or run.environment is None:
-        raise BadInput(
-            "it was recorded without its code and environment, so it cannot be made again", subject=f"run {run.id}",
-            next_step="Runs of a pipeline's steps and of scripts that use instar.run are recorded with both.",
-        )  # fmt: skip
-    about = conditions.load(store.blobs, run.conditions) if run.conditions else _older(run)
-    if about.way == "unknown":
-        raise BadInput(
-            "how it was started is not on the record", subject=f"run {run.id}",
-            asked="a run of a step, or of a script that was started as `python SCRIPT`",
-            next_step="Put the work into a step of the pipeline, or into a script.",
-        )  # fmt: skip
-    described = environment.load(store.blobs, run.environment)
-    first = reproduce_step.first_distributions(store, run.execution)
-    return Recorded(run, code.described(run.code), about, described, first)
+_WAYS: dict[str, Again] = {
+    conditions.COMMAND: reproduce_command,
+    conditions.NOTEBOOK: reproduce_notebook,
+    conditions.NOTEBOOK_STEP: reproduce_notebook,
+}
 
 
-def _older(run: Run) -> conditions.Conditions:
-    """Runs of before conditions were recorded: what can be told of them."""
-    way = "refit" if "refit_of" in run.tags else "trial" if run.step else "unknown"
-    return conditions.capture(way=way)
+def _restored(store: Store, recorded: Recorded, folder: Path, root: Path | None) -> list[str]:
+    """Write the code into a folder; returns what could not be restored."""
+    if recorded.code is None:  # what ran is kept with the run itself
+        folder.mkdir()
+        return []
+    notes = checkout.restore(store.blobs, recorded.code, folder, repository=root)
+    return notes + checkout.restore_files(store.blobs, recorded.conditions.files, folder)
 
 
 def _environment(
@@ -144,27 +127,31 @@ def _judge(recorded: Recorded, attempt: Attempt, tolerance: float) -> tuple[Comp
 
 
 def _differences(recorded: Recorded, attempt: Attempt) -> list[Cause]:
-    was = Facts(recorded.conditions, recorded.environment, recorded.code.content, recorded.first)
-    return list(verdict.differences(was, Facts(attempt.conditions, attempt.environment, attempt.code)))
+    content = recorded.code.content if recorded.code is not None else ""
+    was = Facts(recorded.conditions, recorded.environment, content, recorded.first)
+    now = Facts(attempt.conditions, attempt.environment, attempt.code)
+    return [*attempt.causes, *verdict.differences(was, now)]
 
 
 def _with_chance(recorded: Recorded, causes: list[Cause], first: Attempt, second: Attempt) -> list[Cause]:
     between = verdict.compare(first.results, second.results, predictions=None, tolerance=0.0)
     apart = first.predictions is not None and first.predictions != second.predictions
     if between.verdict == DIFFERENT or apart:
-        name, pair = next(iter(between.metrics.items()), ("predictions", (first.predictions, second.predictions)))
+        predictions = ("predictions", (first.predictions, second.predictions))
+        name, pair = next(iter([*between.metrics.items(), *between.digests.items(), predictions]))
         # Proven, where the others only may be a cause.
         return [verdict.chance(recorded.conditions, f"{name} {pair[0]} and {pair[1]}"), *causes]
     return causes or [verdict.unknown()]
 
 
 def _keep(store: Store, run: Run, made: Reproduction, recorded: Recorded, attempt: Attempt) -> None:
-    reproductions.describe(store, made.repetition, _code(recorded, attempt), attempt.conditions, attempt.environment)
+    ran = _code(recorded.code, attempt) if recorded.code is not None else None
+    reproductions.describe(store, made.repetition, ran, attempt.conditions, attempt.environment)
     reproductions.conclude(store, run.project, made, attempt.results.metrics)
 
 
-def _code(recorded: Recorded, attempt: Attempt) -> dict[str, object]:
+def _code(recorded: Code, attempt: Attempt) -> dict[str, object]:
     """The code of the repetition: the recorded one, or what could be restored of it."""
-    if attempt.code in ("", recorded.code.content):
-        return code.describe(recorded.code)
-    return {**code.describe(recorded.code), "content": attempt.code}
+    if attempt.code in ("", recorded.content):
+        return code.describe(recorded)
+    return {**code.describe(recorded), "content": attempt.code}

@@ -1,11 +1,12 @@
-"""A run of a script, made again: `python SCRIPT ARGUMENTS` is called with the recorded code, and records a run of its own.
+"""A run of a program, made again: `python SCRIPT …` or `python -m MODULE …` is called with the recorded code, and records a run.
 
-The script finds the store and today's files outside of the project; its inputs are as it reads them itself. Notebooks and
-programs that run somebody else's code are refused: what they did cannot be called again.
+The program finds the store and today's files outside of the project; its inputs are as it reads them itself. Notebooks in
+which `instar.run` was called go the same way, in a kernel (`reproduce_notebook`).
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import sqlalchemy as sa
@@ -13,7 +14,7 @@ import sqlalchemy as sa
 from instar.core.errors import BadInput, Blocked
 from instar.core.store import Store
 from instar.operate.reproduce_run import Attempt, Prepared, Recorded, call
-from instar.train import code, conditions, environment, runs
+from instar.train import code, conditions, environment, runs, verdict
 from instar.train.environments import Interpreter
 from instar.train.reproductions import KIND, REPRODUCES
 from instar.train.runs import Run
@@ -26,40 +27,65 @@ _OWN = "instar/"  # artifacts that recording itself keeps: the script, the cells
 
 
 def prepare(store: Store, recorded: Recorded, scratch: Path, interpreter: Interpreter, *, newest: bool) -> Prepared:
-    """Find the script among the code, or among the run's artifacts.
+    """Find the program among the code, or the script among the run's artifacts.
 
     Raises:
-        BadInput: It was no script that ran.
+        BadInput: It was neither a script nor a module that ran.
         Blocked: The script was not kept.
     """
     root, about = scratch / "code", recorded.conditions
-    script = _script(store, recorded, root)
+    program = _program(store, recorded, root)
+    folder, paths = places(recorded, root)
+
+    def start(variables: dict[str, str]) -> str:
+        return call([interpreter.python, *program], folder, about, interpreter, paths=paths, variables=variables)
+
+    return Prepared(recording(store, recorded, start), {})
+
+
+def places(recorded: Recorded, root: Path) -> tuple[Path, tuple[str, ...]]:
+    """The working folder among the restored code, which is made, and the folders for Python's import path."""
+    about = recorded.conditions
     folder = root / about.folder if about.folder and not Path(about.folder).is_absolute() else root
     folder.mkdir(parents=True, exist_ok=True)
-    paths = tuple(str(root / path) for path in about.paths)
+    return folder, tuple(str(root / path) for path in about.paths)
+
+
+def recording(store: Store, recorded: Recorded, start: Callable[[dict[str, str]], str]) -> Callable[[], Attempt]:
+    """Attempts of a program that records its own run.
+
+    Args:
+        start: Runs the program once with these further variables; returns why it failed, or "".
+    """
     before = _repetitions(store, recorded.run)
 
     def attempt() -> Attempt:
-        command = [interpreter.python, str(script), *about.command[1:]]
-        variables = {"INSTAR_STORE": str(store.folder), "INSTAR_URL": "", VARIABLE: recorded.run.id}
-        failure = call(command, folder, about, interpreter, paths=paths, variables=variables)
+        failure = start({"INSTAR_STORE": str(store.folder), "INSTAR_URL": "", VARIABLE: recorded.run.id})
         found = [one for one in _repetitions(store, recorded.run) if one not in before]
         before.extend(found)
         if failure or not found:
             nothing = Results({}, {})
             missing = "it recorded no run; is its spool delivered? instar runs sync"
-            return Attempt(nothing, nothing, about, recorded.environment, error=failure or missing)
+            return Attempt(nothing, nothing, recorded.conditions, recorded.environment, error=failure or missing)
         return _attempt(store, recorded, _like(recorded.run, [runs.get_run(store, one) for one in found]))
 
-    return Prepared(attempt, {})
+    return attempt
+
+
+def _program(store: Store, recorded: Recorded, root: Path) -> list[str]:
+    command = recorded.conditions.command
+    if command[:1] == ("-m",):
+        return list(command)
+    return [str(_script(store, recorded, root)), *command[1:]]
 
 
 def _script(store: Store, recorded: Recorded, root: Path) -> Path:
     named = recorded.conditions.command[0] if recorded.conditions.command else ""
     if not named.endswith(".py"):
         raise BadInput(
-            "it was not started as a script", subject=f"run {recorded.run.id}", found=named or "no command line",
-            asked="python SCRIPT.py ARGUMENTS", next_step="Put the work into a script, or into a step of the pipeline.",
+            "it was not started as a script or a module", subject=f"run {recorded.run.id}", found=named or "no command line",
+            asked="python SCRIPT.py … or python -m MODULE …",
+            next_step="Put the work into a script, or into a step of the pipeline.",
         )  # fmt: skip
     if not Path(named).is_absolute() and (root / named).exists():
         return root / named
@@ -76,7 +102,8 @@ def _attempt(store: Store, recorded: Recorded, again: Run) -> Attempt:
     here = environment.load(store.blobs, again.environment) if again.environment else recorded.environment
     ran = code.described(again.code).content if again.code else ""
     error = f"run {again.id} {again.state}: {again.error}" if again.state != runs.FINISHED else ""
-    return Attempt(_results(recorded.run), _results(again), about, here, code=ran, error=error)
+    causes = tuple(verdict.of_parameters(recorded.run.parameters, again.parameters))
+    return Attempt(_results(recorded.run), _results(again), about, here, code=ran, error=error, causes=causes)
 
 
 def _results(run: Run) -> Results:

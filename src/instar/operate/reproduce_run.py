@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Protocol
 
+from instar.core import ids
 from instar.core.store import Store
 from instar.train import threads
 from instar.train.code import Code
@@ -28,11 +29,12 @@ class Recorded:
     """A run as it is on the record.
 
     Attributes:
+        code: None where a script that stands alone is kept with the run itself.
         first: Distributions that the step's own code reaches, where a walk of the pipeline noted them.
     """
 
     run: Run
-    code: Code
+    code: Code | None
     conditions: Conditions
     environment: Environment
     first: tuple[str, ...] = ()
@@ -47,6 +49,7 @@ class Attempt:
         results: Its own.
         predictions: Largest difference of predictions between the two models; None when there is none to ask.
         error: Why it failed, if it did.
+        causes: What its way of being made again knows to be not as it was.
     """
 
     recorded: Results
@@ -56,6 +59,7 @@ class Attempt:
     predictions: float | None = None
     code: str = ""
     error: str = ""
+    causes: tuple[Cause, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -99,7 +103,7 @@ def call(
     """
     done = subprocess.run(
         command, cwd=folder, env=environment_for(recorded, interpreter, paths, variables), capture_output=True,
-        text=True, errors="replace", check=False, preexec_fn=partial(_take_processors, recorded.threads.usable),
+        text=True, errors="replace", check=False, preexec_fn=limit(recorded),
     )  # fmt: skip
     if done.returncode == 0:
         return ""
@@ -110,7 +114,7 @@ def call(
 def environment_for(
     recorded: Conditions, interpreter: Interpreter, paths: tuple[str, ...], variables: Mapping[str, str] | None
 ) -> dict[str, str]:
-    """Variables of the new process: today's, with threads, chance and import path as recorded."""
+    """Variables of the new process: today's, with threads, chance, import path and public variables as recorded."""
     found = {name: value for name, value in os.environ.items() if name not in ("PYTHONHASHSEED", "VIRTUAL_ENV")}
     inherited = found.pop("PYTHONPATH", "")
     entries = [*paths, *interpreter.paths]
@@ -121,6 +125,9 @@ def environment_for(
     if recorded.seeds.hash_seed != "random":
         found["PYTHONHASHSEED"] = recorded.seeds.hash_seed
     wanted: dict[str, str | None] = {
+        # A variable that was declared and not set, or empty, is known by its digest; what is kept of a secret does not set it.
+        **{name: None for name, digest in recorded.variables.items() if digest == ids.digest(b"")},
+        **recorded.values,
         **threads.variables_for(recorded.threads), "CUBLAS_WORKSPACE_CONFIG": recorded.seeds.cublas
     }  # fmt: skip
     for name, value in wanted.items():
@@ -128,6 +135,11 @@ def environment_for(
         if value is not None:
             found[name] = value
     return {**found, **(variables or {})}
+
+
+def limit(recorded: Conditions) -> Callable[[], None]:
+    """To be called in the new process first: it gets no more processors than the run had."""
+    return partial(_take_processors, recorded.threads.usable)
 
 
 def _take_processors(usable: int) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import msgspec
@@ -28,18 +28,15 @@ def prepare(store: Store, recorded: Recorded, scratch: Path, interpreter: Interp
         Blocked: An input is gone.
     """
     run = recorded.run
-    used, causes, found = {}, [], {}
+    used, causes = pinned(store, recorded, newest)
     (scratch / "inputs").mkdir()
-    for name, ref in _inputs(store, recorded).items():
-        target = scratch / "inputs" / name
-        version, cause = _version(store, run.project, name, ref, newest)
-        _write(store, version, target)
-        found[name], used[name] = str(target), version.id
-        causes += [cause] if cause else []
+    found = {name: str(scratch / "inputs" / name) for name in used}
+    for name, version in used.items():
+        rows_of(store, version).write_parquet(found[name], compression="lz4")
     manifest = _own_bundle(store, run.id, scratch / "recorded")
     request = Request(
         root=str(scratch / "code"), way=recorded.conditions.way, step=run.step or "",
-        table=_table(store, recorded, used), tables=found, parameters=dict(run.parameters),
+        table=_table(store, recorded, list(used)), tables=found, parameters=dict(run.parameters),
         threshold=run.metrics.get("threshold"), bundle=str(scratch / "recorded") if manifest else "",
     )  # fmt: skip
     asked = scratch / "request.json"
@@ -54,7 +51,32 @@ def prepare(store: Store, recorded: Recorded, scratch: Path, interpreter: Interp
             return _failed(recorded, failure)
         return _attempt(recorded, manifest, msgspec.json.decode(told.read_bytes(), type=Outcome))
 
-    return Prepared(attempt, used, tuple(causes))
+    return Prepared(attempt, {name: version.id for name, version in used.items()}, causes)
+
+
+def pinned(store: Store, recorded: Recorded, newest: bool) -> tuple[dict[str, TableVersion], tuple[Cause, ...]]:
+    """The version that each input is read from, by its name, and what is not as it was.
+
+    Raises:
+        Blocked: An input is gone.
+    """
+    used, causes = {}, []
+    for name, ref in _inputs(store, recorded).items():
+        used[name], cause = _version(store, recorded.run.project, name, ref, newest)
+        causes += [cause] if cause else []
+    return used, tuple(causes)
+
+
+def rows_of(store: Store, version: TableVersion) -> pl.DataFrame:
+    """All rows of a version.
+
+    Raises:
+        Blocked: They cannot be read.
+    """
+    try:
+        return tables.scan(store, version).collect()
+    except (pl.exceptions.PolarsError, Damaged) as error:
+        raise _gone(f"input {version.ref}", f"its rows cannot be read: {error}") from error
 
 
 def _attempt(recorded: Recorded, manifest: Manifest | None, outcome: Outcome) -> Attempt:
@@ -95,13 +117,13 @@ def _inputs(store: Store, recorded: Recorded) -> Mapping[str, str]:
     return found
 
 
-def _table(store: Store, recorded: Recorded, used: Mapping[str, str]) -> str:
+def _table(store: Store, recorded: Recorded, used: Sequence[str]) -> str:
     """The input with features and target: the first that the run named."""
     first = recorded.run.inputs[0] if recorded.run.inputs else ""
     for name, ref in _inputs(store, recorded).items():
         if ref == first:
             return name
-    return next(iter(used))
+    return used[0]
 
 
 def _version(store: Store, project: str, name: str, ref: str, newest: bool) -> tuple[TableVersion, Cause | None]:
@@ -127,13 +149,6 @@ def _version(store: Store, project: str, name: str, ref: str, newest: bool) -> t
         text = f"the input {recorded.ref} was changed after it was recorded: its file {changed} is another"
         return recorded, Cause("input", name, recorded.content, "another content", text)
     raise _gone(f"input {recorded.ref}", changed)
-
-
-def _write(store: Store, version: TableVersion, target: Path) -> None:
-    try:
-        tables.scan(store, version).collect().write_parquet(target, compression="lz4")
-    except (pl.exceptions.PolarsError, Damaged) as error:
-        raise _gone(f"input {version.ref}", f"its rows cannot be read: {error}") from error
 
 
 def _changed(store: Store, version: TableVersion) -> str | None:

@@ -26,12 +26,15 @@ class ProjectSection(Section, frozen=True, kw_only=True):
         owner: Who answers for it.
         pipeline: File with the steps, or a pattern such as `"steps/*.py"`, or several of them. A notebook is a file with
             steps too: `["pipeline.py", "analysis.ipynb"]`.
+        public_variables: Environment variables whose values may be kept with runs, so that a run can be made again under them.
+            Of all others that are declared a digest is kept.
     """
 
     name: str
     objective: str
     owner: str
     pipeline: str | tuple[str, ...] = "pipeline.py"
+    public_variables: tuple[str, ...] = ()
 
 
 class Split(Section, frozen=True, kw_only=True):

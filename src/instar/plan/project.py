@@ -240,6 +240,8 @@ def _read_duration(value: Any, path: str) -> timedelta | None:
 def _prove(contract: Contract) -> None:
     """Ranges, and what two keys say together."""
     _expect(_NAME.match(contract.project.name) is not None, "project.name", contract.project.name, _A_NAME)
+    for index, name in enumerate(contract.project.public_variables):
+        _expect(_SECRET.search(name) is None, f"project.public_variables[{index}]", name, _NO_SECRET)
     for name, problem in contract.problem.items():
         path = f"problem.{name}"
         _expect(_NAME.match(name) is not None, path, name, _A_NAME)
@@ -300,6 +302,8 @@ def _prove_schedule(path: str, name: str, schedule: Schedule) -> None:
         raise _wrong(f"{path}.zone", schedule.zone, 'a time zone such as "Europe/Berlin"') from None
 
 
+_SECRET = re.compile(r"SECRET|TOKEN|PASSW|CREDENTIAL|PRIVATE|(^|_)(KEY|PWD|AUTH)(_|$)", re.IGNORECASE)
+_NO_SECRET = "a variable that is no secret, not even by its name: its value is kept with every run"
 _A_NAME = "a small letter, then small letters, digits, _ or -"
 _GROWING = "shares in per cent that grow and end with 100"
 

@@ -22,18 +22,23 @@ from instar.train.hardware import Hardware
 from instar.train.seeds import Seeds
 from instar.train.threads import Threads
 
+COMMAND, NOTEBOOK, NOTEBOOK_STEP, UNKNOWN = "command", "notebook", "notebook step", "unknown"
+
 
 class Conditions(msgspec.Struct, frozen=True, kw_only=True):
     """The conditions of a run.
 
     Attributes:
-        way: How it is made again: `"trial"` or `"refit"` of a step, `"command"`, or `"unknown"`.
+        way: How it is made again: `"trial"` or `"refit"` of a step, `"notebook step"`, `"command"`, `"notebook"` in which
+            `instar.run` was called, or `"unknown"`.
         contract: Revision of the contract in effect.
         inputs: Table version that each of the step's inputs was read from, by the input's name.
         rows: Content digest of the rows that the function was given; empty where none were.
-        variables: Digest of each declared environment variable. Values are nowhere kept: they may be secrets.
+        variables: Digest of each declared environment variable. Values are not kept: they may be secrets.
+        values: Values of those that the contract declares public.
         files: Content digest of each declared file, by its path in the project.
-        command: The program's arguments, with its script below the project's folder; empty for steps.
+        command: The program's arguments, with its script below the project's folder, or `"-m"` and a module; the
+            notebook's file; empty for steps.
         folder: Where the command was called, below the project's folder.
         paths: Folders of the project on Python's import path, below the project's folder.
         instar: Content digest of the Instar that ran.
@@ -47,6 +52,7 @@ class Conditions(msgspec.Struct, frozen=True, kw_only=True):
     inputs: dict[str, str] = {}
     rows: str = ""
     variables: dict[str, str] = {}
+    values: dict[str, str] = {}
     files: dict[str, str] = {}
     command: tuple[str, ...] = ()
     folder: str = ""
@@ -62,6 +68,7 @@ def capture(
     inputs: Mapping[str, str] | None = None,
     rows: str = "",
     variables: Iterable[str] = (),
+    public: Iterable[str] = (),
     files: Mapping[str, str] | None = None,
     command: Sequence[str] = (),
     folder: str = "",
@@ -72,8 +79,10 @@ def capture(
     Args:
         seed: The seed that is about to be planted; None when nobody plants one.
         variables: Names of the environment variables that were declared.
+        public: Names of those whose values may be kept.
         root: The project's folder.
     """
+    names = sorted(variables)
     return Conditions(
         way=way,
         hardware=hardware.capture(),
@@ -82,7 +91,8 @@ def capture(
         contract=contract,
         inputs=dict(inputs or {}),
         rows=rows,
-        variables={name: variable_digest(name) for name in sorted(variables)},
+        variables={name: variable_digest(name) for name in names},
+        values={name: os.environ[name] for name in names if name in os.environ and name in set(public)},
         files=dict(files or {}),
         command=tuple(command),
         folder=folder,

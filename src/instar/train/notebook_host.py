@@ -1,7 +1,7 @@
 """The process in which one notebook is executed while its step runs: it starts the kernel, hands it the cells, and is gone.
 
 A process of its own, because the kernel's client brings threads, sockets and an event loop, which a walk must not be left
-with. The kernel is this interpreter with what is installed for it, not whatever kernel Jupyter knows by name; it takes no
+with. The kernel is the interpreter that the request names, not whatever kernel Jupyter knows by name; it takes no
 start-up files of its user, and is talked to over sockets in a folder of its own. Needs the extra `notebook`.
 
     python -m instar.train.notebook_host REQUEST        # a JSON file; the answer is written beside it
@@ -37,13 +37,18 @@ def main() -> None:
         ctypes.CDLL(None).prctl(_DIE_WITH_PARENT, signal.SIGKILL)
     place = Path(sys.argv[1])
     request = json.loads(place.read_text("utf-8"))
-    answer = execute(request["text"], Path(request["folder"]), place.parent, request["put_in"], request["environment"])
+    answer = execute(
+        request["text"], Path(request["folder"]), place.parent, request["put_in"], request["environment"],
+        request["python"],
+    )  # fmt: skip
     aside = place.with_name("answer.part")
     aside.write_text(json.dumps(answer), encoding="utf-8")
     os.replace(aside, place.with_name("answer.json"))
 
 
-def execute(text: str, folder: Path, scratch: Path, put_in: str, environment: dict[str, str]) -> dict[str, Any]:
+def execute(
+    text: str, folder: Path, scratch: Path, put_in: str, environment: dict[str, str], python: str = sys.executable
+) -> dict[str, Any]:
     """The executed notebook, and where and why it ended early."""
     document = nbformat.reads(text, as_version=4)  # type: ignore[no-untyped-call]
     try:
@@ -59,13 +64,13 @@ def execute(text: str, folder: Path, scratch: Path, put_in: str, environment: di
     failure = None
     client = NotebookClient(
         document,
-        km=_kernel(scratch),
+        km=_kernel(scratch, python),
         timeout=None,
         record_timing=False,
         resources={"metadata": {"path": str(folder)}},
     )
     try:
-        client.execute(env={**os.environ, **environment})
+        client.execute(env=environment)
     except CellExecutionError as error:
         failure = {"cell": _failed_cell(document), "text": f"{error.ename}: {error.evalue}", "trace": _trace(document)}
     except DeadKernelError:
@@ -73,12 +78,12 @@ def execute(text: str, folder: Path, scratch: Path, put_in: str, environment: di
     return {"text": nbformat.writes(document), "failure": failure}  # type: ignore[no-untyped-call]
 
 
-def _kernel(scratch: Path) -> AsyncKernelManager:
-    class ThisPython(KernelSpecManager):
-        """The one kernel: this interpreter."""
+def _kernel(scratch: Path, python: str) -> AsyncKernelManager:
+    class OnePython(KernelSpecManager):
+        """The one kernel: that interpreter."""
 
         def get_kernel_spec(self, kernel_name: str) -> KernelSpec:
-            started = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
+            started = [python, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
             return KernelSpec(
                 argv=[*started, "--HistoryManager.enabled=False"], display_name="Python", language="python"
             )
@@ -86,7 +91,7 @@ def _kernel(scratch: Path) -> AsyncKernelManager:
     connection = scratch / "kernel.json"
     return AsyncKernelManager(
         kernel_name="python3",
-        kernel_spec_manager=ThisPython(),
+        kernel_spec_manager=OnePython(),
         connection_file=str(connection),
         transport="ipc" if os.name == "posix" and len(str(connection)) < _LONGEST_SOCKET else "tcp",
     )

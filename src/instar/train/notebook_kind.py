@@ -23,8 +23,9 @@ from instar.plan.executions import Execution
 from instar.plan.kinds import Stored
 from instar.plan.pipeline import Input, Pipeline, Step
 from instar.plan.project import Project
-from instar.train import artifacts, notebook_run, run_records, runs
+from instar.train import artifacts, conditions, notebook_run, run_records, runs
 from instar.train.notebook_run import Executed, Failure
+from instar.train.recording import of_files
 
 
 @dataclass(frozen=True)
@@ -75,6 +76,12 @@ class NotebookKind:
         path = str(step.options["notebook"])
         file = notebook_step.file_of(step, project.root)
         runs.abandon(self._store, project.name, step.name)
+        read = dict(self._versions(project, step))
+        about = conditions.capture(
+            way=conditions.NOTEBOOK_STEP, contract=project.revision, inputs=read, root=project.root,
+            variables=step.options.get("variables", ()), public=project.contract.project.public_variables,
+            files=of_files(project, self._pipeline, step, self._store.blobs),
+        )  # fmt: skip
         with (
             tempfile.TemporaryDirectory(prefix="instar-given-") as scratch,
             runs.running(
@@ -85,8 +92,9 @@ class NotebookKind:
                 execution=execution.id,
                 parameters=parameters,
                 tags={"kind": notebook_step.KIND, "notebook": path},
-                inputs=list(self._versions(project, step)),
+                inputs=list(read.values()),
                 root=project.root,
+                conditions=about,
                 cause=execution.cause,
             ) as run,
         ):
@@ -111,11 +119,11 @@ class NotebookKind:
         assert isinstance(output, _Made)
         return Stored(output.run, output.content)
 
-    def _versions(self, project: Project, step: Step) -> Iterator[str]:
+    def _versions(self, project: Project, step: Step) -> Iterator[tuple[str, str]]:
         for item in step.inputs:
             version = tables.latest(self._store, project.name, item.name)
             if version is not None:
-                yield version.id
+                yield item.name, version.id
 
     def _keep(
         self, run: str, step: Step, folder: Path, executed: Executed, before: Mapping[str, tuple[int, int]]

@@ -1,4 +1,4 @@
-"""One execution of a notebook, as its step asks for it: in a kernel of this very environment, from first cell to last."""
+"""One execution of a notebook, as its step or a repetition asks for it: in a kernel, from first cell to last."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -49,15 +50,28 @@ class Executed:
     failure: Failure | None = None
 
 
-def execute(text: str, *, folder: Path, given: Path, root: Path, put_in: str) -> Executed:
+def execute(
+    text: str,
+    *,
+    folder: Path,
+    given: Path | None,
+    root: Path,
+    put_in: str,
+    python: str | None = None,
+    variables: Mapping[str, str] | None = None,
+    before: Callable[[], None] | None = None,
+) -> Executed:
     """Run a notebook.
 
     Args:
         text: Its file.
         folder: The folder that its cells work in.
-        given: The folder with its inputs.
+        given: The folder with its inputs; None where it reads tables as any program does.
         root: The project's folder, whose modules it may import.
         put_in: Source of the cell with inputs and parameters, put after the cell tagged `parameters`, else first.
+        python: The kernel's interpreter; default this one.
+        variables: The kernel's environment variables; default this process's.
+        before: Called in the new process before anything else.
 
     Raises:
         Unavailable: The extra is not installed.
@@ -75,8 +89,11 @@ def execute(text: str, *, folder: Path, given: Path, root: Path, put_in: str) ->
     with tempfile.TemporaryDirectory(prefix="instar-kernel-") as name:
         scratch = Path(name)
         request = scratch / "request.json"
-        environment = _environment(scratch, given, root)
-        asked = {"text": text, "folder": str(folder), "put_in": put_in, "environment": environment}
+        environment = _environment(scratch, given, root, os.environ if variables is None else variables)
+        asked = {
+            "text": text, "folder": str(folder), "put_in": put_in, "environment": environment,
+            "python": python or sys.executable,
+        }  # fmt: skip
         request.write_text(json.dumps(asked), encoding="utf-8")
         done = subprocess.run(
             [sys.executable, "-P", "-m", "instar.train.notebook_host", str(request)],
@@ -86,6 +103,7 @@ def execute(text: str, *, folder: Path, given: Path, root: Path, put_in: str) ->
             text=True,
             errors="replace",
             check=False,
+            preexec_fn=before,
         )
         print(done.stdout, end="")  # into the log of the execution
         answer = scratch / "answer.json"
@@ -126,10 +144,11 @@ def _is_there(name: str) -> bool:
         return False
 
 
-def _environment(scratch: Path, given: Path, root: Path) -> dict[str, str]:
-    path = [str(root), *filter(None, [os.environ.get("PYTHONPATH")])]
+def _environment(scratch: Path, given: Path | None, root: Path, variables: Mapping[str, str]) -> dict[str, str]:
+    path = [str(root), *filter(None, [variables.get("PYTHONPATH")])]
     return {
-        GIVEN: str(given),
+        **variables,
+        **({GIVEN: str(given)} if given is not None else {}),
         "PYTHONPATH": os.pathsep.join(path),
         "PYTHONDONTWRITEBYTECODE": "1",
         "PYDEVD_DISABLE_FILE_VALIDATION": "1",

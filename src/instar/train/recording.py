@@ -56,6 +56,7 @@ def of_step(
         inputs=inputs,
         rows=content.of_rows(given),
         variables=step.options.get("variables", ()),
+        public=project.contract.project.public_variables,
         files=of_files(project, pipeline, step, store.blobs),
         root=project.root,
     )

@@ -100,7 +100,8 @@ def repeat(request: Request, cut: Cutter) -> Outcome:
         given = material.given(parts.fit if parts is not None else known)
         about = conditions.capture(
             way=request.way, seed=fitting.seed_of(step), contract=project.revision, rows=content.of_rows(given),
-            variables=step.options.get("variables", ()), files=of_files(project, pipeline, step), root=project.root,
+            variables=step.options.get("variables", ()), public=project.contract.project.public_variables,
+            files=of_files(project, pipeline, step), root=project.root,
         )  # fmt: skip
         found = Outcome(conditions=about, environment=here, code=code.digest(project.root))
         parameters = _as_declared(step, request.parameters)

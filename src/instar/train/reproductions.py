@@ -92,10 +92,12 @@ def begin(store: Store, run: Run, inputs: Sequence[str]) -> Run:
     )
 
 
-def describe(store: Store, repetition: str, code: Mapping[str, Any], about: Conditions, here: Environment) -> None:
+def describe(
+    store: Store, repetition: str, code: Mapping[str, Any] | None, about: Conditions, here: Environment
+) -> None:
     """Say under what it ran, as its own process saw it."""
     values = {
-        "code": dict(code),
+        "code": dict(code) if code is not None else None,
         "conditions": conditions.save(store.blobs, about),
         "environment": environment.save(store.blobs, here),
     }

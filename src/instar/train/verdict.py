@@ -63,8 +63,8 @@ class Cause:
     """Something that is not as it was.
 
     Attributes:
-        kind: `"input"`, `"rows"`, `"code"`, `"file"`, `"variable"`, `"distribution"`, `"python"`, `"instar"`, `"system"`,
-            `"hardware"`, `"threads"`, `"seed"`, `"chance"` or `"unknown"`.
+        kind: `"input"`, `"parameter"`, `"rows"`, `"code"`, `"file"`, `"variable"`, `"distribution"`, `"python"`, `"instar"`,
+            `"system"`, `"hardware"`, `"threads"`, `"seed"`, `"chance"`, `"error"` or `"unknown"`.
         name: Which one.
         recorded, found: As it was, and as it is.
         text: A line for people.
@@ -161,6 +161,15 @@ def differences(recorded: Facts, found: Facts) -> Iterator[Cause]:
     if was.seeds.hash_seed != now.seeds.hash_seed:
         pair = (was.seeds.hash_seed, now.seeds.hash_seed)
         yield Cause("seed", "PYTHONHASHSEED", *pair, f"PYTHONHASHSEED was {pair[0]} and is {pair[1]}")
+
+
+def of_parameters(recorded: Mapping[str, Any], found: Mapping[str, Any]) -> Iterator[Cause]:
+    """Parameters that are not as they were, as they were logged."""
+    for name in sorted({*recorded, *found}):
+        was, now = recorded.get(name), found.get(name)
+        if was != now:
+            text = f"the parameter {name} was {_shown(was)} and is {_shown(now)}"
+            yield Cause("parameter", name, was, now, text)
 
 
 def chance(recorded: Conditions, spread: str) -> Cause:

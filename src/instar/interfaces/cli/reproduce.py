@@ -57,6 +57,8 @@ def _print(made: Reproduction) -> None:
         click.echo(f"  {name} was {_cell(was)} and is {_cell(now)}")
     if len(found.metrics) > SHOWN_METRICS:
         click.echo(f"  and {len(found.metrics) - SHOWN_METRICS} more metrics")
+    if made.verdict == "different" and found.digests:
+        click.echo(f"  not the same: {', '.join(list(found.digests)[:SHOWN_METRICS])}")
     for number, cause in enumerate(made.causes):
         click.echo(f"{'first cause' if number == 0 else 'also'}: {cause.text}")
     for note in made.notes:

@@ -111,14 +111,43 @@ def _environment(blobs: Blobs, root: Path | None, found: Origin) -> None:
 def _conditions(blobs: Blobs, root: Path | None, found: Origin) -> None:
     from instar.train import conditions
 
-    folder, command = str(Path.cwd()), list(sys.argv)
+    folder = str(Path.cwd())
     if root is not None and Path.cwd().is_relative_to(root):
         folder = Path.cwd().relative_to(root).as_posix()
-        if command and command[0] and (script := Path(command[0]).absolute()).is_relative_to(root):
-            command[0] = script.relative_to(root).as_posix()
-    way = "command" if not in_notebook() and command and command[0] not in ("", "-c", "-") else "unknown"
-    captured = conditions.capture(way=way, command=command, folder=folder, root=root)
+    way, command = _called(root)
+    nothing: tuple[str, ...] = ()
+    public = _or("the contract's public variables", lambda: _public(root), nothing)
+    captured = conditions.capture(way=way, command=command, folder=folder, root=root, variables=public, public=public)
     found.conditions = conditions.save(blobs, captured)
+
+
+def _called(root: Path | None) -> tuple[str, list[str]]:
+    """How this program was called, so that it can be called again: a notebook, `-m MODULE …`, or a script and arguments."""
+    shell = _shell()
+    if shell is not None:
+        file = _notebook_file(shell)
+        return "notebook", [_below(root, str(file)) if file is not None else ""]
+    main = getattr(sys.modules.get("__main__"), "__spec__", None)
+    if main is not None and main.name != "__main__":
+        return "command", ["-m", main.name.removesuffix(".__main__"), *sys.argv[1:]]
+    if not sys.argv or sys.argv[0] in ("", "-c", "-"):
+        return "unknown", list(sys.argv)
+    return "command", [_below(root, sys.argv[0]), *sys.argv[1:]]
+
+
+def _below(root: Path | None, name: str) -> str:
+    """A file's path within the project, or as it was said where it lies elsewhere."""
+    file = Path(name).absolute()
+    return file.relative_to(root).as_posix() if root is not None and file.is_relative_to(root) else name
+
+
+def _public(root: Path | None) -> tuple[str, ...]:
+    """Variables whose values the contract allows to be kept."""
+    if root is None or not (root / "instar.toml").is_file():
+        return ()
+    from instar.plan.project import load_project
+
+    return load_project(root).contract.project.public_variables
 
 
 def _code(blobs: Blobs, root: Path, found: Origin) -> None:
