@@ -244,16 +244,19 @@ class Run:
         self._keep(place, data)
 
     def log_model(self, model: Any, name: str = "model", *, sample: Any = None) -> str:
-        """Keep a fitted model of scikit-learn, or one of XGBoost or LightGBM with that interface; returns its id.
+        """Keep a fitted estimator of scikit-learn, XGBoost or LightGBM, a PyTorch module, or a model in ONNX; returns its id.
 
         It is a logged model like one that MLflow's client logs: it can be registered, approved, served, and loaded by
         `mlflow.pyfunc.load_model`.
 
         Args:
-            sample: Some rows as the model is asked: a frame or a matrix. They say its inputs; without them it is not served.
+            model: A module takes one tensor, and is kept as a graph: in ONNX, or as `torch.export` has it, never pickled.
+                ONNX is a `ModelProto` or the path of its file.
+            sample: Some rows as the model is asked: a frame or a matrix. They say its inputs; without them it is not
+                served. A module is run on them, so it needs them.
 
         Raises:
-            BadInput: It is no such model, cannot be pickled, or the rows have types that no call can bring.
+            BadInput: It is no such model, cannot be pickled or exported, or the rows have types that no call can bring.
         """
         from instar.interfaces.sdk import models
 
