@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import click
 
-from instar.interfaces.cli.tables import print_table
+from instar.interfaces.cli.tables import cut, line_width, print_table, room
 
 if TYPE_CHECKING:
     from instar.app import App
     from instar.train.experiments import Experiment
+
+SHORTEST_NAME = 12  # characters
 
 _as_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 
@@ -56,12 +58,24 @@ def list_command(
     elif not page.items:
         click.echo("no experiments yet; the first run of one makes it, or: instar experiments create NAME")
     else:
-        rows = [
-            [one.id, *([one.project] if all_projects else []), one.name, one.state,
-             str(counts[one.id]), f"{one.created:%Y-%m-%d %H:%M}"]
-            for one in page.items
-        ]  # fmt: skip
-        print_table(["experiment", *(["project"] if all_projects else []), "name", "state", "runs", "made"], rows)
+        _print(page.items, counts, all_projects, with_state=view != "active")
+
+
+def _print(found: Sequence[Experiment], counts: Mapping[str, int], all_projects: bool, with_state: bool) -> None:
+    header = ["experiment", *["project"] * all_projects, "name", *["state"] * with_state, "runs", "made"]
+    rows = [
+        [one.id, *[one.project] * all_projects, one.name, *[one.state] * with_state, str(counts[one.id]),
+         f"{one.created:%Y-%m-%d %H:%M}"]
+        for one in found
+    ]  # fmt: skip
+    width, names = room(), header.index("name")
+    if width is not None:
+        # An id is copied whole and a name is typed, so both are kept whole where there is room for them.
+        over = line_width(header, rows) - width
+        longest = max(len(row[names]) for row in rows)
+        for row in rows:
+            row[names] = cut(row[names], max(longest - max(over, 0), SHORTEST_NAME))
+    print_table(header, rows)
 
 
 @experiments_group.command("show")

@@ -12,11 +12,14 @@ from instar.interfaces.cli.bring import import_command
 from instar.interfaces.cli.compare import compare_command
 from instar.interfaces.cli.run_list import list_command
 from instar.interfaces.cli.sync import sync_command
-from instar.interfaces.cli.tables import cell
+from instar.interfaces.cli.tables import cell, cut
 
 if TYPE_CHECKING:
     from instar.train.proofs import Proof
     from instar.train.runs import Run
+
+MOST_LINES = 20  # of one list
+LONGEST_VALUE = 72  # characters; a digest is shorter
 
 
 @click.group("runs")
@@ -26,9 +29,10 @@ def runs_group() -> None:
 
 @runs_group.command("show")
 @click.argument("run")
+@click.option("--all", "everything", is_flag=True, help="Show long lists and long values whole.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 @click.pass_obj
-def show_command(project: str | None, run: str, as_json: bool) -> None:
+def show_command(project: str | None, run: str, everything: bool, as_json: bool) -> None:
     """Show one run; the beginning of its id is enough."""
     from instar.app import open_app
     from instar.train import bundles, proofs, runs
@@ -45,10 +49,10 @@ def show_command(project: str | None, run: str, as_json: bool) -> None:
         document = {**runs.document(found), "bundles": made, "reproductions": told, "surroundings": around}
         click.echo(json.dumps(document, indent=2))
     else:
-        _print_run(found, made, again, around)
+        _print_run(found, made, again, around, everything)
 
 
-def _print_run(run: Run, made: list[str], again: Sequence[Proof], around: Mapping[str, Any]) -> None:
+def _print_run(run: Run, made: list[str], again: Sequence[Proof], around: Mapping[str, Any], everything: bool) -> None:
     code = run.code or {}
     commit = f"{code.get('commit') or 'no commit'}{' with changes' if code.get('diff') else ''}"
     facts = [
@@ -66,16 +70,25 @@ def _print_run(run: Run, made: list[str], again: Sequence[Proof], around: Mappin
         ("libraries", f"{len(around['libraries'])}; instar env show {run.id}" if "libraries" in around else ""),
         ("bundles", ", ".join(made)),
         *(("reproduced", _line(one)) for one in again),
-        ("tags", ", ".join(f"{name}={value}" for name, value in run.tags.items())),
     ]
     for name, value in facts:
         if value:
             click.echo(f"{name:<14} {value}")
-    for title, values in (("parameters", run.parameters), ("metrics", run.metrics), ("artifacts", run.artifacts)):
+    for title, values in (
+        ("metrics", run.metrics), ("parameters", run.parameters), ("tags", run.tags), ("artifacts", run.artifacts),
+    ):  # fmt: skip
         if values:
-            click.echo(f"\n{title}")
-            for key in values:
-                click.echo(f"  {key:<24} {cell(values[key])}")
+            _print_list(title, values, everything)
+
+
+def _print_list(title: str, values: Mapping[str, Any], everything: bool) -> None:
+    click.echo(f"\n{title}" + (f" ({len(values)})" if len(values) > MOST_LINES else ""))
+    shown = list(values) if everything else list(values)[:MOST_LINES]
+    for key in shown:
+        value = cell(values[key])
+        click.echo(f"  {key:<24} {value if everything else cut(value, LONGEST_VALUE)}")
+    if len(shown) < len(values):
+        click.echo(f"  … and {len(values) - len(shown)} more: --all")
 
 
 def _line(proof: Proof) -> str:
