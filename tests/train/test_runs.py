@@ -4,12 +4,13 @@ import math
 import subprocess
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from instar.core import journal, lineage
 from instar.core.errors import BadInput, Conflict, NotFound
 from instar.core.store import Store
-from instar.train import code, environment, run_records, runs
+from instar.train import code, conditions, environment, run_records, runs
 
 
 def test_a_run_is_on_the_record_before_it_does_anything(store: Store, tmp_path: Path) -> None:
@@ -86,9 +87,33 @@ def test_only_runs_of_dead_processes_are_abandoned(store: Store) -> None:
     change = run_records.run_table.update().where(run_records.run_table.c.id == run.id).values(process=gone.pid)
     store.database.write(lambda tx: tx.execute(change))
     assert runs.abandon(store, "p", "s") == 1
+    assert runs.abandon(store, "p", "s") == 0
     assert runs.get_run(store, run.id).state == "abandoned"
+    with store.database.read() as tx:
+        (entry,) = journal.entries(tx, "p", subject=run.id)
+    assert (entry.kind, entry.body["state"]) == ("run ended", "abandoned")
     with pytest.raises(Conflict):
         runs.finish(store, run.id)
+
+
+def test_a_run_of_another_machine_is_not_taken_for_dead(store: Store) -> None:
+    here = conditions.capture()
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    made = {
+        name: runs.start(store, "p", experiment="a", step="s", conditions=msgspec.structs.replace(here, host=host)).id
+        for name, host in (
+            ("ours", here.host),
+            ("restarted", f"{here.host.split(' ')[0]} boot"),
+            ("theirs", "far boot"),
+        )
+    }
+    change = run_records.run_table.update().values(process=gone.pid)
+    store.database.write(lambda tx: tx.execute(change))
+    assert runs.abandon(store, "p", "s") == 2
+    assert {name: runs.get_run(store, run).state for name, run in made.items()} == {
+        "ours": "abandoned", "restarted": "abandoned", "theirs": "running",
+    }  # fmt: skip
 
 
 def test_a_run_is_found_by_the_beginning_of_its_id(store: Store) -> None:

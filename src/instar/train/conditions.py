@@ -15,7 +15,7 @@ from typing import Any
 
 import msgspec
 
-from instar.core import ids
+from instar.core import ids, processes
 from instar.core.blobs import Blobs
 from instar.train import hardware, seeds, threads
 from instar.train.hardware import Hardware
@@ -42,6 +42,7 @@ class Conditions(msgspec.Struct, frozen=True, kw_only=True):
         folder: Where the command was called, below the project's folder.
         paths: Folders of the project on Python's import path, below the project's folder.
         instar: Content digest of the Instar that ran.
+        host: The machine since its last start: only there can it be known whether the process still lives.
     """
 
     way: str
@@ -58,6 +59,7 @@ class Conditions(msgspec.Struct, frozen=True, kw_only=True):
     folder: str = ""
     paths: tuple[str, ...] = ()
     instar: str = ""
+    host: str = ""
 
 
 def capture(
@@ -98,6 +100,7 @@ def capture(
         folder=folder,
         paths=_paths(root.resolve()) if root is not None else (),
         instar=own_digest(),
+        host=processes.host(),
     )
 
 

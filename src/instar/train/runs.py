@@ -245,18 +245,30 @@ def running(store: Store, project: str, **about: Any) -> Iterator[Run]:
 
 def abandon(store: Store, project: str, step: str) -> int:
     """Mark runs of a step as abandoned whose process on this machine died before it could; returns how many there were."""
-    query = sa.select(run_table.c.id, run_table.c.process).where(
+    query = sa.select(run_table.c.id, run_table.c.process, run_table.c.conditions).where(
         run_table.c.project == project, run_table.c.step == step, run_table.c.state == RUNNING, run_table.c.process > 0
     )
     with store.database.read() as tx:
-        dead = [row.id for row in tx.execute(query) if not processes.born(row.process)]
+        silent = [row for row in tx.execute(query) if not processes.born(row.process)]
+    dead = [row.id for row in silent if _is_of_here(store, row.conditions)]
 
     def work(tx: Transaction) -> int:
-        rows = run_table.update().where(run_table.c.id.in_(dead), run_table.c.state == RUNNING)
+        still = sa.select(run_table.c.key).where(run_table.c.id.in_(dead), run_table.c.state == RUNNING)
+        keys = list(tx.execute(still.order_by(run_table.c.id)).scalars())
         values = {"state": ABANDONED, "error": "its process ended before the run did", "ended": store.clock.wall()}
-        return tx.execute(rows.values(values)).rowcount
+        tx.execute(run_table.update().where(run_table.c.key.in_(keys)).values(values))
+        for run in load(tx, keys, Columns((), (), (), False)):
+            _journal_end(tx, store, run)
+        return len(keys)
 
-    return store.database.write(work) if dead else 0
+    return store.database.write(work, durable=True) if dead else 0
+
+
+def _is_of_here(store: Store, about: str | None) -> bool:
+    """Was a run made on this machine? One of before machines were recorded is taken to be."""
+    host = conditioning.load(store.blobs, about).host if about is not None and store.blobs.has(about) else ""
+    # After a restart all processes of this machine are dead; another machine has another name.
+    return host.split(" ")[0] in ("", processes.host().split(" ")[0])
 
 
 def delete(store: Store, run: str) -> Run:
