@@ -26,7 +26,7 @@ from instar.train.run_values import check_text
 PENDING, READY, FAILED = "pending", "ready", "failed"
 
 LONGEST_NAME = 500  # characters, of its type, too
-LONGEST_KEY, LONGEST_PARAMETER, LONGEST_TAG = 250, 6000, 8000  # characters
+LONGEST_KEY, LONGEST_VALUE = 250, 100_000  # characters, of parameters and tags, as of those of a run
 
 logged_model_table = sa.Table(
     "logged_model",
@@ -123,8 +123,8 @@ def create(
     check_text(model_type, "the type of a logged model", repr(model_type[:60]))
     if len(model_type) > LONGEST_NAME or not _is_id(id or new_id()):
         raise BadInput("that cannot be the id or the type of a logged model", found=repr((id, model_type[:60])))
-    _check(parameters or {}, LONGEST_PARAMETER, "parameter")
-    _check(tags or {}, LONGEST_TAG, "tag")
+    _check(parameters or {}, LONGEST_VALUE, "parameter")
+    _check(tags or {}, LONGEST_VALUE, "tag")
     now = store.clock.wall()
     model = LoggedModel(
         id or new_id(), project, experiment, name, model_type, run, PENDING, "", None, store.actor.name, now, now,
@@ -208,7 +208,7 @@ def delete(store: Store, model: str) -> None:
 
 def set_tags(store: Store, model: str, tags: Mapping[str, str]) -> None:
     """Add tags, or change them."""
-    _check(tags, LONGEST_TAG, "tag")
+    _check(tags, LONGEST_VALUE, "tag")
 
     def work(tx: Transaction) -> None:
         _required(tx, model)
@@ -241,7 +241,7 @@ def log_parameters(store: Store, model: str, parameters: Mapping[str, str]) -> N
     Raises:
         Conflict: One has another value already; then none is written.
     """
-    _check(parameters, LONGEST_PARAMETER, "parameter")
+    _check(parameters, LONGEST_VALUE, "parameter")
 
     def work(tx: Transaction) -> None:
         _required(tx, model)

@@ -103,6 +103,11 @@ def test_values_come_back_as_they_were_sent(api: Api, value: str) -> None:
     assert (found["params"]["p"], found["tags"]["t"]) == (value, value)
 
 
+def test_a_run_may_begin_with_many_tags(api: Api) -> None:
+    run = api.run(tags=[{"key": f"t{n}", "value": "v"} for n in range(999)])
+    assert len(api.data(run)["tags"]) == 1000  # and its name
+
+
 def test_a_tag_of_ten_megabytes_is_refused(api: Api) -> None:
     run = api.run()
     status, code, message = api.refused("runs/set-tag", run_id=run, key="t", value="x" * 10_000_000)
@@ -199,7 +204,7 @@ def test_a_wrong_end_of_a_run_changes_nothing(api: Api, message: dict[str, Any])
         ("runs/create", {"experiment_id": "0", "run_name": "nul\0"}),
         ("runs/create", {"experiment_id": "0", "start_time": -1}),
         ("runs/create", {"experiment_id": "0", "start_time": "noon"}),
-        ("runs/create", {"experiment_id": "0", "tags": [{"key": f"t{n}", "value": ""} for n in range(101)]}),
+        ("runs/create", {"experiment_id": "0", "tags": [{"key": f"t{n}", "value": ""} for n in range(1001)]}),
         ("runs/log-inputs", {"datasets": [{"dataset": {**WINES, "name": "n" * 501}}]}),
         ("runs/log-inputs", {"datasets": [{"dataset": {**WINES, "source": "x" * 65_536}}]}),
         ("runs/log-inputs", {"datasets": [{"dataset": {**WINES, "name": "n\0"}}]}),

@@ -9,7 +9,8 @@ from starlette.testclient import TestClient
 
 from instar.core.clock import SystemClock
 from instar.core.store import Store
-from instar.train import artifacts, logged_models
+from instar.train import artifacts, bundles, logged_models
+from instar.train.bundle import load_manifest
 from tests.evaluate.bundles import make_bundle
 from tests.interfaces.mlflow.conftest import Api
 
@@ -103,7 +104,10 @@ def test_what_is_not_there_has_no_address(http: TestClient, api: Api, root: str,
 
 
 def test_files_of_a_bundle(http: TestClient, store: Store) -> None:
-    root = f"bundles/{make_bundle(store).removeprefix('b3:')}"
+    digest = make_bundle(store)
+    manifest = load_manifest(store.blobs, digest)
+    store.database.write(lambda tx: bundles.record(tx, store, "default", digest, manifest, "fit"), durable=True)
+    root = f"bundles/{digest.removeprefix('b3:')}"
     listed = http.get(f"{PROXY}/artifacts", params={"path": root}).json()["files"]
     seen = set()
     for one in listed:
@@ -114,6 +118,8 @@ def test_files_of_a_bundle(http: TestClient, store: Store) -> None:
         assert http.get(told["url"]).content == http.get(f"{PROXY}/artifacts/{root}/{one['path']}").content
     assert False in seen  # MLmodel is made when somebody asks
     assert http.get(f"{PROXY}/presigned/{root}/nothing").status_code == 404
+    other = {"x-mlflow-workspace": "elsewhere"}
+    assert http.get(f"{PROXY}/presigned/{root}/MLmodel", headers=other).status_code == 404
 
 
 def test_the_key_is_the_servers_alone(url: str, store: Store) -> None:

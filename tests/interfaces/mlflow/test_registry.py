@@ -69,6 +69,7 @@ def test_a_model_is_made_described_tagged_and_given_up(api: Api, http: TestClien
     assert found["tags"] == [{"key": "team", "value": "ops"}, {"key": "tier", "value": "gold"}]
     assert delete(http, "registered-models/delete-tag", name="delay", key="tier") == (200, {})
     assert delete(http, "registered-models/delete-tag", name="delay", key="tier") == (200, {})
+    api.post("registered-models/rename", name="delay", new_name="delay")  # is nothing
     api.post("registered-models/rename", name="delay", new_name="late")
     assert api.refused("registered-models/get", "GET", name="delay")[:2] == (404, "RESOURCE_DOES_NOT_EXIST")
     assert delete(http, "registered-models/delete", name="late") == (200, {})

@@ -27,7 +27,7 @@ from instar.train import logged_model_search, logged_models
 from instar.train.logged_model_search import OnDataset
 from instar.train.logged_models import FAILED, READY, LoggedModel
 
-MOST_RESULTS, DEFAULT_RESULTS = 1000, 100
+DEFAULT_RESULTS = 100
 PAIRS_A_REQUEST = 1000
 
 
@@ -133,8 +133,10 @@ def finalize(call: Call, asked: Finalize) -> OneModel:
 
 
 def delete(call: Call, asked: None) -> dict[str, str]:
-    """Delete a logged model; what was registered from it stays."""
-    logged_models.delete(call.store, _find(call).id)
+    """Delete a logged model; what was registered from it stays. Deleting it again is nothing."""
+    model = _find(call, deleted=True)
+    if model.deleted_at is None:
+        logged_models.delete(call.store, model.id)
     return {}
 
 
@@ -172,7 +174,7 @@ def search(call: Call, asked: Search) -> Models:
             *_datasets(asked.datasets or ()),
             *_datasets([one for one in asked.order_by or () if one.dataset_name]),
         ],
-        limit=page_size(asked.max_results, DEFAULT_RESULTS, MOST_RESULTS),
+        limit=page_size(asked.max_results, DEFAULT_RESULTS),
         token=asked.page_token or None,
     )
     return Models(models=documents(call.store, page.items), next_page_token=page.token)
@@ -199,10 +201,10 @@ def get_file(call: Call, asked: GetFile) -> Reply:
     )
 
 
-def _find(call: Call) -> LoggedModel:
+def _find(call: Call, *, deleted: bool = False) -> LoggedModel:
     id = call.path["model_id"]
     try:
-        return logged_models.get(call.store, id, project=call.project)
+        return logged_models.get(call.store, id, project=call.project, deleted=deleted)
     except NotFound as error:
         raise Refusal("RESOURCE_DOES_NOT_EXIST", f"Logged model with ID '{id[:100]}' not found.") from error
 

@@ -89,6 +89,8 @@ def rename(call: Call, asked: OfModel) -> OneModel:
     """Give a model another name, unless something answers under its present one."""
     model = find(call, asked.name)
     new_name = required(asked.new_name, "new_name")
+    if new_name == model.name:
+        return _one(call, model)
     try:
         renamed = registered_models.rename(
             call.store, call.project, model.name, new_name, lambda name: in_use(call, name)

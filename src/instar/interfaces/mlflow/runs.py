@@ -13,7 +13,7 @@ from instar.core.identity import Permission
 from instar.interfaces.mlflow import experiments
 from instar.interfaces.mlflow.errors import Refusal, invalid
 from instar.interfaces.mlflow.frame import Call, Message, Operation, required
-from instar.interfaces.mlflow.limits import LONGEST_RUN_NAME, TAGS_A_BATCH, good_key, good_value
+from instar.interfaces.mlflow.limits import LONGEST_RUN_NAME, THINGS_A_BATCH, good_key, good_value
 from instar.interfaces.mlflow.messages import CreateRun, LogModel, OfRun, Pair, RunInfo, RunOut, SetTag, UpdateRun
 from instar.interfaces.mlflow.run_documents import NAME_TAG, USER_TAG, document, info, whole
 from instar.interfaces.mlflow.run_logging import log
@@ -174,8 +174,8 @@ def run_tags(tags: list[Pair] | None) -> dict[str, str]:
     Raises:
         Refusal: There are too many, or one cannot be kept.
     """
-    if tags and len(tags) > TAGS_A_BATCH:
-        raise invalid(f"At most {TAGS_A_BATCH} tags can be set at once. Got {len(tags)}.")
+    if tags and len(tags) > THINGS_A_BATCH:
+        raise invalid(f"At most {THINGS_A_BATCH} tags can be set at once. Got {len(tags)}.")
     return {good_key(required(tag.key, "key")): good_value(tag.value) for tag in tags or ()}
 
 
