@@ -114,9 +114,45 @@ def test_options_that_contradict_each_other(project: Path) -> None:
         ["--watch", "--dry-run"],
         ["--no-logs", "-v"],
         ["--no-logs", "-j", "2"],
+        ["--no-logs", "--timeout", "5m"],
         ["-j", "0"],
     ):
         assert instar(project, "run", *words).exit_code == 2, words
+
+
+def test_retries_and_timeouts_may_be_asked_for_one_run(project: Path) -> None:
+    edit(project, '@silver(key="id")\ndef odd', '@silver(key="id", retries=5, retry_after="1h")\ndef odd')
+    edit(project, '    return visits.select("id").filter(pl.col("id") % 2 == 1)', '    raise ValueError("no luck")')
+    said = instar(project, "run", "--retries", "1", "--retry-after", "0").output
+    assert said.count("odd retrying: attempt") == 1, "what is asked for comes before what is declared"
+    assert "attempt 2 in 0.00 s" in said
+    said = instar(project, "run", "--retries", "4", "--retries", "odd=2", "--retry-after", "odd=0.0").output
+    assert said.count("odd retrying: attempt") == 2, "what is asked for one step comes before what is for all"
+    edit(project, 'raise ValueError("no luck")', "import time; time.sleep(60)")
+    late = instar(project, "run", "--timeout", "odd=0.2s", "--retries", "0")
+    assert isinstance(late.exception, StepFailed)
+    assert "it took longer than its timeout, and was ended; asked for at most 0.20 s" in str(late.exception)
+    edit(project, "import time; time.sleep(60)", "return visits.select('id')")
+    edit(project, 'retry_after="1h"', 'retry_after="1h", timeout="0.001s"')
+    assert "steps ran: odd" in instar(project, "run", "--timeout", "none", "--until", "odd").output
+
+
+@pytest.mark.parametrize("words", [
+    ["--retries", "many"], ["--retries", "-1"], ["--retries", "101"], ["--retries", "odd="], ["--retry-after", "soon"],
+    ["--timeout", "0"], ["--timeout", "odd=5x"], ["--timeout", "-5m"], ["--retry-after", "none"],
+])  # fmt: skip
+def test_terms_that_cannot_be_asked_for(project: Path, words: list[str]) -> None:
+    for more in ([], ["--dry-run"]):
+        refused = instar(project, "run", *words, *more).exception
+        assert isinstance(refused, BadInput), words
+        assert refused.subject == " ".join(words)
+
+
+def test_terms_for_a_step_that_is_not_there(project: Path) -> None:
+    for more in ([], ["--dry-run"]):
+        refused = instar(project, "run", "--timeout", "clen=5m", *more).exception
+        assert isinstance(refused, UnknownTable)
+        assert "clean" in refused.next_step
 
 
 @pytest.mark.parametrize("jobs", ["1", "2"])

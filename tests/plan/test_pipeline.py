@@ -9,7 +9,7 @@ import polars as pl
 import pytest
 
 from instar.core.errors import CycleError, PipelineError, UnknownTable
-from instar.plan.pipeline import DEFAULT_FORM, Input, baseline, check, gold, model, silver, source
+from instar.plan.pipeline import DEFAULT_FORM, Input, baseline, check, gold, model, notebook, silver, source
 
 STEPS = """
 import polars as pl
@@ -166,6 +166,15 @@ def test_what_cannot_be_a_step_is_refused() -> None:
         gold()(nothing)
     with pytest.raises(PipelineError, match="severity"):
         check("clean", severity="warning")(nothing)
+    with pytest.raises(
+        PipelineError, match=r"(?s)step one: its declaration has no argument 'retry'.*Did you mean 'retries'"
+    ):
+        silver(retry=2)(one)  # type: ignore[call-arg]
+    with pytest.raises(PipelineError, match=r"notebook a\.ipynb: its declaration has no argument 'timeuot'"):
+        notebook("a.ipynb", timeuot="5m")  # type: ignore[call-arg]
+
+
+def one(table: object) -> None: ...
 
 
 def lambda_with_stars(*tables: object) -> None: ...

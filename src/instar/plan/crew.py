@@ -211,7 +211,7 @@ def _gone(running: Running, status: int) -> StepFailed:
             "it took longer than its timeout, and was ended",
             subject=subject,
             asked=f"at most {spoken(step.terms.timeout.total_seconds())}",
-            next_step=f"Make it faster, or allow it more: timeout in the section [step.{step.name}] of instar.toml.",
+            next_step=f"Make it faster, or allow it more: timeout in [step.{step.name}] of instar.toml, or --timeout.",
         )
     return StepFailed(
         "its process ended before the function returned",

@@ -12,13 +12,12 @@ import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from datetime import timedelta
 from pathlib import Path, PurePosixPath
+from typing import Unpack
 
 from instar.core.errors import PipelineError
 from instar.plan import notebooks
-from instar.plan.steps import DEFAULT_FORM, Input, Step, did_you_mean, form_of, names_of
-from instar.plan.terms import terms_of
+from instar.plan.steps import DEFAULT_FORM, Common, Input, Step, declared, did_you_mean, form_of, names_of
 
 KIND = "notebook"
 
@@ -30,12 +29,7 @@ def notebook(
     inputs: Sequence[str] | Mapping[str, object] = (),
     parameters: Mapping[str, object] | None = None,
     outputs: Sequence[str] = (),
-    files: Sequence[str] = (),
-    variables: Sequence[str] = (),
-    ignore: Sequence[str] = (),
-    retries: int = 0,
-    retry_after: str | timedelta = "10s",
-    timeout: str | timedelta | None = None,
+    **common: Unpack[Common],
 ) -> Step:
     """Declare a notebook that runs as a step of the pipeline.
 
@@ -46,9 +40,7 @@ def notebook(
             form that each name is given, e.g. `{"delay_features": pl.LazyFrame}`.
         parameters: Values instead of those in its cell tagged `parameters`.
         outputs: Files that it writes, as patterns relative to its own folder, kept beside the executed notebook.
-        files: Files of the project which it reads; a change of one runs it again.
-        variables: Environment variables which it reads.
-        ignore, retries, retry_after, timeout: As of `silver`.
+        common: `files`, `variables`, `ignore`, `retries`, `retry_after` and `timeout`: see `steps.Common`.
     """
     called = name or re.sub(r"\W+", "_", PurePosixPath(path).stem).strip("_")
     subject = f"notebook {path}"
@@ -57,21 +49,15 @@ def notebook(
     if not called.isidentifier():
         raise PipelineError("a step cannot have that name", subject=subject, found=repr(called), asked="name=")
     forms = inputs if isinstance(inputs, Mapping) else dict.fromkeys(names_of(inputs) or (), DEFAULT_FORM)
-    options = {
-        "notebook": path,
-        "outputs": names_of(outputs) or (),
-        "files": names_of(files) or (),
-        "variables": names_of(variables) or (),
-        "ignore": names_of(ignore) or (),
-    }
+    told, terms = declared(common, subject)
     return Step(
         called,
         KIND,
         inputs=tuple(Input(table, form_of(form)) for table, form in forms.items()),
         parameters=dict(parameters or {}),
-        options=options,
+        options={"notebook": path, "outputs": names_of(outputs) or (), **told},
         file=sys._getframe(1).f_code.co_filename,
-        terms=terms_of(retries, retry_after, timeout, subject=subject),
+        terms=terms,
     )
 
 

@@ -10,7 +10,7 @@ import types
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from instar.core.errors import CycleError, PipelineError, UnknownTable
 from instar.plan import importing, notebook_step
@@ -116,6 +116,24 @@ class Pipeline:
                 found.add(one)
                 ahead += [item.name for item in self.steps[one].inputs]
         return found
+
+    def on_terms(self, asked: Mapping[str | None, Mapping[str, Any]]) -> Pipeline:
+        """The pipeline with other retries or timeouts for one run.
+
+        Args:
+            asked: As `terms.asked_terms` has them: by step, by None those for all steps.
+
+        Raises:
+            UnknownTable: There is no such step.
+        """
+        for name in asked:
+            if name is not None:
+                self.step(name)
+        steps = {
+            name: replace(step, terms=replace(step.terms, **{**asked.get(None, {}), **asked.get(name, {})}))
+            for name, step in self.steps.items()
+        }
+        return replace(self, steps=steps)
 
     def is_cut(self, step: Step, name: str) -> bool:
         """Does `step` read its input `name` partition by partition?"""

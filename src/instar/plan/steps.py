@@ -17,7 +17,7 @@ import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Any, TypeVar, cast
+from typing import Any, TypedDict, TypeVar, Unpack, cast
 
 from instar.core.errors import PipelineError
 from instar.plan.ranges import Range
@@ -106,6 +106,27 @@ class CheckStep:
     file: str = ""
 
 
+class Common(TypedDict, total=False):
+    """What a step of any kind but a source may declare besides.
+
+    Attributes:
+        files: Files of the project which it reads, as patterns; a change of one runs the step again.
+        variables: Environment variables which it reads.
+        ignore: Globals which it uses and which cannot change its result, such as a lock; and calls that its key cannot
+            follow and need not, such as `"time.time"`.
+        retries: How often it is tried again when it fails.
+        retry_after: Wait before the second attempt, doubled before each further one, e.g. `"10s"`, which is the default.
+        timeout: Longest time of one attempt, which is then ended, e.g. `"5m"`.
+    """
+
+    files: Sequence[str]
+    variables: Sequence[str]
+    ignore: Sequence[str]
+    retries: int
+    retry_after: str | timedelta
+    timeout: str | timedelta | None
+
+
 def source(
     name: str,
     *,
@@ -135,12 +156,7 @@ def silver(
     *,
     key: str | Sequence[str] | None = None,
     by: str | None = None,
-    files: Sequence[str] = (),
-    variables: Sequence[str] = (),
-    ignore: Sequence[str] = (),
-    retries: int = 0,
-    retry_after: str | timedelta = "10s",
-    timeout: str | timedelta | None = None,
+    **common: Unpack[Common],
 ) -> Callable[[F], F]:
     """Declare a step that makes a clean table.
 
@@ -148,16 +164,9 @@ def silver(
         key: Columns which name a row; rows are then compared and traced by them.
         by: What a partition is, as the input's source says, e.g. `"month"`: the function is called once for each partition
             of its inputs declared `by` the same, and again only for those that are new or changed; other inputs are whole.
-        files: Files of the project which the function reads; a change of one runs the step again.
-        variables: Environment variables which it reads.
-        ignore: Globals which it uses and which cannot change its result, such as a lock; and calls that its key cannot
-            follow and need not, such as `"time.time"`.
-        retries: How often it is tried again when it fails.
-        retry_after: Wait before the second attempt, doubled before each further one, e.g. `"10s"`.
-        timeout: Longest time of one attempt, which is then ended, e.g. `"5m"`.
+        common: `files`, `variables`, `ignore`, `retries`, `retry_after` and `timeout`: see `Common`.
     """
-    options = {"key": names_of(key), "by": by, **_declared(files, variables, ignore)}
-    return _step("silver", options, (retries, retry_after, timeout))
+    return _step("silver", {"key": names_of(key), "by": by}, common)
 
 
 def gold(
@@ -167,12 +176,7 @@ def gold(
     created_time: str | None = None,
     key: str | Sequence[str] | None = None,
     by: str | None = None,
-    files: Sequence[str] = (),
-    variables: Sequence[str] = (),
-    ignore: Sequence[str] = (),
-    retries: int = 0,
-    retry_after: str | timedelta = "10s",
-    timeout: str | timedelta | None = None,
+    **common: Unpack[Common],
 ) -> Callable[[F], F]:
     """Declare a step that makes a table of features.
 
@@ -181,13 +185,12 @@ def gold(
         event_time: Column of the time at which the prediction is asked for.
         created_time: Column of the time at which the row's features became known.
         key: Columns which name a row; default the entity.
-        by, ignore, retries, retry_after, timeout: As of `silver`.
-        files: Files of the project which the function reads.
-        variables: Environment variables which it reads.
+        by: As of `silver`.
+        common: See `Common`.
     """
     entity = names_of(entity)
     options = {"entity": entity, "event_time": event_time, "created_time": created_time, "key": names_of(key) or entity}
-    return _step("gold", {**options, "by": by, **_declared(files, variables, ignore)}, (retries, retry_after, timeout))
+    return _step("gold", {**options, "by": by}, common)
 
 
 def model(
@@ -195,12 +198,7 @@ def model(
     *,
     search: Mapping[str, Sequence[object] | Range] | None = None,
     seed: int = 0,
-    files: Sequence[str] = (),
-    variables: Sequence[str] = (),
-    ignore: Sequence[str] = (),
-    retries: int = 0,
-    retry_after: str | timedelta = "10s",
-    timeout: str | timedelta | None = None,
+    **common: Unpack[Common],
 ) -> Callable[[F], F]:
     """Declare a recipe: a function from rows to a fitted estimator.
 
@@ -209,42 +207,25 @@ def model(
         search: Values to try for its parameters; every combination is a trial of a pipeline run. A range, as in
             `{"rate": between(0.01, 0.3)}`, is searched by `instar tune` alone.
         seed: Seed of everything random.
-        files: Files of the project which the function reads.
-        variables: Environment variables which it reads.
-        ignore, retries, retry_after, timeout: As of `silver`.
+        common: See `Common`.
     """
     declared = search or {}
     grid = {name: tuple(values) for name, values in declared.items() if not isinstance(values, Range)}
     ranges = {name: values for name, values in declared.items() if isinstance(values, Range)}
-    options = {
-        "problem": problem,
-        "search": grid,
-        "ranges": ranges,
-        "seed": seed,
-        **_declared(files, variables, ignore),
-    }
-    return _step("model", options, (retries, retry_after, timeout))
+    return _step("model", {"problem": problem, "search": grid, "ranges": ranges, "seed": seed}, common)
 
 
 def baseline(
     problem: str,
-    *,
-    files: Sequence[str] = (),
-    variables: Sequence[str] = (),
-    ignore: Sequence[str] = (),
-    retries: int = 0,
-    retry_after: str | timedelta = "10s",
-    timeout: str | timedelta | None = None,
+    **common: Unpack[Common],
 ) -> Callable[[F], F]:
     """Declare a rule: a function which returns any object with `predict(frame)`; served like any model.
 
     Args:
         problem: The problem of `instar.toml` that it answers.
-        files, variables, ignore, retries, retry_after, timeout: As of `silver`.
+        common: See `Common`.
     """
-    return _step(
-        "baseline", {"problem": problem, **_declared(files, variables, ignore)}, (retries, retry_after, timeout)
-    )
+    return _step("baseline", {"problem": problem}, common)
 
 
 def check(table: str, *, severity: str = "error") -> Callable[[F], F]:
@@ -291,16 +272,35 @@ def names_of(names: str | Sequence[str] | None) -> tuple[str, ...] | None:
     return (names,) if isinstance(names, str) else tuple(names)
 
 
-def _declared(files: Sequence[str], variables: Sequence[str], ignore: Sequence[str]) -> dict[str, tuple[str, ...]]:
-    return {"files": names_of(files) or (), "variables": names_of(variables) or (), "ignore": names_of(ignore) or ()}
+def declared(common: Common, subject: str) -> tuple[dict[str, Any], Terms]:
+    """The options and the terms among what a step of any kind may declare.
+
+    Raises:
+        PipelineError: One of them cannot be used.
+    """
+    for name in common:
+        if name not in Common.__annotations__:
+            raise PipelineError(
+                f"its declaration has no argument {name!r}",
+                subject=subject,
+                asked=", ".join(Common.__annotations__),
+                next_step=did_you_mean(name, Common.__annotations__),
+            )
+    options = {
+        "files": names_of(common.get("files")) or (),
+        "variables": names_of(common.get("variables")) or (),
+        "ignore": names_of(common.get("ignore")) or (),
+    }
+    terms = terms_of(common.get("retries", 0), common.get("retry_after", "10s"), common.get("timeout"), subject=subject)
+    return options, terms
 
 
-def _step(kind: str, options: dict[str, Any], terms: tuple[object, object, object]) -> Callable[[F], F]:
+def _step(kind: str, options: dict[str, Any], common: Common) -> Callable[[F], F]:
     def declare(function: F) -> F:
         inputs, parameters = _read_signature(function, kind)
-        agreed = terms_of(*terms, subject=f"step {function.__name__}")
+        told, terms = declared(common, f"step {function.__name__}")
         file = function.__code__.co_filename
-        step = Step(function.__name__, kind, function, inputs, parameters, options, file, agreed)
+        step = Step(function.__name__, kind, function, inputs, parameters, {**options, **told}, file, terms)
         _leave_note(function, step)
         return function
 

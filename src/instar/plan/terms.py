@@ -1,7 +1,7 @@
 """Terms of a step's attempts, declared when it is planned: how often it is tried again, how long it waits, how long it may take.
 
-They say nothing about what the output is, so they are no part of a step's key. The decorator gives them, and a section
-`[step.NAME]` of `instar.toml` has the last word.
+They say nothing about what the output is, so they are no part of a step's key. The decorator gives them, a section
+`[step.NAME]` of `instar.toml` has the last word, and whoever runs the pipeline may ask for others that once.
 
 >>> terms_of(retries=2, retry_after="10s", timeout=None, subject="step trees")
 Terms(retries=2, retry_after=datetime.timedelta(seconds=10), timeout=None)
@@ -10,10 +10,12 @@ Terms(retries=2, retry_after=datetime.timedelta(seconds=10), timeout=None)
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any
 
-from instar.core.errors import PipelineError, StepFailed, StoreBusy, Unavailable
+from instar.core.errors import BadInput, PipelineError, StepFailed, StoreBusy, Unavailable
 
 NAMES = ("retries", "retry_after", "timeout")  # of the decorators' arguments that are terms
 MOST_RETRIES = 100
@@ -63,6 +65,44 @@ def terms_of(retries: object, retry_after: object, timeout: object, *, subject: 
     if limit is not None and limit <= timedelta(0):
         raise PipelineError("its timeout leaves it no time", subject=subject, found=repr(timeout), asked='e.g. "5m"')
     return Terms(retries, wait, limit)
+
+
+def asked_terms(given: Mapping[str, Iterable[str]]) -> dict[str | None, dict[str, Any]]:
+    """Terms asked for one run, by step; by None those that are for all steps.
+
+    Args:
+        given: For each of `NAMES` texts `"VALUE"` or `"STEP=VALUE"`. Times are durations or seconds; a timeout of `"none"`
+            takes a declared one away.
+
+    Raises:
+        BadInput: One cannot be read.
+
+    >>> asked_terms({"retries": ["1", "trees=3"]})
+    {None: {'retries': 1}, 'trees': {'retries': 3}}
+    """
+    found: dict[str | None, dict[str, Any]] = {}
+    for name, texts in given.items():
+        for text in texts:
+            step, _, value = (part.strip() for part in text.rpartition("="))
+            found.setdefault(step or None, {})[name] = _asked(name, value, f"--{name.replace('_', '-')} {text}")
+    return found
+
+
+def _asked(name: str, text: str, subject: str) -> object:
+    value: object = text
+    if name == "retries":
+        value = int(text) if text.isdecimal() else text
+    elif name == "timeout" and text == "none":
+        value = None
+    elif text.replace(".", "", 1).isdecimal():
+        value = f"{text}s"
+    try:
+        return getattr(
+            terms_of(**{"retries": 0, "retry_after": "0s", "timeout": None, name: value}, subject=subject), name
+        )
+    except PipelineError as error:
+        asked = {"timeout": f'{error.asked}, seconds, or "none"', "retry_after": f"{error.asked}, or seconds"}
+        raise BadInput(error.what, subject=subject, found=repr(text), asked=asked.get(name, error.asked)) from None
 
 
 def duration(text: str) -> timedelta | None:

@@ -8,7 +8,7 @@ import json
 import os
 import sys
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, TextIO
 
 import click
@@ -27,6 +27,7 @@ class Asked:
 
     steps: Mapping[str, Any]
     parameters: Mapping[str, object]
+    terms: Mapping[str | None, Mapping[str, Any]]
     jobs: int
     keep_going: bool
     verbose: bool
@@ -42,6 +43,9 @@ class Asked:
 @click.option("--force", multiple=True, metavar="STEP", help="Run this step although its result is known; repeatable.")
 @click.option("-S", "--set", "given", multiple=True, metavar="STEP.PARAMETER=VALUE", help="A parameter; repeatable.")
 @click.option("-j", "--jobs", type=click.IntRange(min=1), default=1, help="Steps at once; default 1.")
+@click.option("--retries", multiple=True, metavar="[STEP=]N", help="Try failed steps again so often; repeatable.")
+@click.option("--retry-after", multiple=True, metavar="[STEP=]TIME", help="Wait before that, as 10s; repeatable.")
+@click.option("--timeout", multiple=True, metavar="[STEP=]TIME", help="Longest time of a step, as 5m; repeatable.")
 @click.option("--keep-going", is_flag=True, help="After a failure go on with what does not depend on it.")
 @click.option("--dry-run", is_flag=True, help="Say what would run and why, and do nothing.")
 @click.option("--watch", is_flag=True, help="Run again whenever a file of the project changes, until interrupted.")
@@ -57,6 +61,9 @@ def run(
     force: tuple[str, ...],
     given: tuple[str, ...],
     jobs: int,
+    retries: tuple[str, ...],
+    retry_after: tuple[str, ...],
+    timeout: tuple[str, ...],
     keep_going: bool,
     dry_run: bool,
     watch: bool,
@@ -66,13 +73,15 @@ def run(
 ) -> None:
     """Run the steps whose code or inputs changed; judge and route the models that came of it."""
     from instar.app import open_app
+    from instar.plan.terms import asked_terms
 
     if watch and (dry_run or as_json):
         raise click.UsageError("--watch goes on until it is interrupted: leave out --dry-run and --json")
-    if no_logs and (verbose or jobs > 1):
-        raise click.UsageError("--no-logs leaves one step the terminal: leave out --verbose and --jobs")
+    if no_logs and (verbose or jobs > 1 or timeout):
+        raise click.UsageError("--no-logs leaves one step the terminal: leave out --verbose, --jobs and --timeout")
     steps = {"targets": targets or None, "start": start, "until": until, "force": force}
-    asked = Asked(steps, read_parameters(given), jobs, keep_going, verbose, not no_logs)
+    terms = asked_terms({"retries": retries, "retry_after": retry_after, "timeout": timeout})
+    asked = Asked(steps, read_parameters(given), terms, jobs, keep_going, verbose, not no_logs)
     if watch:
         from instar.interfaces.cli.watch import watch_project
 
@@ -128,7 +137,8 @@ def _turn(app: App, asked: Asked, out: TextIO, as_json: bool) -> None:
         follow=asked.verbose and not as_json,
     )
     tell = None if as_json else functools.partial(show, out=out, several=asked.keep_going or asked.jobs > 1)
-    made = turn(app.loop(), parameters=asked.parameters, on_event=tell, manner=manner, **asked.steps)
+    loop = replace(app.loop(), pipeline=app.pipeline.on_terms(asked.terms))
+    made = turn(loop, parameters=asked.parameters, on_event=tell, manner=manner, **asked.steps)
     if as_json:
         click.echo(json.dumps(_turn_record(made), indent=2), file=out)
     else:
@@ -140,6 +150,7 @@ def _dry_run(app: App, asked: Asked, as_json: bool) -> None:
     from instar.plan.why import survey
 
     steps = dict(asked.steps)
+    app.pipeline.on_terms(asked.terms)  # which steps it names is told here, too
     chosen = choose(app.pipeline, steps.pop("targets"), **steps)
     found = survey(
         app.store, app.project, app.pipeline, app.kinds(), chosen.order, asked.parameters,
