@@ -143,10 +143,13 @@ def test_a_failing_trial_is_no_end_and_failing_always_is(make: Callable[..., Ben
     assert sorted(one.state for one in search.tried()) == [DONE, DONE, DONE, FAILED]
     failed = next(one for one in search.tried() if one.state == FAILED)
     assert "too small" in str(runs.get_run(bench.store, str(failed.run)).error)
-    never = begin(bench, 9, step="breaking", space={"column": ("late", "line")})
+    never = begin(bench, 9, step="breaking", space={"column": tuple("abcdefg")})
     with pytest.raises(StepFailed, match="the rails are wet"):
         tuning_loop.tune(bench.store, ground(bench, "breaking"), never, search_of(bench, never))
-    assert len(search_of(bench, never).tried()) == tuning_loop.ALL_FAILED
+    assert len([one for one in search_of(bench, never).tried() if one.run]) == tuning_loop.ALL_FAILED
+    few = begin(bench, 9, step="breaking", space={"column": ("late", "line")})
+    with pytest.raises(StepFailed, match="the rails are wet"):  # every point was tried, and none works
+        tuning_loop.tune(bench.store, ground(bench, "breaking"), few, search_of(bench, few))
 
 
 def test_an_objective_that_no_trial_has_is_named(bench: Bench) -> None:
@@ -227,6 +230,18 @@ def test_every_sampler_stays_in_the_space(tmp_path: Path, sampler: str) -> None:
         points.append(repr(proposal.parameters))
     assert len(set(points)) > 10
     assert sum(search.importances().values()) == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "random", "quasi-random", "nsga2"])
+def test_no_point_is_tried_twice_and_a_space_with_an_end_ends(tmp_path: Path, sampler: str) -> None:
+    space: search_space.Space = {"leaf": (5, 10), "depth": search_space.Range(2, 11, step=3)}
+    search = OptunaSearch(tmp_path / "s.log", space, [Objective("cost")], sampler=sampler, seed=3)
+    seen = []
+    while (proposal := search.ask("here 1 1")) is not None:
+        seen.append((proposal.parameters["leaf"], proposal.parameters["depth"]))
+        search.began(proposal.number, f"run_{proposal.number}")
+        search.tell(proposal.number, FAILED if len(seen) == 2 else DONE, [1.0])
+    assert sorted(seen) == [(leaf, depth) for leaf in (5, 10) for depth in (2, 5, 8, 11)]
 
 
 def test_a_grid_ends_when_every_point_was_tried(tmp_path: Path) -> None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
+import random
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from instar.adapters.interrupts import held_back
 from instar.core.errors import BadInput, Unavailable
 from instar.plan.ranges import Range
 from instar.train.search import DONE, FAILED, PRUNED, RUNNING, Objective, Proposal, Tried
@@ -17,6 +20,7 @@ if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
 
 FEW_TRIALS = 8  # importances of fewer say nothing
+MOST_ATTEMPTS = 10  # of a sampler to find a point that was not tried yet
 
 
 class OptunaSearch:
@@ -62,23 +66,44 @@ class OptunaSearch:
             for point in _grid(space):
                 study.enqueue_trial(point)
         self._many = len(objectives) > 1
+        self._space, self._size = space, _size(space)
         self._asked: dict[int, Any] = {}
 
+    @held_back()
     def ask(self, process: str) -> Proposal | None:
-        if self._grid and not self._waiting():
+        seen = self._seen()
+        if (self._grid or (self._size is not None and len(seen) >= self._size)) and not self._waiting():
             return None
-        with warnings.catch_warnings():
-            warnings.simplefilter(
-                "ignore"
-            )  # experimental samplers, and points that were suggested from outside a range
-            trial = self._study.ask(self._distributions)
+        trial = self._untried(seen)
         trial.set_user_attr("process", process)
         self._asked[trial.number] = trial
         return Proposal(trial.number, dict(trial.params))
 
+    def _untried(self, seen: set[str]) -> Any:
+        """A trial at a point that no other has: the same point with the same seed would give the same once more."""
+        for attempt in range(1, MOST_ATTEMPTS + 1):
+            suggested = self._waiting()
+            trial = self._next()
+            if suggested or _point(trial.params) not in seen or (self._size is None and attempt == MOST_ATTEMPTS):
+                return trial
+            self.tell(trial.number, FAILED)  # without a run: it is no trial of the study
+        self.suggest(_another(self._space, seen))
+        return self._next()
+
+    def _next(self) -> Any:
+        with warnings.catch_warnings():
+            # Experimental samplers, and points that were suggested from outside a range.
+            warnings.simplefilter("ignore")
+            return self._study.ask(self._distributions)
+
+    def _seen(self) -> set[str]:
+        return {_point(one.parameters) for one in self.tried() if one.run is not None or one.state != FAILED}
+
+    @held_back()
     def began(self, number: int, run: str) -> None:
         self._asked[number].set_user_attr("run", run)
 
+    @held_back()
     def report(self, number: int, step: int, value: float) -> bool:
         if self._many:
             return False
@@ -88,12 +113,14 @@ class OptunaSearch:
             trial.report(value, step)
         return bool(trial.should_prune())
 
+    @held_back()
     def tell(self, number: int, state: str, values: Sequence[float] = ()) -> None:
         from optuna.trial import TrialState
 
         states = {DONE: TrialState.COMPLETE, PRUNED: TrialState.PRUNED, FAILED: TrialState.FAIL}
         self._study.tell(number, list(values) if state == DONE else None, states[state], skip_if_finished=True)
 
+    @held_back()
     def suggest(self, parameters: Mapping[str, Any], *, again: bool = False) -> None:
         point = {name: parameters[name] for name in self._distributions if name in parameters}
         self._study.enqueue_trial(point, skip_if_exists=not again)
@@ -167,6 +194,27 @@ def _distributions(space: Space) -> dict[str, BaseDistribution]:
         else:
             found[name] = FloatDistribution(where.low, where.high, log=where.log, step=where.step)
     return found
+
+
+def _size(space: Space) -> int | None:
+    """How many points a space has; None when it has no end."""
+    if any(isinstance(where, Range) and not where.whole for where in space.values()):
+        return None
+    return math.prod(len(_points(where)) for where in space.values())
+
+
+def _point(parameters: Mapping[str, Any]) -> str:
+    return repr(sorted(parameters.items()))
+
+
+def _another(space: Space, seen: set[str]) -> dict[str, Any]:
+    """Any point of a space with an end that is none of those."""
+    chance = random.Random(len(seen))
+    values = {name: _points(where) for name, where in space.items()}
+    while True:
+        point = {name: chance.choice(some) for name, some in values.items()}
+        if _point(point) not in seen:
+            return point
 
 
 def _sampler(name: str, seed: int) -> Any:

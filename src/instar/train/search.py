@@ -55,7 +55,7 @@ class Search(Protocol):
     """A search method on the shared state of one study."""
 
     def ask(self, process: str) -> Proposal | None:
-        """The next point to try; None when the space is used up (a grid)."""
+        """The next point to try; None when every point of the space was tried."""
 
     def began(self, number: int, run: str) -> None:
         """The trial has a run."""

@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from instar.core.errors import BadInput
+from instar.core.errors import BadInput, PipelineError
 from instar.plan.ranges import Range, between
 from instar.plan.steps import Step, did_you_mean
 
@@ -92,18 +92,28 @@ def _read(step: Step, text: str) -> tuple[str, Range | Choices]:
         if not equals or not values:
             raise ValueError("nothing to try")
         if ".." in values:
-            low, _, rest = values.partition("..")
-            high, _, word = rest.partition(":")
-            return name, between(
-                _number(low), _number(high), log=word == "log",
-                step=None if word in ("", "log") else _number(word),
-            )  # fmt: skip
-        return name, tuple(_value(one.strip(), step.parameters[name]) for one in values.split(","))
-    except ValueError as error:
+            return name, _range(values, step.parameters[name])
+        return name, _choices([_value(one.strip(), step.parameters[name]) for one in values.split(",")])
+    except (ValueError, PipelineError) as error:
         raise BadInput(
-            f"that is no space: {error}", subject=f"parameter {step.name}.{name}", found=text,
+            f"that is no space: {error.what if isinstance(error, PipelineError) else error}", subject=f"parameter {step.name}.{name}", found=text,
             asked="NAME=LOW..HIGH, NAME=LOW..HIGH:log, NAME=LOW..HIGH:STEP or NAME=VALUE,VALUE",
         ) from error  # fmt: skip
+
+
+def _range(text: str, default: object) -> Range:
+    """A range of the parameter's kind, which its default shows."""
+    if isinstance(default, str | bool):
+        raise ValueError(f"the parameter is no number, as its default {default!r} is none")
+    low, _, rest = text.partition("..")
+    high, _, word = rest.partition(":")
+    number = _whole if isinstance(default, int) else _number
+    return between(number(low), number(high), log=word == "log", step=None if word in ("", "log") else number(word))
+
+
+def _choices(values: Iterable[Any]) -> Choices:
+    """The values, each once."""
+    return tuple({(type(one), repr(one)): one for one in values}.values())
 
 
 def _number(text: str) -> float:
@@ -113,13 +123,24 @@ def _number(text: str) -> float:
         return float(text)
 
 
+def _whole(text: str) -> int:
+    number = _number(text)
+    if number != int(number):
+        raise ValueError(f"the parameter is a whole number, and {text} is none")
+    return int(number)
+
+
 def _value(text: str, default: object) -> Any:
     if isinstance(default, str):
         return text
     try:
-        return msgspec.json.decode(text)
+        value = msgspec.json.decode(text.lower() if isinstance(default, bool) else text)
     except msgspec.DecodeError:
-        return text
+        value = text
+    wanted = {bool: (bool,), int: (int,), float: (int, float)}.get(type(default))
+    if wanted is not None and type(value) not in wanted:
+        raise ValueError(f"{text} is no such value as its default {default}")
+    return value
 
 
 def _annotations(step: Step) -> dict[str, Any]:
@@ -132,7 +153,7 @@ def _annotations(step: Step) -> dict[str, Any]:
 def _declared(step: Step, name: str) -> Range | Choices | None:
     ranges, search = step.options.get("ranges") or {}, step.options.get("search") or {}
     found = ranges.get(name) or search.get(name)
-    return found if isinstance(found, Range) else tuple(found) if found else None
+    return found if isinstance(found, Range) else _choices(found) if found else None
 
 
 def _annotated(annotation: Any) -> Range | Choices | None:

@@ -48,7 +48,7 @@ class Study:
     Attributes:
         id: `stdy_…`.
         key: Digest of step, space, objectives, method and rows: the same again is the same study, and goes on.
-        state: `"running"`, `"finished"` or `"stopped"` (early, by a person or a kill).
+        state: `"running"`, `"finished"` or `"stopped"` (early, by a person, or because no trial works).
         terms: `space`, `fixed` (parameters that are not searched), `objectives`, `sampler`, `pruner`, `shares`, `seed`.
         trials: How many it may make in all.
         version: Table version that it fits on.

@@ -48,10 +48,12 @@ def tune(
         StepFailed: Every trial fails.
         BadInput: An objective names no metric of a trial.
     """
-    failures = 0
+    failures, last = 0, None  # in a row; what the last one said
     while len(counted(search.tried())) < study.trials:
         proposal = search.ask(this_process())
-        if proposal is None:
+        if proposal is None:  # every point was tried
+            if last is not None and not any(one.state == DONE for one in search.tried()):
+                raise last
             return
         if _surplus(proposal, search, study):  # another process was as quick, and took the last one
             search.tell(proposal.number, FAILED)
@@ -65,9 +67,9 @@ def tune(
         except BadInput:
             search.tell(proposal.number, FAILED)
             raise
-        except InstarError:
+        except InstarError as error:
             search.tell(proposal.number, FAILED)
-            failures += 1
+            failures, last = failures + 1, error
             if failures >= ALL_FAILED and not any(one.state == DONE for one in search.tried()):
                 raise
             state, metrics, run = FAILED, {}, ""

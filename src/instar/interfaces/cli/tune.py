@@ -81,6 +81,7 @@ def tune_command(
 
 def _carry_out(app: App, study: Study, ground: Any, jobs: int, *, quiet: bool) -> dict[str, Any]:
     """Make the trials; an interrupt keeps what is done."""
+    from instar.core.errors import InstarError
     from instar.interfaces.tuning import terminal, walk
     from instar.interfaces.tuning.report import report
     from instar.train import studies, tuning_loop
@@ -104,10 +105,15 @@ def _carry_out(app: App, study: Study, ground: Any, jobs: int, *, quiet: bool) -
         state = studies.STOPPED
         if not quiet:
             click.echo("stopped; what is done is kept, and the same command goes on")
+    except InstarError as error:
+        studies.end(app.store, study, studies.STOPPED, {"error": error.what})
+        raise
     unit = app.project.contract.problem[study.problem].cost.unit
     search = app.search(study)
     tuning_loop.take_up(search)
     made = report(app.store, study, search, unit)
+    if state == studies.FINISHED and not quiet and len(tuning_loop.counted(search.tried())) < study.trials:
+        click.echo("every point of the space was tried")
     result = {
         "best": made["best"],
         "shortlist": [one["run"] for one in made["shortlist"]],

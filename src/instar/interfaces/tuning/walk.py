@@ -117,7 +117,7 @@ def work_together(app: App, study: Study, processes: int, tell: Callable[[Tried]
             while True:
                 ended = [worker for worker in workers if worker.poll() is not None]
                 for one in search.tried():
-                    if one.state != RUNNING and one.number not in told:
+                    if one.state != RUNNING and one.run is not None and one.number not in told:
                         told.add(one.number)
                         tell(one)
                 if len(ended) == len(workers):
