@@ -11,17 +11,21 @@ from instar.adapters.interrupts import held_back
 
 
 def test_an_interrupt_takes_effect_at_the_end() -> None:
-    done = []
+    done: list[str] = []
     with pytest.raises(KeyboardInterrupt):
-        with held_back():
-            with held_back():
-                signal.raise_signal(signal.SIGINT)
-                done.append("inner")
-            done.append("outer")
-        done.append("never")
+        _work(done)
     assert done == ["inner", "outer"]
     with pytest.raises(KeyboardInterrupt):
         signal.raise_signal(signal.SIGINT)
+
+
+def _work(done: list[str]) -> None:
+    with held_back():
+        with held_back():
+            signal.raise_signal(signal.SIGINT)
+            done.append("inner")
+        done.append("outer")
+    done.append("never")
 
 
 def test_other_threads_have_none_to_hold_back() -> None:
