@@ -95,8 +95,9 @@ def _read(step: Step, text: str) -> tuple[str, Range | Choices]:
             return name, _range(values, step.parameters[name])
         return name, _choices([_value(one.strip(), step.parameters[name]) for one in values.split(",")])
     except (ValueError, PipelineError) as error:
+        why = error.what if isinstance(error, PipelineError) else error
         raise BadInput(
-            f"that is no space: {error.what if isinstance(error, PipelineError) else error}", subject=f"parameter {step.name}.{name}", found=text,
+            f"that is no space: {why}", subject=f"parameter {step.name}.{name}", found=text,
             asked="NAME=LOW..HIGH, NAME=LOW..HIGH:log, NAME=LOW..HIGH:STEP or NAME=VALUE,VALUE",
         ) from error  # fmt: skip
 
