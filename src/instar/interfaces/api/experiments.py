@@ -1,4 +1,4 @@
-"""Experiments over HTTP: one of them, making, renaming, tagging, deleting and restoring them; listing is beside the searches."""
+"""Experiments over HTTP: making, renaming, moving, tagging, deleting and restoring one; listing is beside the searches."""
 
 from __future__ import annotations
 
@@ -22,6 +22,13 @@ class NewName(msgspec.Struct, forbid_unknown_fields=True):
     """Body of `POST …/experiments/{experiment}/rename`."""
 
     name: str
+
+
+class NewPlace(msgspec.Struct, forbid_unknown_fields=True):
+    """Body of `POST …/experiments/{experiment}/move`: the project, and the name there; the same by default."""
+
+    project: str
+    name: str | None = None
 
 
 class NewTag(msgspec.Struct, forbid_unknown_fields=True):
@@ -48,6 +55,14 @@ def rename_experiment(request: Request) -> Reply:
     """Give an experiment another name; its id and its runs stay."""
     body: NewName = request.json(NewName)
     return Reply(experiments.document(experiments.rename(request.app.store, _of_project(request).id, body.name)))
+
+
+def move_experiment(request: Request) -> Reply:
+    """Move an experiment with all its runs to another project; ids stay."""
+    body: NewPlace = request.json(NewPlace)
+    found = _of_project(request)
+    name = found.name if body.name is None else body.name
+    return Reply(experiments.document(experiments.move(request.app.store, found.id, body.project, name)))
 
 
 def delete_experiment(request: Request) -> Reply:
@@ -87,6 +102,7 @@ routes = [
     Route("POST", "/api/projects/{project}/experiments", Permission.TRAIN, create_experiment),
     Route("GET", _ONE, Permission.READ, show_experiment),
     Route("POST", f"{_ONE}/rename", Permission.TRAIN, rename_experiment),
+    Route("POST", f"{_ONE}/move", Permission.TRAIN, move_experiment),
     Route("POST", f"{_ONE}/restore", Permission.TRAIN, restore_experiment),
     Route("DELETE", _ONE, Permission.TRAIN, delete_experiment),
     Route("PUT", f"{_ONE}/tags/{{tag}}", Permission.TRAIN, tag_experiment),

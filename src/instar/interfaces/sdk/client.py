@@ -236,6 +236,24 @@ class Client:
         query = {"filter": filter or None, "order_by": list(order_by) or None}
         return self._pages("experiments", "experiments", query, None)
 
+    def move_experiment(self, experiment: str, to: str, *, name: str | None = None) -> dict[str, Any]:
+        """Move an experiment with all its runs to another project; ids stay.
+
+        Args:
+            experiment: Its id, or its name in this project.
+            to: The project to which it goes.
+            name: Its name there; the same by default.
+
+        Raises:
+            NotFound: There is no such experiment in this project.
+            Conflict: It is deleted, or the name is taken there.
+            BadInput: That cannot be the name of a project, or of an experiment.
+        """
+        found = [one["id"] for one in self.experiments() if experiment in (one["id"], one["name"])]
+        place = self._path(f"experiments/{quote(found[0] if found else experiment, safe='')}/move")
+        moved: dict[str, Any] = self._json("POST", place, {"project": to, "name": name})
+        return moved
+
     def notes(self, subject: str | None = None) -> list[dict[str, Any]]:
         """Notes on a record (a run's id, `table@3`, `model@2`, a table, a model), or the newest of the project."""
         return self._listing("notes", {"subject": subject})
