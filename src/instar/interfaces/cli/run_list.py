@@ -92,7 +92,7 @@ def list_command(
     if as_csv:
         print_csv(*_everything(listed, fields))
         return
-    _print(listed, fields, all_projects)
+    _print(listed, fields, all_projects, bool(chosen["filter"] or experiment or view != "active"))
     if found.without:
         click.echo(f"\n{len(found.without)} of them have no {order_by[0].split()[0]} and come last", err=True)
     if found.token:
@@ -122,9 +122,11 @@ def _narrowed(filter_: str, step: str | None, state: str | None) -> str:
     return " AND ".join(parts)
 
 
-def _print(found: list[Run], fields: Sequence[Field], all_projects: bool) -> None:
+def _print(found: list[Run], fields: Sequence[Field], all_projects: bool, narrowed: bool) -> None:
     if not found:
-        click.echo("no runs yet; a run is made by a model step: instar run")
+        click.echo(
+            "no run is what was asked for" if narrowed else "no runs yet; a run is made by a model step: instar run"
+        )
         return
     if fields:
         header = ["run", *(field.key for field in fields)]
