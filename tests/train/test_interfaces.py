@@ -71,7 +71,12 @@ def test_the_list_for_people_shows_each_run_on_one_line(root: Path) -> None:
     assert "depth=4" in lines[1]
     assert "failed" in lines[1]
     assert "0.5" in lines[2]
-    for narrow in (("--step", "other"), ("--experiment", "other"), ("--filter", "metrics.cost < 0"), ("--view", "deleted")):
+    for narrow in (
+        ("--step", "other"),
+        ("--experiment", "other"),
+        ("--filter", "metrics.cost < 0"),
+        ("--view", "deleted"),
+    ):
         assert instar(root, "ls", *narrow) == "no run is what was asked for\n"
 
 
