@@ -222,14 +222,31 @@ def open_app(
 
 
 def open_store(folder: Path, database_url: str, clock: Clock | None = None) -> Store:
-    """Open a store, making it or bringing it to this program's format when needed."""
+    """Open a store, making it or bringing it to this program's format when needed.
+
+    Raises:
+        StoreError: Its database cannot be opened; the message has the database's own words.
+        StoreTooNew: A later program wrote it.
+    """
+    import sqlalchemy as sa
+
     from instar.adapters import migrations
     from instar.adapters.blobs_folder import FolderBlobs
     from instar.core.store import Store
 
     folder.mkdir(parents=True, exist_ok=True)
     database = open_database(database_url)
-    migrations.prepare(database)
+    try:
+        migrations.prepare(database)
+    except sa.exc.DBAPIError as error:
+        from instar.core.errors import StoreError
+
+        database.close()
+        raise StoreError(
+            f"its database cannot be opened: {error.orig}",
+            subject=f"store {folder}",
+            next_step="Start the database server or mend its address in INSTAR_DATABASE; a SQLite file may be damaged.",
+        ) from error
     return Store(folder, database, FolderBlobs(folder / "blobs"), clock or SystemClock(), identity.local_user())
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -70,6 +72,42 @@ def test_a_refusal_ends_with_status_1(server: ServerTree) -> None:
 def test_wrong_usage_says_so(server: ServerTree, arguments: list[str]) -> None:
     with pytest.raises(BadInput):
         predict(server, *arguments)
+
+
+def _up(folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "instar.interfaces.cli.main", "up", "--port", "0"]
+    return subprocess.run(
+        command, cwd=folder, env={**os.environ, **environment}, capture_output=True, text=True, timeout=120
+    )
+
+
+def test_a_server_whose_database_cannot_be_opened_says_so_and_gives_no_address(tmp_path: Path) -> None:
+    (tmp_path / ".instar").mkdir()
+    (tmp_path / ".instar" / "instar.db").write_bytes(b"this is no database" * 100)
+    done = _up(tmp_path)
+    assert done.returncode == 1
+    assert "its database cannot be opened: file is not a database" in done.stderr
+    assert "the server cannot start: its process control ended" in done.stderr
+    assert "http://" not in done.stdout + done.stderr
+
+
+def test_a_server_whose_database_server_is_away_says_so_without_the_password(tmp_path: Path) -> None:
+    with socket.socket() as taken:  # bound, and nobody listens
+        taken.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        done = _up(tmp_path, INSTAR_DATABASE=f"postgresql://ada:secret@{address}/x")
+    assert done.returncode == 1
+    assert "its database cannot be opened" in done.stderr
+    assert "secret" not in done.stderr
+    assert "http://" not in done.stdout
+
+
+def test_a_server_whose_control_process_ends_again_and_again_gives_up(tmp_path: Path) -> None:
+    (tmp_path / ".instar" / "uploads" / "a folder where only files may lie").mkdir(parents=True)
+    done = _up(tmp_path)
+    assert done.returncode == 1
+    assert "the server cannot start: its process control ended" in done.stderr
+    assert "http://" not in done.stdout
 
 
 CONTRACT = """

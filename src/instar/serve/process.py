@@ -156,8 +156,8 @@ class ServerTree:
         self.stop()
 
 
-def ready(state: Running, store_folder: Path, *, control: bool) -> bool:
-    """Does the server answer calls of every published endpoint, and, with a control process, the API?
+def ready(state: Running, store_folder: Path, *, control: bool, endpoints: bool = True) -> bool:
+    """Does the server answer the API, if it has a control process, and, with `endpoints`, calls of every published endpoint?
 
     A gateway lives before it has read its routes, and the control process comes up after it: whoever asks in between
     would be told that nothing is there.
@@ -171,7 +171,9 @@ def ready(state: Running, store_folder: Path, *, control: bool) -> bool:
         # The control process publishes routes before it answers, so it is asked first.
         if not _succeeds(connection, "/health" if control else "/v2/health/live"):
             return False
-        return not routes.read_snapshot(store_folder).number or _succeeds(connection, "/v2/health/ready")
+        if not endpoints or not routes.read_snapshot(store_folder).number:
+            return True
+        return _succeeds(connection, "/v2/health/ready")
     except (OSError, http.client.HTTPException):
         return False
     finally:

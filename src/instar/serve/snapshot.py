@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -30,8 +31,9 @@ from instar.serve.routes import (
     serve_folder,
     write_snapshot,
 )
-from instar.serve.trial import threshold_of
-from instar.train import bundle as bundles
+
+if TYPE_CHECKING:
+    from instar.train.bundle import Manifest
 
 
 def publish(store: Store) -> int:
@@ -90,6 +92,9 @@ def wait_acknowledged(store: Store, number: int, timeout: float = 30.0) -> list[
 
 
 def _endpoint(store: Store, revision: routing.Revision) -> EndpointRoute:
+    from instar.serve.trial import threshold_of  # both for models, of which a server that only tracks runs has none
+    from instar.train import bundle as bundles
+
     policy = revision.policy
     manifests = {
         version: bundles.unpack(store.blobs, digest, _parent_made(bundle_folder(store.folder, digest)))
@@ -108,12 +113,12 @@ def _endpoint(store: Store, revision: routing.Revision) -> EndpointRoute:
     return EndpointRoute(policy, signature_of(policy, manifests), versions)
 
 
-def worker_of(digest: str, manifest: bundles.Manifest) -> str:
+def worker_of(digest: str, manifest: Manifest) -> str:
     """Name of the worker process that a bundle runs in: one for all portable forms, its own for every other."""
     return PORTABLE if manifest.portable else f"native-{digest.removeprefix('b3:')[:16]}"
 
 
-def signature_of(policy: routing.Policy, manifests: dict[int, bundles.Manifest]) -> Signature:
+def signature_of(policy: routing.Policy, manifests: dict[int, Manifest]) -> Signature:
     """What an endpoint asks of a request: the champion's inputs, then those that only other versions read, not required."""
     columns: dict[str, InputColumn] = {}
     for version in policy.versions:

@@ -41,7 +41,8 @@ START_LOOK_SECONDS = 0.02  # until the first answer
 MISTAKE = 78  # exit status by which the control process says that a restart would not mend it (EX_CONFIG)
 BACKOFF_SECONDS = (0.0, 0.1, 0.5, 1.0, 2.0, 5.0)  # between restarts of a process that dies young
 YOUNG_SECONDS = 5.0
-ANNOUNCE_SECONDS = 30.0
+MOST_ENDS = 3  # of a process before the first answer: what ended it so often will end it again
+ENDPOINT_SECONDS = 30.0  # for which the first answer waits until the workers have loaded their models
 
 _log = logging.getLogger("instar.serve")
 
@@ -59,6 +60,7 @@ class Child:
     next_start: float = 0.0
     unused_since: float | None = None
     last_code: int | None = None
+    ends: int = 0
 
     def start(self) -> None:
         self.process = subprocess.Popen(
@@ -79,7 +81,7 @@ class Child:
                 return
             self.deaths = self.deaths + 1 if now - self.started < YOUNG_SECONDS else 1
             self.next_start = now + BACKOFF_SECONDS[min(self.deaths, len(BACKOFF_SECONDS)) - 1]
-            self.process, self.last_code = None, code
+            self.process, self.last_code, self.ends = None, code, self.ends + 1
             _log.warning("%s ended with %s; starting it again", self.name, _reason(code))
         if now >= self.next_start:
             self.start()
@@ -134,7 +136,7 @@ class Root:
         Raises:
             Conflict: A server runs on this store already.
             NotAllowed: The host is not loopback; there is no identity yet which could guard it.
-            Unavailable: The port is taken, or the control process cannot work on this store; it said why.
+            Unavailable: The port is taken, or a process that must be there cannot start; it said why.
         """
         if self.host not in LOOPBACK:
             raise NotAllowed(
@@ -152,7 +154,7 @@ class Root:
             routes.make_run_folder(self.folder)
             self._clear_sockets()
             self._add_children(listening)
-            self._until = time.monotonic() + ANNOUNCE_SECONDS
+            self._until = time.monotonic() + ENDPOINT_SECONDS
             watch = FolderWatch(routes.serve_folder(self.folder))
             try:
                 with self._woken_by_signals() as woken:
@@ -168,24 +170,28 @@ class Root:
                 watch.close()
 
     def _announce(self) -> None:
-        """Say where we are, once, when we answer; after a while in any case, since what fails says so by itself."""
+        """Say where we are, once, when we answer; a model that cannot be loaded keeps the rest waiting for a while only."""
         if self._answered:
             return
         state = Running(os.getpid(), self.host, self.port)
-        if ready(state, self.folder, control=self.control) or time.monotonic() > self._until:
+        if ready(state, self.folder, control=self.control, endpoints=time.monotonic() < self._until):
             self._answered = True
             if self.listening is not None:
                 self.listening(state.url)
 
     def _refuse_a_mistake(self) -> None:
-        """End when the control process cannot even start; once we have answered, calls go on without it."""
-        control = self._children.get("control")
-        if not self._answered and control is not None and control.last_code == MISTAKE:
-            raise Unavailable(
-                "the control process cannot work on this store; it said why above",
-                subject=str(self.folder),
-                next_step="Mend that, then start the server again.",
-            )
+        """End when a process that must be there cannot even start; once we have answered, calls go on without it."""
+        if self._answered:
+            return
+        for name, child in self._children.items():
+            needed = name == "control" or name.startswith("gateway-")
+            if needed and child.last_code is not None and (child.last_code == MISTAKE or child.ends >= MOST_ENDS):
+                raise Unavailable(
+                    f"the server cannot start: its process {name} ended, and said why above",
+                    subject=str(self.folder),
+                    found=_reason(child.last_code),
+                    next_step="Mend that, then start the server again.",
+                )
 
     def _told_to_stop(self, number: int, frame: FrameType | None) -> None:
         self._stop = True

@@ -18,7 +18,6 @@ from urllib.parse import parse_qsl, urlsplit
 from instar.app import App
 from instar.core import identity
 from instar.core.errors import InstarError, MalformedRequest, NotAllowed, NotFound
-from instar.core.telemetry import counter
 from instar.interfaces.api import bodies, sending
 from instar.interfaces.api.bodies import Gone, Receive
 from instar.interfaces.api.routes import PLAIN, Reply, Request, Route, Voice
@@ -69,9 +68,6 @@ class Application:
         self._loading = asyncio.Lock()
         self._upload_limit_bytes = upload_limit_bytes
         self._threads = Threads(threads)
-        self._requests = counter(
-            "instar_api_requests_total", "Requests to the control API", ("method", "path", "status")
-        )
 
     async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
         """ASGI entry."""
@@ -84,8 +80,7 @@ class Application:
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
         raw_path = (scope.get("raw_path") or scope["path"].encode()).decode("latin-1")
         with contextlib.suppress(Gone):
-            prepared, label = await self._answer(scope, raw_path, headers, receive)
-            self._requests.labels(scope["method"], label, str(prepared.status)).inc()
+            prepared = await self._answer(scope, raw_path, headers, receive)
             await sending.send(prepared, send, self._threads)
 
     async def _lifespan(self, receive: Receive, send: Send) -> None:
@@ -99,17 +94,15 @@ class Application:
 
     async def _answer(
         self, scope: MutableMapping[str, Any], raw_path: str, headers: Mapping[str, str], receive: Receive
-    ) -> tuple[Prepared, str]:
-        """The reply, and the route's path for the count of requests."""
+    ) -> Prepared:
         method: str = scope["method"]
-        label, route = "unknown", None
+        route: Route | None = None
         try:
             _refuse_strangers(method, headers)
             methods, values = await self._find(raw_path)
             route = methods.get(method) or (methods.get("GET") if method == "HEAD" else None)
             if route is None:
                 return self._unknown(raw_path, method, methods, headers)
-            label = route.path
             # One local user for now; a token will name others here, and nowhere else.
             actor = identity.local_user()
             identity.require(actor, route.permission)
@@ -120,14 +113,14 @@ class Application:
             )  # fmt: skip
             if not route.upload:
                 request = replace(request, body=await bodies.in_memory(headers, receive))
-                return await self._threads.run(_handle, route, request), label
+                return await self._threads.run(_handle, route, request)
             limit, folder = self._upload_limit_bytes, self._app.store.folder
             async with bodies.in_file(headers, receive, folder, limit, self._threads) as upload:
                 request = replace(request, upload=upload)
-                return await self._threads.run(_handle, route, request), label
+                return await self._threads.run(_handle, route, request)
         except InstarError as error:
             refusing = route.voice if route is not None else self._table.voice(raw_path)
-            return _refuse(refusing, error, method, headers), label
+            return _refuse(refusing, error, method, headers)
 
     async def load_soon(self) -> None:
         """Have the routes that are made soon."""
@@ -154,7 +147,7 @@ class Application:
 
     def _unknown(
         self, raw_path: str, method: str, methods: Mapping[str, Route], headers: Mapping[str, str]
-    ) -> tuple[Prepared, str]:
+    ) -> Prepared:
         """What is answered where no route fits: 405 where another method would, the way without a last slash, or 404."""
         subject = f"{method} {raw_path[:200]}"
         if methods:
@@ -162,12 +155,12 @@ class Application:
             voice = next(iter(methods.values())).voice
             reply = voice.refuse(NotFound("there is no such method here", subject=subject, asked=allowed))
             reply = replace(reply, status=405, headers={**reply.headers, "allow": allowed})
-            return sending.prepare(reply, method, headers), "unknown"
+            return sending.prepare(reply, method, headers)
         shorter = raw_path.rstrip("/")
         if shorter and shorter != raw_path and self._table.find(shorter)[0] and not shorter.startswith("//"):
-            return sending.prepare(Reply(b"", 307, "text/plain", {"location": shorter}), method, headers), "unknown"
+            return sending.prepare(Reply(b"", 307, "text/plain", {"location": shorter}), method, headers)
         error = NotFound("there is no such route", subject=subject, next_step="GET /api/openapi.json lists them.")
-        return _refuse(self._table.voice(raw_path), error, method, headers), "unknown"
+        return _refuse(self._table.voice(raw_path), error, method, headers)
 
 
 def _handle(route: Route, request: Request) -> Prepared:
