@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import sqlite3
 import time
@@ -45,6 +46,7 @@ class SqliteDatabase:
             max_overflow=MOST_OPEN - KEPT_OPEN,
             pool_use_lifo=True,  # the one used last: its pages are in memory
         )
+        self._process = os.getpid()  # that opened it: a fork may not use its parent's
         sa.event.listen(self._engine, "connect", _configure)
         sa.event.listen(self._engine, "begin", _begin)
 
@@ -71,7 +73,8 @@ class SqliteDatabase:
     def _write_once(self, work: Callable[[Transaction], T], durable: bool) -> T:
         # The connection is kept, as there is one writer at a time: to take one from the pool and to give it back takes
         # as long as a short transaction. After an error it is given up, in whatever state it is.
-        writer, self._writer = self._writer or self._open_writer(), None
+        kept, self._writer = self._writer, None
+        writer = kept if kept is not None and self._process == os.getpid() else self._open_writer()
         try:
             if durable != self._durable:
                 # The pragma has no effect inside a transaction, so it goes to the driver before SQLAlchemy begins one.
@@ -87,7 +90,7 @@ class SqliteDatabase:
         return result
 
     def _open_writer(self) -> sa.Connection:
-        self._durable = None
+        self._durable, self._process = None, os.getpid()
         return self._engine.connect().execution_options(instar_begin="BEGIN IMMEDIATE")
 
     def close(self) -> None:

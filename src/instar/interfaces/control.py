@@ -93,6 +93,7 @@ def _serve(app: App, socket: Path) -> None:
     from instar.interfaces.background import Background
     from instar.serve import snapshot
     from instar.serve.door import TakingServer
+    from instar.serve.one_write import OneWriteProtocol
     from instar.serve.routes import door_socket
 
     # A thread that decodes a large body must not keep the loop waiting for the interpreter: 5 ms each is Python's own limit.
@@ -104,7 +105,7 @@ def _serve(app: App, socket: Path) -> None:
     clear_uploads(app.store.folder)
     socket.unlink(missing_ok=True)
     config = uvicorn.Config(
-        application, uds=str(socket), http="httptools", loop="uvloop", ws="none", lifespan="on", log_level="warning",
+        application, uds=str(socket), http=OneWriteProtocol, loop="uvloop", ws="none", lifespan="on", log_level="warning",
         access_log=False, proxy_headers=False, server_header=False, date_header=False,
         timeout_keep_alive=LINE_SECONDS,
     )  # fmt: skip

@@ -348,6 +348,8 @@ def main(arguments: list[str] | None = None) -> None:
     import uvicorn
     import uvloop
 
+    from instar.serve.one_write import OneWriteProtocol
+
     parser = argparse.ArgumentParser(prog="instar.serve.gateway")
     parser.add_argument("--folder", type=Path, required=True)
     parser.add_argument("--fd", type=int, required=True, help="a listening socket")
@@ -356,7 +358,7 @@ def main(arguments: list[str] | None = None) -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s")
     gateway = Gateway(options.folder, durable=options.record == "durable")
     config = uvicorn.Config(
-        gateway, http="httptools", loop="uvloop", lifespan="on", ws="none", access_log=False, log_level="warning",
+        gateway, http=OneWriteProtocol, loop="uvloop", lifespan="on", ws="none", access_log=False, log_level="warning",
         proxy_headers=False, server_header=False, date_header=False, timeout_keep_alive=75, timeout_graceful_shutdown=25,
         backlog=4096,
     )  # fmt: skip

@@ -27,7 +27,7 @@ def create(tx: Transaction) -> bool:
 
 def written(tx: Transaction) -> str:
     """The statements that make the schema of a database without records, and say which migration is its last."""
-    found = tx.exec_driver_sql("SELECT sql FROM sqlite_master WHERE sql IS NOT NULL ORDER BY type DESC, rowid")
+    found = tx.exec_driver_sql("SELECT sql FROM sqlite_master WHERE sql IS NOT NULL ORDER BY type DESC, name")
     statements = [str(row.sql) for row in found]
     last = tx.exec_driver_sql("SELECT version_num FROM alembic_version").scalar_one()
     statements.append(f"INSERT INTO alembic_version (version_num) VALUES ('{last}')")

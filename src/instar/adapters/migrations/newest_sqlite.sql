@@ -1,12 +1,3 @@
-CREATE TABLE alembic_version (
-	version_num VARCHAR(32) NOT NULL, 
-	CONSTRAINT alembic_version_pkc PRIMARY KEY (version_num)
-);
-
-CREATE TABLE store_format (
-	number INTEGER NOT NULL
-);
-
 CREATE TABLE action (
 	id VARCHAR(60) NOT NULL, 
 	project VARCHAR(200) NOT NULL, 
@@ -22,6 +13,11 @@ CREATE TABLE action (
 	result TEXT NOT NULL, 
 	CONSTRAINT pk_action PRIMARY KEY (id), 
 	CONSTRAINT uq_action_key UNIQUE (project, "key")
+);
+
+CREATE TABLE alembic_version (
+	version_num VARCHAR(32) NOT NULL, 
+	CONSTRAINT alembic_version_pkc PRIMARY KEY (version_num)
 );
 
 CREATE TABLE alert (
@@ -60,6 +56,22 @@ CREATE TABLE approval (
 	CONSTRAINT pk_approval PRIMARY KEY (id)
 );
 
+CREATE TABLE artifact (
+	owner VARCHAR(60) NOT NULL, 
+	path VARCHAR(1000) NOT NULL, 
+	blob VARCHAR(80) NOT NULL, 
+	size BIGINT NOT NULL, 
+	CONSTRAINT pk_artifact PRIMARY KEY (owner, path)
+);
+
+CREATE TABLE artifact_finding (
+	blob VARCHAR(80) NOT NULL, 
+	kind VARCHAR(20) NOT NULL, 
+	refused TEXT NOT NULL, 
+	found_at BIGINT NOT NULL, 
+	CONSTRAINT pk_artifact_finding PRIMARY KEY (blob)
+);
+
 CREATE TABLE bundle (
 	project VARCHAR(200) NOT NULL, 
 	digest VARCHAR(80) NOT NULL, 
@@ -74,6 +86,14 @@ CREATE TABLE bundle (
 	CONSTRAINT pk_bundle PRIMARY KEY (project, digest)
 );
 
+CREATE TABLE bundle_trial (
+	bundle VARCHAR(80) NOT NULL, 
+	task VARCHAR(20) NOT NULL, 
+	facts TEXT NOT NULL, 
+	tried_at BIGINT NOT NULL, 
+	CONSTRAINT pk_bundle_trial PRIMARY KEY (bundle)
+);
+
 CREATE TABLE contract_revision (
 	project VARCHAR(200) NOT NULL, 
 	number INTEGER NOT NULL, 
@@ -86,6 +106,18 @@ CREATE TABLE contract_revision (
 	event_at BIGINT NOT NULL, 
 	recorded_at BIGINT NOT NULL, 
 	CONSTRAINT pk_contract_revision PRIMARY KEY (project, number)
+);
+
+CREATE TABLE dataset (
+	id VARCHAR(60) NOT NULL, 
+	project VARCHAR(200) NOT NULL, 
+	name VARCHAR(500) NOT NULL, 
+	digest VARCHAR(250) NOT NULL, 
+	source_type VARCHAR(100) NOT NULL, 
+	source TEXT NOT NULL, 
+	schema TEXT, 
+	profile TEXT, 
+	CONSTRAINT pk_dataset PRIMARY KEY (id)
 );
 
 CREATE TABLE evaluation (
@@ -133,6 +165,45 @@ CREATE TABLE execution (
 	CONSTRAINT pk_execution PRIMARY KEY (id)
 );
 
+CREATE TABLE experiment (
+	id VARCHAR(60) NOT NULL, 
+	project VARCHAR(200) NOT NULL, 
+	name VARCHAR(500) NOT NULL, 
+	state VARCHAR(10) NOT NULL, 
+	created BIGINT NOT NULL, 
+	updated BIGINT NOT NULL, 
+	CONSTRAINT pk_experiment PRIMARY KEY (id)
+);
+
+CREATE TABLE experiment_tag (
+	experiment VARCHAR(60) NOT NULL, 
+	name VARCHAR(250) NOT NULL, 
+	value TEXT NOT NULL, 
+	CONSTRAINT pk_experiment_tag PRIMARY KEY (experiment, name), 
+	CONSTRAINT fk_experiment_tag_experiment FOREIGN KEY(experiment) REFERENCES experiment (id)
+)
+ WITHOUT ROWID
+
+;
+
+CREATE TABLE firing (
+	id VARCHAR(60) NOT NULL, 
+	project VARCHAR(200) NOT NULL, 
+	schedule VARCHAR(200) NOT NULL, 
+	"key" VARCHAR(300) NOT NULL, 
+	cause VARCHAR(400) NOT NULL, 
+	state VARCHAR(20) NOT NULL, 
+	due BIGINT NOT NULL, 
+	fired BIGINT NOT NULL, 
+	recorded_at BIGINT NOT NULL, 
+	ended BIGINT, 
+	taken_up INTEGER NOT NULL, 
+	pipe VARCHAR(60), 
+	result TEXT NOT NULL, 
+	CONSTRAINT pk_firing PRIMARY KEY (id), 
+	CONSTRAINT uq_firing_key UNIQUE (project, schedule, "key")
+);
+
 CREATE TABLE journal_entry (
 	project VARCHAR(200) NOT NULL, 
 	number BIGINT NOT NULL, 
@@ -175,6 +246,50 @@ CREATE TABLE lineage_edge (
 	CONSTRAINT pk_lineage_edge PRIMARY KEY (source, target, relation)
 );
 
+CREATE TABLE logged_model (
+	id VARCHAR(40) NOT NULL, 
+	project VARCHAR(200) NOT NULL, 
+	experiment VARCHAR(60) NOT NULL, 
+	name VARCHAR(500) NOT NULL, 
+	model_type VARCHAR(500) NOT NULL, 
+	run VARCHAR(60) NOT NULL, 
+	state VARCHAR(20) NOT NULL, 
+	reason TEXT NOT NULL, 
+	bundle VARCHAR(80), 
+	created_by VARCHAR(200) NOT NULL, 
+	created_at BIGINT NOT NULL, 
+	updated_at BIGINT NOT NULL, 
+	deleted_at BIGINT, 
+	CONSTRAINT pk_logged_model PRIMARY KEY (id)
+);
+
+CREATE TABLE logged_model_metric (
+	model VARCHAR(40) NOT NULL, 
+	run VARCHAR(60) NOT NULL, 
+	name VARCHAR(250) NOT NULL, 
+	step BIGINT NOT NULL, 
+	at BIGINT NOT NULL, 
+	value FLOAT NOT NULL, 
+	nan SMALLINT NOT NULL, 
+	dataset_name VARCHAR(500) NOT NULL, 
+	dataset_digest VARCHAR(80) NOT NULL, 
+	CONSTRAINT pk_logged_model_metric PRIMARY KEY (model, name, dataset_name, dataset_digest, run, step, at)
+);
+
+CREATE TABLE logged_model_parameter (
+	model VARCHAR(40) NOT NULL, 
+	"key" VARCHAR(250) NOT NULL, 
+	value TEXT NOT NULL, 
+	CONSTRAINT pk_logged_model_parameter PRIMARY KEY (model, "key")
+);
+
+CREATE TABLE logged_model_tag (
+	model VARCHAR(40) NOT NULL, 
+	"key" VARCHAR(250) NOT NULL, 
+	value TEXT NOT NULL, 
+	CONSTRAINT pk_logged_model_tag PRIMARY KEY (model, "key")
+);
+
 CREATE TABLE measurement (
 	id VARCHAR(400) NOT NULL, 
 	project VARCHAR(200) NOT NULL, 
@@ -212,6 +327,50 @@ CREATE TABLE model_bar (
 	reason TEXT NOT NULL, 
 	cause VARCHAR(200) NOT NULL, 
 	CONSTRAINT pk_model_bar PRIMARY KEY (project, model, content)
+);
+
+CREATE TABLE "model_version" (
+	id VARCHAR(40) NOT NULL, 
+	project VARCHAR(200) NOT NULL, 
+	model VARCHAR(200) NOT NULL, 
+	number INTEGER NOT NULL, 
+	bundle VARCHAR(80) NOT NULL, 
+	content VARCHAR(80) NOT NULL, 
+	run VARCHAR(60) NOT NULL, 
+	recipe VARCHAR(80) NOT NULL, 
+	origin VARCHAR(20) NOT NULL, 
+	refit_of VARCHAR(40), 
+	evaluation VARCHAR(40), 
+	state VARCHAR(20) NOT NULL, 
+	stage VARCHAR(200) NOT NULL, 
+	registered_by VARCHAR(200) NOT NULL, 
+	created_at BIGINT NOT NULL, 
+	event_at BIGINT NOT NULL, 
+	description TEXT DEFAULT '' NOT NULL, 
+	source TEXT DEFAULT '' NOT NULL, 
+	run_link TEXT DEFAULT '' NOT NULL, 
+	logged_model VARCHAR(40), 
+	updated_at BIGINT, 
+	deleted_at BIGINT, 
+	CONSTRAINT pk_model_version PRIMARY KEY (id)
+);
+
+CREATE TABLE model_version_tag (
+	version VARCHAR(40) NOT NULL, 
+	"key" VARCHAR(250) NOT NULL, 
+	value TEXT NOT NULL, 
+	CONSTRAINT pk_model_version_tag PRIMARY KEY (version, "key")
+);
+
+CREATE TABLE note (
+	id VARCHAR(60) NOT NULL, 
+	project VARCHAR(200) NOT NULL, 
+	subject VARCHAR(400) NOT NULL, 
+	author VARCHAR(200) NOT NULL, 
+	text TEXT NOT NULL, 
+	at BIGINT NOT NULL, 
+	edited BIGINT, 
+	CONSTRAINT pk_note PRIMARY KEY (id)
 );
 
 CREATE TABLE outcome (
@@ -261,6 +420,25 @@ CREATE TABLE policy_revision (
 	CONSTRAINT uq_policy_revision_id UNIQUE (id)
 );
 
+CREATE TABLE registered_model (
+	project VARCHAR(200) NOT NULL, 
+	name VARCHAR(200) NOT NULL, 
+	description TEXT NOT NULL, 
+	created_by VARCHAR(200) NOT NULL, 
+	created_at BIGINT NOT NULL, 
+	updated_at BIGINT NOT NULL, 
+	last_number INTEGER NOT NULL, 
+	CONSTRAINT pk_registered_model PRIMARY KEY (project, name)
+);
+
+CREATE TABLE registered_model_tag (
+	project VARCHAR(200) NOT NULL, 
+	model VARCHAR(200) NOT NULL, 
+	"key" VARCHAR(250) NOT NULL, 
+	value TEXT NOT NULL, 
+	CONSTRAINT pk_registered_model_tag PRIMARY KEY (project, model, "key")
+);
+
 CREATE TABLE rollout (
 	id VARCHAR(60) NOT NULL, 
 	project VARCHAR(200) NOT NULL, 
@@ -298,6 +476,116 @@ CREATE TABLE rollout_look (
 	CONSTRAINT pk_rollout_look PRIMARY KEY (rollout, number)
 );
 
+CREATE TABLE run (
+	"key" INTEGER NOT NULL, 
+	id VARCHAR(60) NOT NULL, 
+	project VARCHAR(200) NOT NULL, 
+	experiment_id VARCHAR(60) NOT NULL, 
+	name VARCHAR(500) NOT NULL, 
+	step VARCHAR(200), 
+	execution VARCHAR(60), 
+	state VARCHAR(20) NOT NULL, 
+	lifecycle VARCHAR(10) NOT NULL, 
+	deleted_at BIGINT, 
+	deleted_with VARCHAR(60), 
+	error TEXT, 
+	inputs TEXT NOT NULL, 
+	code TEXT, 
+	environment VARCHAR(80), 
+	conditions VARCHAR(80), 
+	cause VARCHAR(200) NOT NULL, 
+	actor VARCHAR(200) NOT NULL, 
+	user_name VARCHAR(250), 
+	process INTEGER NOT NULL, 
+	event_at BIGINT NOT NULL, 
+	started BIGINT NOT NULL, 
+	ended BIGINT, 
+	CONSTRAINT pk_run PRIMARY KEY ("key"), 
+	CONSTRAINT fk_run_experiment_id_experiment FOREIGN KEY(experiment_id) REFERENCES experiment (id), 
+	CONSTRAINT uq_run_id UNIQUE (id)
+);
+
+CREATE TABLE run_input (
+	run INTEGER NOT NULL, 
+	dataset VARCHAR(60) NOT NULL, 
+	context VARCHAR(250), 
+	tags TEXT NOT NULL, 
+	CONSTRAINT pk_run_input PRIMARY KEY (run, dataset), 
+	CONSTRAINT fk_run_input_run FOREIGN KEY(run) REFERENCES run ("key"), 
+	CONSTRAINT fk_run_input_dataset FOREIGN KEY(dataset) REFERENCES dataset (id)
+)
+ WITHOUT ROWID
+
+;
+
+CREATE TABLE run_latest (
+	run INTEGER NOT NULL, 
+	name VARCHAR(250) NOT NULL, 
+	step BIGINT NOT NULL, 
+	at BIGINT NOT NULL, 
+	value FLOAT NOT NULL, 
+	nan SMALLINT NOT NULL, 
+	CONSTRAINT pk_run_latest PRIMARY KEY (run, name)
+)
+ WITHOUT ROWID
+
+;
+
+CREATE TABLE run_metric (
+	run INTEGER NOT NULL, 
+	name VARCHAR(250) NOT NULL, 
+	step BIGINT NOT NULL, 
+	at BIGINT NOT NULL, 
+	value FLOAT NOT NULL, 
+	nan SMALLINT NOT NULL, 
+	CONSTRAINT pk_run_metric PRIMARY KEY (run, name, step, at, value, nan)
+)
+ WITHOUT ROWID
+
+;
+
+CREATE TABLE run_model (
+	run VARCHAR(60) NOT NULL, 
+	role VARCHAR(10) NOT NULL, 
+	model VARCHAR(40) NOT NULL, 
+	step BIGINT NOT NULL, 
+	CONSTRAINT pk_run_model PRIMARY KEY (run, role, model)
+);
+
+CREATE TABLE run_parameter (
+	run INTEGER NOT NULL, 
+	name VARCHAR(250) NOT NULL, 
+	value VARCHAR(250) NOT NULL, 
+	rest TEXT, 
+	kind VARCHAR(10) NOT NULL, 
+	CONSTRAINT pk_run_parameter PRIMARY KEY (run, name), 
+	CONSTRAINT fk_run_parameter_run FOREIGN KEY(run) REFERENCES run ("key")
+)
+ WITHOUT ROWID
+
+;
+
+CREATE TABLE run_spool (
+	run VARCHAR(60) NOT NULL, 
+	writer VARCHAR(40) NOT NULL, 
+	applied BIGINT NOT NULL, 
+	heard BIGINT NOT NULL, 
+	place VARCHAR(1000) NOT NULL, 
+	CONSTRAINT pk_run_spool PRIMARY KEY (run, writer)
+);
+
+CREATE TABLE run_tag (
+	run INTEGER NOT NULL, 
+	name VARCHAR(250) NOT NULL, 
+	value VARCHAR(250) NOT NULL, 
+	rest TEXT, 
+	CONSTRAINT pk_run_tag PRIMARY KEY (run, name), 
+	CONSTRAINT fk_run_tag_run FOREIGN KEY(run) REFERENCES run ("key")
+)
+ WITHOUT ROWID
+
+;
+
 CREATE TABLE segment (
 	id VARCHAR(160) NOT NULL, 
 	project VARCHAR(200) NOT NULL, 
@@ -318,6 +606,27 @@ CREATE TABLE segment (
 	chain VARCHAR(80) NOT NULL, 
 	sealed_at BIGINT NOT NULL, 
 	CONSTRAINT pk_segment PRIMARY KEY (id)
+);
+
+CREATE TABLE store_format (
+	number INTEGER NOT NULL
+);
+
+CREATE TABLE study (
+	id VARCHAR(60) NOT NULL, 
+	project VARCHAR(200) NOT NULL, 
+	step VARCHAR(200) NOT NULL, 
+	problem VARCHAR(200) NOT NULL, 
+	"key" VARCHAR(80) NOT NULL, 
+	state VARCHAR(20) NOT NULL, 
+	terms TEXT NOT NULL, 
+	trials INTEGER NOT NULL, 
+	version VARCHAR(60) NOT NULL, 
+	actor VARCHAR(200) NOT NULL, 
+	started BIGINT NOT NULL, 
+	ended BIGINT, 
+	CONSTRAINT pk_study PRIMARY KEY (id), 
+	CONSTRAINT uq_study_project_key UNIQUE (project, "key")
 );
 
 CREATE TABLE table_version (
@@ -358,260 +667,6 @@ CREATE TABLE waiver (
 	CONSTRAINT pk_waiver PRIMARY KEY (id)
 );
 
-CREATE TABLE experiment (
-	id VARCHAR(60) NOT NULL, 
-	project VARCHAR(200) NOT NULL, 
-	name VARCHAR(500) NOT NULL, 
-	state VARCHAR(10) NOT NULL, 
-	created BIGINT NOT NULL, 
-	updated BIGINT NOT NULL, 
-	CONSTRAINT pk_experiment PRIMARY KEY (id)
-);
-
-CREATE TABLE experiment_tag (
-	experiment VARCHAR(60) NOT NULL, 
-	name VARCHAR(250) NOT NULL, 
-	value TEXT NOT NULL, 
-	CONSTRAINT pk_experiment_tag PRIMARY KEY (experiment, name), 
-	CONSTRAINT fk_experiment_tag_experiment FOREIGN KEY(experiment) REFERENCES experiment (id)
-)
- WITHOUT ROWID
-
-;
-
-CREATE TABLE run (
-	"key" INTEGER NOT NULL, 
-	id VARCHAR(60) NOT NULL, 
-	project VARCHAR(200) NOT NULL, 
-	experiment_id VARCHAR(60) NOT NULL, 
-	name VARCHAR(500) NOT NULL, 
-	step VARCHAR(200), 
-	execution VARCHAR(60), 
-	state VARCHAR(20) NOT NULL, 
-	lifecycle VARCHAR(10) NOT NULL, 
-	deleted_at BIGINT, 
-	deleted_with VARCHAR(60), 
-	error TEXT, 
-	inputs TEXT NOT NULL, 
-	code TEXT, 
-	environment VARCHAR(80), 
-	conditions VARCHAR(80), 
-	cause VARCHAR(200) NOT NULL, 
-	actor VARCHAR(200) NOT NULL, 
-	user_name VARCHAR(250), 
-	process INTEGER NOT NULL, 
-	event_at BIGINT NOT NULL, 
-	started BIGINT NOT NULL, 
-	ended BIGINT, 
-	CONSTRAINT pk_run PRIMARY KEY ("key"), 
-	CONSTRAINT fk_run_experiment_id_experiment FOREIGN KEY(experiment_id) REFERENCES experiment (id), 
-	CONSTRAINT uq_run_id UNIQUE (id)
-);
-
-CREATE TABLE run_parameter (
-	run INTEGER NOT NULL, 
-	name VARCHAR(250) NOT NULL, 
-	value VARCHAR(250) NOT NULL, 
-	rest TEXT, 
-	kind VARCHAR(10) NOT NULL, 
-	CONSTRAINT pk_run_parameter PRIMARY KEY (run, name), 
-	CONSTRAINT fk_run_parameter_run FOREIGN KEY(run) REFERENCES run ("key")
-)
- WITHOUT ROWID
-
-;
-
-CREATE TABLE run_tag (
-	run INTEGER NOT NULL, 
-	name VARCHAR(250) NOT NULL, 
-	value VARCHAR(250) NOT NULL, 
-	rest TEXT, 
-	CONSTRAINT pk_run_tag PRIMARY KEY (run, name), 
-	CONSTRAINT fk_run_tag_run FOREIGN KEY(run) REFERENCES run ("key")
-)
- WITHOUT ROWID
-
-;
-
-CREATE TABLE run_metric (
-	run INTEGER NOT NULL, 
-	name VARCHAR(250) NOT NULL, 
-	step BIGINT NOT NULL, 
-	at BIGINT NOT NULL, 
-	value FLOAT NOT NULL, 
-	nan SMALLINT NOT NULL, 
-	CONSTRAINT pk_run_metric PRIMARY KEY (run, name, step, at, value, nan)
-)
- WITHOUT ROWID
-
-;
-
-CREATE TABLE run_latest (
-	run INTEGER NOT NULL, 
-	name VARCHAR(250) NOT NULL, 
-	step BIGINT NOT NULL, 
-	at BIGINT NOT NULL, 
-	value FLOAT NOT NULL, 
-	nan SMALLINT NOT NULL, 
-	CONSTRAINT pk_run_latest PRIMARY KEY (run, name)
-)
- WITHOUT ROWID
-
-;
-
-CREATE TABLE dataset (
-	id VARCHAR(60) NOT NULL, 
-	project VARCHAR(200) NOT NULL, 
-	name VARCHAR(500) NOT NULL, 
-	digest VARCHAR(250) NOT NULL, 
-	source_type VARCHAR(100) NOT NULL, 
-	source TEXT NOT NULL, 
-	schema TEXT, 
-	profile TEXT, 
-	CONSTRAINT pk_dataset PRIMARY KEY (id)
-);
-
-CREATE TABLE run_input (
-	run INTEGER NOT NULL, 
-	dataset VARCHAR(60) NOT NULL, 
-	context VARCHAR(250), 
-	tags TEXT NOT NULL, 
-	CONSTRAINT pk_run_input PRIMARY KEY (run, dataset), 
-	CONSTRAINT fk_run_input_run FOREIGN KEY(run) REFERENCES run ("key"), 
-	CONSTRAINT fk_run_input_dataset FOREIGN KEY(dataset) REFERENCES dataset (id)
-)
- WITHOUT ROWID
-
-;
-
-CREATE TABLE artifact (
-	owner VARCHAR(60) NOT NULL, 
-	path VARCHAR(1000) NOT NULL, 
-	blob VARCHAR(80) NOT NULL, 
-	size BIGINT NOT NULL, 
-	CONSTRAINT pk_artifact PRIMARY KEY (owner, path)
-);
-
-CREATE TABLE "model_version" (
-	id VARCHAR(40) NOT NULL, 
-	project VARCHAR(200) NOT NULL, 
-	model VARCHAR(200) NOT NULL, 
-	number INTEGER NOT NULL, 
-	bundle VARCHAR(80) NOT NULL, 
-	content VARCHAR(80) NOT NULL, 
-	run VARCHAR(60) NOT NULL, 
-	recipe VARCHAR(80) NOT NULL, 
-	origin VARCHAR(20) NOT NULL, 
-	refit_of VARCHAR(40), 
-	evaluation VARCHAR(40), 
-	state VARCHAR(20) NOT NULL, 
-	stage VARCHAR(200) NOT NULL, 
-	registered_by VARCHAR(200) NOT NULL, 
-	created_at BIGINT NOT NULL, 
-	event_at BIGINT NOT NULL, 
-	description TEXT DEFAULT '' NOT NULL, 
-	source TEXT DEFAULT '' NOT NULL, 
-	run_link TEXT DEFAULT '' NOT NULL, 
-	logged_model VARCHAR(40), 
-	updated_at BIGINT, 
-	deleted_at BIGINT, 
-	CONSTRAINT pk_model_version PRIMARY KEY (id)
-);
-
-CREATE TABLE model_version_tag (
-	version VARCHAR(40) NOT NULL, 
-	"key" VARCHAR(250) NOT NULL, 
-	value TEXT NOT NULL, 
-	CONSTRAINT pk_model_version_tag PRIMARY KEY (version, "key")
-);
-
-CREATE TABLE registered_model (
-	project VARCHAR(200) NOT NULL, 
-	name VARCHAR(200) NOT NULL, 
-	description TEXT NOT NULL, 
-	created_by VARCHAR(200) NOT NULL, 
-	created_at BIGINT NOT NULL, 
-	updated_at BIGINT NOT NULL, 
-	last_number INTEGER NOT NULL, 
-	CONSTRAINT pk_registered_model PRIMARY KEY (project, name)
-);
-
-CREATE TABLE registered_model_tag (
-	project VARCHAR(200) NOT NULL, 
-	model VARCHAR(200) NOT NULL, 
-	"key" VARCHAR(250) NOT NULL, 
-	value TEXT NOT NULL, 
-	CONSTRAINT pk_registered_model_tag PRIMARY KEY (project, model, "key")
-);
-
-CREATE TABLE logged_model (
-	id VARCHAR(40) NOT NULL, 
-	project VARCHAR(200) NOT NULL, 
-	experiment VARCHAR(60) NOT NULL, 
-	name VARCHAR(500) NOT NULL, 
-	model_type VARCHAR(500) NOT NULL, 
-	run VARCHAR(60) NOT NULL, 
-	state VARCHAR(20) NOT NULL, 
-	reason TEXT NOT NULL, 
-	bundle VARCHAR(80), 
-	created_by VARCHAR(200) NOT NULL, 
-	created_at BIGINT NOT NULL, 
-	updated_at BIGINT NOT NULL, 
-	deleted_at BIGINT, 
-	CONSTRAINT pk_logged_model PRIMARY KEY (id)
-);
-
-CREATE TABLE logged_model_tag (
-	model VARCHAR(40) NOT NULL, 
-	"key" VARCHAR(250) NOT NULL, 
-	value TEXT NOT NULL, 
-	CONSTRAINT pk_logged_model_tag PRIMARY KEY (model, "key")
-);
-
-CREATE TABLE logged_model_parameter (
-	model VARCHAR(40) NOT NULL, 
-	"key" VARCHAR(250) NOT NULL, 
-	value TEXT NOT NULL, 
-	CONSTRAINT pk_logged_model_parameter PRIMARY KEY (model, "key")
-);
-
-CREATE TABLE logged_model_metric (
-	model VARCHAR(40) NOT NULL, 
-	run VARCHAR(60) NOT NULL, 
-	name VARCHAR(250) NOT NULL, 
-	step BIGINT NOT NULL, 
-	at BIGINT NOT NULL, 
-	value FLOAT NOT NULL, 
-	nan SMALLINT NOT NULL, 
-	dataset_name VARCHAR(500) NOT NULL, 
-	dataset_digest VARCHAR(80) NOT NULL, 
-	CONSTRAINT pk_logged_model_metric PRIMARY KEY (model, name, dataset_name, dataset_digest, run, step, at)
-);
-
-CREATE TABLE run_model (
-	run VARCHAR(60) NOT NULL, 
-	role VARCHAR(10) NOT NULL, 
-	model VARCHAR(40) NOT NULL, 
-	step BIGINT NOT NULL, 
-	CONSTRAINT pk_run_model PRIMARY KEY (run, role, model)
-);
-
-CREATE TABLE artifact_finding (
-	blob VARCHAR(80) NOT NULL, 
-	kind VARCHAR(20) NOT NULL, 
-	refused TEXT NOT NULL, 
-	found_at BIGINT NOT NULL, 
-	CONSTRAINT pk_artifact_finding PRIMARY KEY (blob)
-);
-
-CREATE TABLE bundle_trial (
-	bundle VARCHAR(80) NOT NULL, 
-	task VARCHAR(20) NOT NULL, 
-	facts TEXT NOT NULL, 
-	tried_at BIGINT NOT NULL, 
-	CONSTRAINT pk_bundle_trial PRIMARY KEY (bundle)
-);
-
 CREATE TABLE webhook (
 	id VARCHAR(40) NOT NULL, 
 	project VARCHAR(200) NOT NULL, 
@@ -642,64 +697,9 @@ CREATE TABLE webhook_delivery (
 	CONSTRAINT pk_webhook_delivery PRIMARY KEY (id)
 );
 
-CREATE TABLE firing (
-	id VARCHAR(60) NOT NULL, 
-	project VARCHAR(200) NOT NULL, 
-	schedule VARCHAR(200) NOT NULL, 
-	"key" VARCHAR(300) NOT NULL, 
-	cause VARCHAR(400) NOT NULL, 
-	state VARCHAR(20) NOT NULL, 
-	due BIGINT NOT NULL, 
-	fired BIGINT NOT NULL, 
-	recorded_at BIGINT NOT NULL, 
-	ended BIGINT, 
-	taken_up INTEGER NOT NULL, 
-	pipe VARCHAR(60), 
-	result TEXT NOT NULL, 
-	CONSTRAINT pk_firing PRIMARY KEY (id), 
-	CONSTRAINT uq_firing_key UNIQUE (project, schedule, "key")
-);
-
-CREATE TABLE note (
-	id VARCHAR(60) NOT NULL, 
-	project VARCHAR(200) NOT NULL, 
-	subject VARCHAR(400) NOT NULL, 
-	author VARCHAR(200) NOT NULL, 
-	text TEXT NOT NULL, 
-	at BIGINT NOT NULL, 
-	edited BIGINT, 
-	CONSTRAINT pk_note PRIMARY KEY (id)
-);
-
-CREATE TABLE run_spool (
-	run VARCHAR(60) NOT NULL, 
-	writer VARCHAR(40) NOT NULL, 
-	applied BIGINT NOT NULL, 
-	heard BIGINT NOT NULL, 
-	place VARCHAR(1000) NOT NULL, 
-	CONSTRAINT pk_run_spool PRIMARY KEY (run, writer)
-);
-
-CREATE TABLE study (
-	id VARCHAR(60) NOT NULL, 
-	project VARCHAR(200) NOT NULL, 
-	step VARCHAR(200) NOT NULL, 
-	problem VARCHAR(200) NOT NULL, 
-	"key" VARCHAR(80) NOT NULL, 
-	state VARCHAR(20) NOT NULL, 
-	terms TEXT NOT NULL, 
-	trials INTEGER NOT NULL, 
-	version VARCHAR(60) NOT NULL, 
-	actor VARCHAR(200) NOT NULL, 
-	started BIGINT NOT NULL, 
-	ended BIGINT, 
-	CONSTRAINT pk_study PRIMARY KEY (id), 
-	CONSTRAINT uq_study_project_key UNIQUE (project, "key")
-);
-
-CREATE UNIQUE INDEX ux_alert_open ON alert (endpoint, metric, subject) WHERE state = 'open';
-
 CREATE INDEX ix_approval_version ON approval (version);
+
+CREATE INDEX ix_artifact_blob ON artifact (blob);
 
 CREATE INDEX ix_bundle_fit_key ON bundle (fit_key);
 
@@ -717,9 +717,19 @@ CREATE INDEX ix_journal_entry_subject ON journal_entry (subject);
 
 CREATE INDEX ix_lineage_edge_target ON lineage_edge (target);
 
-CREATE INDEX ix_outcome_parked ON outcome (project, event_at) WHERE state = 'parked';
+CREATE INDEX ix_logged_model_experiment_created_at ON logged_model (experiment, created_at);
 
-CREATE UNIQUE INDEX ux_outcome_current ON outcome (prediction, kind) WHERE corrected_by IS NULL;
+CREATE INDEX ix_logged_model_run ON logged_model (run);
+
+CREATE INDEX ix_model_version_bundle ON model_version (bundle);
+
+CREATE INDEX ix_model_version_content ON model_version (content);
+
+CREATE INDEX ix_model_version_project_model_bundle ON model_version (project, model, bundle);
+
+CREATE INDEX ix_note_subject ON note (subject);
+
+CREATE INDEX ix_outcome_parked ON outcome (project, event_at) WHERE state = 'parked';
 
 CREATE INDEX ix_pipeline_run_project ON pipeline_run (project);
 
@@ -727,7 +737,19 @@ CREATE INDEX ix_policy_revision_project ON policy_revision (project);
 
 CREATE INDEX ix_rollout_endpoint ON rollout (endpoint);
 
-CREATE UNIQUE INDEX ux_rollout_running ON rollout (endpoint) WHERE ended_at IS NULL;
+CREATE INDEX ix_run_execution ON run (execution);
+
+CREATE INDEX ix_run_experiment ON run (experiment_id, lifecycle, started, id);
+
+CREATE INDEX ix_run_input_dataset ON run_input (dataset);
+
+CREATE INDEX ix_run_model_model ON run_model (model);
+
+CREATE INDEX ix_run_parameter_value ON run_parameter (name, value);
+
+CREATE INDEX ix_run_project ON run (project, lifecycle, started, id);
+
+CREATE INDEX ix_run_tag_value ON run_tag (name, value);
 
 CREATE INDEX ix_segment_endpoint ON segment (endpoint);
 
@@ -735,43 +757,21 @@ CREATE INDEX ix_segment_project ON segment (project);
 
 CREATE INDEX ix_waiver_evaluation ON waiver (evaluation);
 
-CREATE UNIQUE INDEX ux_experiment_active ON experiment (project, name) WHERE state = 'active';
-
-CREATE INDEX ix_run_execution ON run (execution);
-
-CREATE INDEX ix_run_experiment ON run (experiment_id, lifecycle, started, id);
-
-CREATE INDEX ix_run_project ON run (project, lifecycle, started, id);
-
-CREATE INDEX ix_run_parameter_value ON run_parameter (name, value);
-
-CREATE INDEX ix_run_tag_value ON run_tag (name, value);
-
-CREATE INDEX ix_run_input_dataset ON run_input (dataset);
-
-CREATE INDEX ix_artifact_blob ON artifact (blob);
-
-CREATE INDEX ix_model_version_bundle ON model_version (bundle);
-
-CREATE INDEX ix_model_version_content ON model_version (content);
-
-CREATE UNIQUE INDEX ux_model_version_current ON model_version (project, model, number) WHERE deleted_at IS NULL;
-
-CREATE INDEX ix_model_version_project_model_bundle ON model_version (project, model, bundle);
-
-CREATE INDEX ix_logged_model_experiment_created_at ON logged_model (experiment, created_at);
-
-CREATE INDEX ix_logged_model_run ON logged_model (run);
-
-CREATE INDEX ix_run_model_model ON run_model (model);
-
-CREATE INDEX ix_webhook_project ON webhook (project);
+CREATE INDEX ix_webhook_delivery_waiting ON webhook_delivery (next_at) WHERE state = 'waiting';
 
 CREATE INDEX ix_webhook_delivery_webhook ON webhook_delivery (webhook);
 
-CREATE INDEX ix_webhook_delivery_waiting ON webhook_delivery (next_at) WHERE state = 'waiting';
+CREATE INDEX ix_webhook_project ON webhook (project);
 
-CREATE INDEX ix_note_subject ON note (subject);
+CREATE UNIQUE INDEX ux_alert_open ON alert (endpoint, metric, subject) WHERE state = 'open';
+
+CREATE UNIQUE INDEX ux_experiment_active ON experiment (project, name) WHERE state = 'active';
+
+CREATE UNIQUE INDEX ux_model_version_current ON model_version (project, model, number) WHERE deleted_at IS NULL;
+
+CREATE UNIQUE INDEX ux_outcome_current ON outcome (prediction, kind) WHERE corrected_by IS NULL;
+
+CREATE UNIQUE INDEX ux_rollout_running ON rollout (endpoint) WHERE ended_at IS NULL;
 
 INSERT INTO alembic_version (version_num) VALUES ('0005');
 
