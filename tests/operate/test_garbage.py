@@ -17,9 +17,10 @@ from instar.core.store import Store
 from instar.data import tables, versions
 from instar.operate import garbage, references
 from instar.operate.reproduce import reproduce
-from instar.release import registry
-from instar.train import bundles, environment, experiments, logged_models, model_links, runs
+from instar.release import packing, registered_models, registry
+from instar.train import artifacts, bundles, environment, experiments, logged_models, model_links, runs
 from tests.operate import again
+from tests.train import folders
 
 OLD = timedelta(days=3)
 
@@ -212,6 +213,86 @@ def test_a_logged_model_goes_with_its_run_unless_another_run_reads_it(store: Sto
     assert found["model"] == [model.id]
 
 
+def logged(store: Store, run: runs.Run, text: bytes) -> logged_models.LoggedModel:
+    """A model that was logged, ready, with two files of its own."""
+    made = logged_models.create(store, "lamps", experiment=run.experiment_id, name="net", run=run.id, tags={"a": "b"})
+    files = {"MLmodel": folders.mlmodel({"python_function": folders.pyfunc("own")}), "weights.bin": text}
+    for path, data in files.items():
+        artifacts.log_artifact(store, made.id, path, data)
+    return packing.pack_logged(store, made)
+
+
+def test_a_deleted_logged_model_goes_alone_and_its_run_stays(store: Store, clock: MovedClock) -> None:
+    run = runs.start(store, "lamps", experiment="e")
+    gone, stays = logged(store, run, b"one"), logged(store, run, b"two")
+    notes.add(store, "lamps", run.id, "look at the first one")
+    logged_models.delete(store, gone.id)
+    assert kinds(collect(store)) == {}
+    later(store, clock)
+    listed = kinds(collect(store, dry_run=True))
+    assert (listed["model"], listed["bundle"]) == ([gone.id], [gone.bundle])
+    assert ids.digest(b"one") in listed["blob"]
+    assert ids.digest(b"two") not in listed["blob"]
+    assert logged_models.get(store, gone.id, deleted=True).id == gone.id  # a dry run removes nothing
+    assert kinds(collect(store)) == listed
+    with pytest.raises(NotFound):
+        logged_models.get(store, gone.id, deleted=True)
+    assert not store.blobs.has(ids.digest(b"one"))
+    assert store.blobs.has(ids.digest(b"two"))
+    assert runs.get_run(store, run.id).lifecycle == "active"
+    assert logged_models.get(store, stays.id).tags == {"a": "b"}
+    with store.database.read() as tx:
+        assert bundles.of_run(tx, run.id) == [stays.bundle]
+        (entry,) = journal.entries(tx, "lamps", kind="deleted for good")
+        assert (entry.body["models"], entry.body["bundles"], entry.body["count"]) == ([gone.id], [gone.bundle], 0)
+        assert journal.verify(tx, "lamps").consistent
+    assert kinds(collect(store)) == {}
+
+
+def test_a_deleted_logged_model_stays_while_something_refers_to_it(store: Store, clock: MovedClock) -> None:
+    run, reader = (runs.start(store, "lamps", experiment="e") for _ in range(2))
+    registered, read = logged(store, run, b"registered"), logged(store, run, b"read")
+    registered_models.create(store, "lamps", "net")
+    version = registry.register_logged(
+        store, "lamps", "net", bundle=str(registered.bundle), source="models:/m", logged_model=registered.id
+    )
+    model_links.link(store, reader.id, model_links.READ, [(read.id, 0)])
+    for one in (registered, read):
+        logged_models.delete(store, one.id)
+    later(store, clock)
+    for dry_run in (True, False):
+        report = collect(store, dry_run=dry_run)
+        assert "model" not in kinds(report)
+        why = {item.name: (item.kind, item.reason) for item in report.kept}
+        assert why[registered.id] == ("model", f"the registered version {version.id} refers to it")
+        assert why[read.id] == ("model", f"it was read by {reader.id}, which stays")
+    # With the run that read it, and only then, it goes.
+    runs.delete(store, reader.id)
+    later(store, clock)
+    assert kinds(collect(store))["model"] == [read.id]
+
+
+def test_two_logged_models_that_are_the_same_bundle_keep_it_for_each_other(store: Store, clock: MovedClock) -> None:
+    run = runs.start(store, "lamps", experiment="e")
+    gone, stays = logged(store, run, b"same"), logged(store, run, b"same")
+    assert gone.bundle == stays.bundle
+    logged_models.delete(store, gone.id)
+    later(store, clock)
+    found = kinds(collect(store))
+    assert (found["model"], found.get("bundle")) == ([gone.id], None)
+    assert store.blobs.has(str(stays.bundle))
+
+
+def test_a_run_of_a_logged_model_goes_though_its_bundle_is_the_newest(store: Store, clock: MovedClock) -> None:
+    run = runs.start(store, "lamps", experiment="e")
+    model = logged(store, run, b"newest")
+    runs.delete(store, run.id)
+    later(store, clock)
+    report = collect(store)
+    assert (kinds(report)["run"], report.kept) == ([run.id], ())
+    assert kinds(report)["model"] == [model.id]
+
+
 def test_a_restored_run_is_not_purged(store: Store, clock: MovedClock) -> None:
     run = runs.start(store, "lamps", experiment="e")
     runs.delete(store, run.id)
@@ -272,6 +353,11 @@ def test_on_postgresql_as_well(postgres_database: str, tmp_path: Path, clock: Mo
         assert kinds(collect(store, dry_run=True))["run"] == [run.id]
         assert runs.get_run(store, run.id).id == run.id
         assert own in kinds(collect(store))["blob"]
+        other = runs.start(store, "lamps", experiment="e")
+        model = logged(store, other, b"one")
+        logged_models.delete(store, model.id)
+        later(store, clock)
+        assert kinds(collect(store))["model"] == [model.id]
         with pytest.raises(NotFound):
             runs.get_run(store, run.id)
     finally:

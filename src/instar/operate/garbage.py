@@ -3,9 +3,10 @@
     report = collect(store, "flights", dry_run=True)
     report.gone, report.kept            # what would go, and what stays, each with its size and the reason
 
-Runs and experiments that were deleted go with their rows and files, unless something that stays came of them. Blobs go that no
-record names, and that were not put again within the grace: a writer puts its blobs first and its record second, so the grace
-is longer than any writer takes. Marks are made in one transaction; each blob is looked at once more as it is removed.
+Runs, logged models and experiments that were deleted go with their rows and files, unless something that stays came of
+them. Blobs go that no record names, and that were not put again within the grace: a writer puts its blobs first and its
+record second, so the grace is longer than any writer takes. Marks are made in one transaction; each blob is looked at once
+more as it is removed.
 """
 
 from __future__ import annotations
@@ -28,7 +29,8 @@ from instar.core.store import Store
 from instar.operate import references
 from instar.plan.leases import LOST_AFTER
 from instar.train import bundles, environments, part_uploads, purging, spool
-from instar.train.purging import Deleted
+from instar.train.logged_models import PACKED
+from instar.train.purging import Deleted, DeletedModel
 
 GRACE = timedelta(days=1)
 UNUSED = timedelta(days=7)  # an environment that nobody used for so long goes; it can be built again
@@ -139,18 +141,23 @@ _UNUSED = "nobody used it lately"
 def _records(store: Store, before: datetime, dry_run: bool) -> _Records:
     def work(tx: Transaction) -> _Records:
         found = purging.deleted_runs(tx, before)
-        why = _reasons(tx, found)
+        alone = purging.deleted_models(tx, before, {run.id for run in found})
+        why = _reasons(tx, [*found, *alone])
+        models = [one for one in alone if one.id not in why and purging.purge_model(tx, one)]
         going = [run for run in found if run.id not in why and purging.purge(tx, run)]
         experiments = purging.purge_experiments(tx, before)
         gone = [Item("run", run.id, 0, "it was deleted") for run in going]
         gone += [Item("bundle", one, 0, f"only {run.id} made it") for run in going for one in run.bundles]
         gone += [Item("model", one, 0, f"it was logged to {run.id}") for run in going for one in run.models]
+        gone += [Item("model", one.id, 0, "it was deleted") for one in models]
+        gone += [Item("bundle", digest, 0, f"only {one.id} was it") for one in models for digest in one.bundles]
         gone += [Item("experiment", id, 0, f"{name} was deleted") for _, id, name in experiments]
         kept = [Item("run", run.id, 0, why[run.id]) for run in found if run.id in why]
+        kept += [Item("model", one.id, 0, why[one.id]) for one in alone if one.id in why]
         named = references.digests_named(tx)
         if dry_run:
             raise _Undone(_Records(tuple(gone), tuple(kept), named))
-        _journal_records(tx, store, going, experiments)
+        _journal_records(tx, store, going, models, experiments)
         return _Records(tuple(gone), tuple(kept), named)
 
     try:
@@ -160,22 +167,31 @@ def _records(store: Store, before: datetime, dry_run: bool) -> _Records:
 
 
 def _journal_records(
-    tx: Transaction, store: Store, runs: Sequence[Deleted], experiments: Sequence[tuple[str, str, str]]
+    tx: Transaction,
+    store: Store,
+    runs: Sequence[Deleted],
+    models: Sequence[DeletedModel],
+    experiments: Sequence[tuple[str, str, str]],
 ) -> None:
-    for project in sorted({*(run.project for run in runs), *(one[0] for one in experiments)}):
+    owners = {*(run.project for run in runs), *(one.project for one in models), *(one[0] for one in experiments)}
+    for project in sorted(owners):
         names = [run.id for run in runs if run.project == project]
         body = {
             "runs": names[:MOST_NAMED],
             "count": len(names),
             "digest": digest_of(names),
-            "bundles": [one for run in runs if run.project == project for one in run.bundles],
+            "models": [one.id for one in models if one.project == project][:MOST_NAMED],
+            "bundles": [
+                *(digest for run in runs if run.project == project for digest in run.bundles),
+                *(digest for one in models if one.project == project for digest in one.bundles),
+            ],
             "experiments": [id for owner, id, _ in experiments if owner == project],
         }
         journal.append(tx, store.clock, store.actor, project, "deleted for good", "runs", body)
 
 
-def _reasons(tx: Transaction, found: Sequence[Deleted]) -> dict[str, str]:
-    """Why runs have to stay, by their ids: something that stays refers to them, or came of them."""
+def _reasons(tx: Transaction, found: Sequence[Deleted | DeletedModel]) -> dict[str, str]:
+    """Why runs and models have to stay, by their ids: something that stays refers to them, or came of them."""
     nodes = {node for run in found for node in run.nodes}
     named = references.who_refers(tx, nodes)
     came = _came_of(tx, nodes)
@@ -206,7 +222,10 @@ def _came_of(tx: Transaction, nodes: set[str]) -> dict[str, list[tuple[str, str]
     wanted = sorted(nodes)
     found: dict[str, list[tuple[str, str]]] = {}
     for begin in range(0, len(wanted), 500):
-        query = sa.select(lineage_edge).where(lineage_edge.c.source.in_(wanted[begin : begin + 500]))
+        query = sa.select(lineage_edge).where(
+            lineage_edge.c.source.in_(wanted[begin : begin + 500]),
+            lineage_edge.c.relation != PACKED,  # a bundle that another model is, too, needs only one of them
+        )
         for row in tx.execute(query.order_by(lineage_edge.c.source, lineage_edge.c.target)):
             found.setdefault(row.source, []).append((row.relation, row.target))
     return found
@@ -215,11 +234,13 @@ def _came_of(tx: Transaction, nodes: set[str]) -> dict[str, list[tuple[str, str]
 def _is_current(tx: Transaction, project: str, digest: str) -> bool:
     at = bundles.bundle_table.c
     row = tx.execute(sa.select(at.step, at.refit_of).where(at.project == project, at.digest == digest)).one_or_none()
-    current = bundles.current(tx, project, row.step) if row is not None and row.refit_of is None else None
+    if row is None or not row.step or row.refit_of is not None:  # a logged model is no step's output
+        return False
+    current = bundles.current(tx, project, row.step)
     return current is not None and current[0] == digest
 
 
-def _which(run: Deleted, node: str) -> str:
+def _which(run: Deleted | DeletedModel, node: str) -> str:
     return "it" if node == run.id else f"its {'bundle' if node in run.bundles else 'model'} {node[:11]}"
 
 

@@ -24,6 +24,7 @@ from instar.core.store import Store
 from instar.train.run_values import check_text
 
 PENDING, READY, FAILED = "pending", "ready", "failed"
+PACKED = "was packed as"  # how lineage joins a model and its bundle
 
 LONGEST_NAME = 500  # characters, of its type, too
 LONGEST_KEY, LONGEST_VALUE = 250, 100_000  # characters, of parameters and tags, as of those of a run
@@ -184,7 +185,7 @@ def finalize(store: Store, model: str, state: str, *, bundle: str | None = None,
         values = {"state": state, "bundle": bundle, "reason": reason, "updated_at": now}
         tx.execute(logged_model_table.update().where(logged_model_table.c.id == model).values(**values))
         if bundle:
-            lineage.link(tx, known.project, model, "was packed as", bundle)
+            lineage.link(tx, known.project, model, PACKED, bundle)
         body = {"name": known.name, "state": state, "bundle": bundle, "run": known.run}
         journal.append(tx, store.clock, store.actor, known.project, "logged model", model, body)
 

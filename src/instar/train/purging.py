@@ -1,4 +1,4 @@
-"""Runs and experiments taken off the record for good, some time after they were deleted: their rows, and what came of them alone.
+"""Runs, logged models and experiments taken off the record for good, some time after they were deleted, with their rows.
 
 Who may not go is asked before, by the collector (`operate/garbage.py`), which sees all stages. The journal keeps that they
 were there, and that they went.
@@ -6,6 +6,7 @@ were there, and that they went.
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -56,6 +57,25 @@ class Deleted:
         return (self.id, *self.bundles, *self.models)
 
 
+@dataclass(frozen=True)
+class DeletedModel:
+    """A logged model that is deleted alone: its run stays, or it has none.
+
+    Attributes:
+        bundles: Digest of the bundle that its folder is, unless another model is the same one.
+    """
+
+    id: str
+    project: str
+    run: str
+    bundles: tuple[str, ...]
+
+    @property
+    def nodes(self) -> tuple[str, ...]:
+        """Ids of all that would go with it."""
+        return (self.id, *self.bundles)
+
+
 def deleted_runs(tx: Transaction, before: datetime) -> list[Deleted]:
     """Runs that were deleted before a moment, in the order of their ids."""
     at = run_table.c
@@ -72,6 +92,38 @@ def deleted_runs(tx: Transaction, before: datetime) -> list[Deleted]:
     ]
 
 
+def deleted_models(tx: Transaction, before: datetime, runs: Collection[str]) -> list[DeletedModel]:
+    """Logged models that were deleted before a moment, in the order of their ids.
+
+    Args:
+        runs: Runs that are deleted, too: their models go with them, or stay with them.
+    """
+    at = logged_model_table.c
+    query = sa.select(at.id, at.project, at.run, at.bundle).where(at.deleted_at.is_not(None), at.deleted_at < before)
+    rows = [row for row in tx.execute(query.order_by(at.id)) if row.run not in runs]
+    return [DeletedModel(row.id, row.project, row.run, _own_bundle(tx, row.id, row.bundle)) for row in rows]
+
+
+def _own_bundle(tx: Transaction, model: str, digest: str | None) -> tuple[str, ...]:
+    at = logged_model_table.c
+    if digest is None or tx.execute(sa.select(at.id).where(at.bundle == digest, at.id != model)).first() is not None:
+        return ()
+    return (digest,)
+
+
+def purge_model(tx: Transaction, model: DeletedModel) -> bool:
+    """Take a logged model off the record, unless it is not deleted any more."""
+    at = logged_model_table.c
+    still = (at.id == model.id) & at.deleted_at.is_not(None)
+    if tx.execute(sa.select(at.id).where(still).with_for_update()).first() is None:
+        return False
+    _purge_model(tx, model.id)
+    for digest in model.bundles:
+        tx.execute(bundle_table.delete().where(bundle_table.c.digest == digest))
+    _forget(tx, model.nodes)
+    return True
+
+
 def purge(tx: Transaction, run: Deleted) -> bool:
     """Take a run off the record, unless it was restored meanwhile."""
     still = (run_table.c.key == run.key) & (run_table.c.lifecycle == DELETED)
@@ -82,20 +134,29 @@ def purge(tx: Transaction, run: Deleted) -> bool:
         tx.execute(table.delete().where(table.c.run == run.key))
     unread = dataset_table.c.id.in_(datasets) & dataset_table.c.id.not_in(sa.select(input_table.c.dataset))
     tx.execute(dataset_table.delete().where(unread))
-    for owner in (run.id, *run.models):
-        tx.execute(artifact_table.delete().where(artifact_table.c.owner == owner))
+    tx.execute(artifact_table.delete().where(artifact_table.c.owner == run.id))
     # How far its spool was applied stays: what a process left of it must not bring it back.
     tx.execute(run_model_table.delete().where(run_model_table.c.run == run.id))
     for model in run.models:
-        for named in (model_tag_table, model_parameter_table, model_metric_table, run_model_table):
-            tx.execute(named.delete().where(named.c.model == model))
-        tx.execute(logged_model_table.delete().where(logged_model_table.c.id == model))
+        _purge_model(tx, model)
     tx.execute(bundle_table.delete().where(bundle_table.c.run == run.id))
-    for node in run.nodes:
-        tx.execute(note_table.delete().where(note_table.c.subject == node))
-        tx.execute(lineage_edge.delete().where((lineage_edge.c.source == node) | (lineage_edge.c.target == node)))
+    _forget(tx, run.nodes)
     tx.execute(run_table.delete().where(run_table.c.key == run.key))
     return True
+
+
+def _purge_model(tx: Transaction, model: str) -> None:
+    tx.execute(artifact_table.delete().where(artifact_table.c.owner == model))
+    for named in (model_tag_table, model_parameter_table, model_metric_table, run_model_table):
+        tx.execute(named.delete().where(named.c.model == model))
+    tx.execute(logged_model_table.delete().where(logged_model_table.c.id == model))
+
+
+def _forget(tx: Transaction, nodes: Iterable[str]) -> None:
+    """Notes on what is gone, and what led to it and from it."""
+    for node in nodes:
+        tx.execute(note_table.delete().where(note_table.c.subject == node))
+        tx.execute(lineage_edge.delete().where((lineage_edge.c.source == node) | (lineage_edge.c.target == node)))
 
 
 def purge_experiments(tx: Transaction, before: datetime) -> list[tuple[str, str, str]]:

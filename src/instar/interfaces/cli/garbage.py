@@ -21,7 +21,7 @@ SHOWN = 20  # of one kind
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 @click.pass_obj
 def collect_command(project: str | None, dry_run: bool, grace: str, unused: str, as_json: bool) -> None:
-    """Remove deleted runs and experiments, unnamed blobs, unused environments and delivered spools."""
+    """Remove deleted runs, models and experiments, unnamed blobs, unused environments and delivered spools."""
     from instar.app import open_app
     from instar.operate import garbage
 
