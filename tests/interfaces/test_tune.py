@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from click.testing import CliRunner, Result
 
@@ -136,6 +137,19 @@ def test_a_killed_study_goes_on(shop: Path) -> None:
     assert len(done) == 8
     assert len({json.dumps(one["parameters"], sort_keys=True) for one in done}) == 8
     assert json.loads(instar(shop, "runs", "ls", "--state", "running", "--json").stdout) == []
+
+
+def test_processes_of_a_killed_study_make_no_more_trials(shop: Path) -> None:
+    process = start(shop, "--trials", "5000", "--seed", "23", "--sampler", "random", "-j", "2")
+    wait_for(process, "done, cost")
+    workers = psutil.Process(process.pid).children()
+    assert len(workers) == 2
+    process.kill()
+    process.communicate()
+    _, left = psutil.wait_procs(workers, timeout=60)
+    for worker in left:
+        worker.kill()
+    assert left == []
 
 
 def test_an_axis_has_room_for_one_value_and_for_none() -> None:

@@ -41,8 +41,12 @@ def tune(
     *,
     measure: Measure | None = None,
     tell: Tell | None = None,
+    alone: Callable[[], bool] | None = None,
 ) -> None:
     """Make trials until the study's number is reached, by this process and others together.
+
+    Args:
+        alone: Asked before each trial: is nobody left for whom this process works? Then it makes no more.
 
     Raises:
         StepFailed: Every trial fails.
@@ -50,6 +54,8 @@ def tune(
     """
     failures, last = 0, None  # in a row; what the last one said
     while len(counted(search.tried())) < study.trials:
+        if alone is not None and alone():
+            return
         proposal = search.ask(this_process())
         if proposal is None:  # every point was tried
             if last is not None and not any(one.state == DONE for one in search.tried()):

@@ -33,6 +33,7 @@ from instar.train.trial import Ground
 # Metrics of which more is better, where the caller does not say.
 MORE_IS_BETTER = frozenset({"auc", "accuracy", "precision", "recall", "f1"})
 POLL_SECONDS = 0.2
+PARENT = "INSTAR_TUNE_PARENT"  # in the environment of a study's processes: the one that started them
 MOST_REPLACED = 5  # processes of a study that die and are replaced
 
 
@@ -99,7 +100,13 @@ def ground_of(app: App, step: Step) -> Ground:
 
 def work(app: App, study: Study, ground: Ground, tell: tuning_loop.Tell | None = None, *, apart: bool = False) -> None:
     """Make trials in this process until there are enough; `apart` when others do so beside it."""
-    tuning_loop.tune(app.store, ground, study, app.search(study, apart=apart), measure=_measure, tell=tell)
+    search = app.search(study, apart=apart)
+    tuning_loop.tune(app.store, ground, study, search, measure=_measure, tell=tell, alone=_orphaned)
+
+
+def _orphaned() -> bool:
+    """Was this process started by one that is gone? It may have been killed, and then cannot say so."""
+    return os.environ.get(PARENT, "") not in ("", str(os.getppid()))
 
 
 def work_together(app: App, study: Study, processes: int, tell: Callable[[Tried], object]) -> None:
@@ -201,7 +208,7 @@ def _start(app: App, study: Study, processes: int, log: IO[bytes]) -> subprocess
     threads = str(max(1, (os.cpu_count() or 1) // processes))
     environment = {
         "OMP_NUM_THREADS": threads, "OPENBLAS_NUM_THREADS": threads, "POLARS_MAX_THREADS": threads,
-        **os.environ, "INSTAR_STORE": str(Path(app.store.folder)),
+        **os.environ, "INSTAR_STORE": str(Path(app.store.folder)), PARENT: str(os.getpid()),
     }  # fmt: skip
     command = [
         sys.executable,
