@@ -104,3 +104,21 @@ def test_the_command_line_writes_and_lists(tmp_path: Path) -> None:
     say("rm", note)
     assert say("ls", "--json").strip() == "[]"
     say("add", "nothing@1", "x", status=2)
+
+
+def test_runs_of_a_store_without_a_project_have_notes_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("INSTAR_STORE", str(tmp_path / ".instar"))
+    with open_app(tmp_path, need_project=False) as app:
+        run = runs.start(app.store, app.project_name, experiment="late", capture=False).id
+    monkeypatch.delenv("INSTAR_STORE")
+
+    def say(*words: str) -> str:
+        done = CliRunner().invoke(cli, ["--project", str(tmp_path), "note", *words], catch_exceptions=False)
+        assert done.exit_code == 0, done.output
+        return done.output
+
+    note = say("add", run, "a typo").split()[0]
+    say("edit", note, "no typo")
+    assert "no typo" in say("ls", run)
+    say("rm", note)
+    assert "no notes yet" in say("ls")

@@ -356,3 +356,16 @@ def test_importing_the_part_that_logs_loads_no_heavy_library() -> None:
         subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.split()
     )
     assert not loaded & {"sqlalchemy", "polars", "numpy", "pyarrow", "httpx2", "psutil"}
+
+
+def test_the_chance_of_the_training_is_left_alone(begin: Begin) -> None:
+    import random
+
+    from instar.interfaces.sdk import sender
+
+    random.seed(7)
+    before = random.getstate()
+    with begin() as run:
+        run.log(loss=1)
+        assert 0.5 <= sender.pause_seconds(1, ended=False) <= 1.0
+    assert random.getstate() == before

@@ -94,6 +94,7 @@ def test_csv_and_json_have_all_and_columns_choose(folder: Path) -> None:
 def test_long_lists_of_one_run_are_cut_and_shown_whole_when_asked(folder: Path) -> None:
     run = json.loads(said(folder, "runs", "ls", "--json"))[0]["id"]
     short, whole = said(folder, "runs", "show", run), said(folder, "runs", "show", run, "--all")
+    assert "trial 2 with a name that is longer than any column" in short
     assert "parameters (152)" in short
     assert "… and 132 more: --all" in short
     assert len(short.splitlines()) < 80

@@ -228,6 +228,44 @@ def test_a_living_run_may_be_synced_from_elsewhere_at_the_same_time(
     assert runs.get_run(store, training.run).state == "finished"
 
 
+def test_a_watch_delivers_when_the_server_is_back_and_goes_on_until_it_is_interrupted(tmp_path: Path) -> None:
+    folder = made(tmp_path / "server")
+    server = start(folder)
+    url, port = server.url, server.port
+    server.stop()  # it was there, and is away when the training begins
+    training = Training(tmp_path / "here", url)
+    training.log(500)
+    training.kill()
+    watch = subprocess.Popen(
+        command("runs", "sync", "--url", url, "--watch"), cwd=training.folder,
+        env={**training.environment, "PYTHONUNBUFFERED": "1"}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    try:
+        assert watch.stdout is not None
+        line = watch.stdout.readline()
+        assert f"{training.run} of" in line
+        assert "is waiting" in line
+        with opened(folder) as store, start(folder, port):
+            assert (
+                "is delivered" in watch.stdout.readline()
+            )  # said once each time that something changes, and not between
+            assert points(store, training.run) == wanted(500)
+            assert runs.get_run(store, training.run).state == "abandoned"
+            another = Training(tmp_path / "here", "http://127.0.0.1:9")  # begun while somebody watches
+            another.log(200)
+            line = watch.stdout.readline()
+            assert another.run in line
+            assert "is growing" in line
+            wait_for(lambda: len(points(store, another.run)) == 200)
+            another.end()
+            wait_for(lambda: runs.get_run(store, another.run).state == "finished")
+    finally:
+        watch.send_signal(signal.SIGINT)
+        _, said = watch.communicate(timeout=60)
+    assert watch.returncode in (0, 1, 130)  # as a terminal knows an interruption
+    assert "Traceback" not in said
+
+
 FULL = """
 import resource, sys
 import instar

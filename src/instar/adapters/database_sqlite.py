@@ -27,6 +27,8 @@ NETWORK_FILE_SYSTEMS = frozenset(
     {"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "afs", "fuse.sshfs", "ceph", "glusterfs"}
 )
 
+_chance = random.Random()  # of its own: a training that records into the store draws the numbers that it would without
+
 
 class SqliteDatabase:
     """One SQLite file; readers never wait, writers wait for each other."""
@@ -68,7 +70,7 @@ class SqliteDatabase:
                 except sa.exc.OperationalError as error:
                     if not _busy(error) or time.monotonic() > deadline:
                         raise _translated(error) from error
-                    time.sleep(random.uniform(0.001, 0.02))
+                    time.sleep(_chance.uniform(0.001, 0.02))
 
     def _write_once(self, work: Callable[[Transaction], T], durable: bool) -> T:
         # The connection is kept, as there is one writer at a time: to take one from the pool and to give it back takes

@@ -101,7 +101,7 @@ def log_inputs(
         also: What is written in the same transaction; it may be run again.
 
     Raises:
-        NotFound: There is no such run, or a table version of ours is not there.
+        NotFound: There is no such run.
         Conflict: The run is deleted.
         BadInput: A tag cannot be kept.
     """

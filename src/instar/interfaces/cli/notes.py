@@ -23,8 +23,8 @@ def add_command(project: str | None, subject: str, text: str, as_json: bool) -> 
     from instar.core import notes
     from instar.operate.noted import subject_of
 
-    with open_app(project) as app:
-        name = app.project.name
+    with open_app(project, need_project=False, make=False) as app:
+        name = app.project_name
         note = notes.add(app.store, name, subject_of(app.store, name, subject), text)
     click.echo(json.dumps(notes.document(note), indent=2) if as_json else f"{note.id} on {note.subject}")
 
@@ -40,8 +40,8 @@ def list_command(project: str | None, subject: str | None, limit: int, as_json: 
     from instar.core import notes
     from instar.operate.noted import subject_of
 
-    with open_app(project) as app:
-        name = app.project.name
+    with open_app(project, need_project=False, make=False) as app:
+        name = app.project_name
         if subject is None:
             found = notes.latest(app.store, name, limit)
         else:
@@ -66,7 +66,7 @@ def edit_command(project: str | None, note: str, text: str) -> None:
     from instar.app import open_app
     from instar.core import notes
 
-    with open_app(project) as app:
+    with open_app(project, need_project=False, make=False) as app:
         click.echo(f"{notes.edit(app.store, note, text).id} is changed")
 
 
@@ -78,7 +78,7 @@ def remove_command(project: str | None, note: str) -> None:
     from instar.app import open_app
     from instar.core import notes
 
-    with open_app(project) as app:
+    with open_app(project, need_project=False, make=False) as app:
         notes.delete(app.store, note)
     click.echo(f"{note} is taken away")
 

@@ -25,7 +25,9 @@ EVERY_SECONDS = 5.0
 @click.option(
     "--grace", default=None, type=click.FloatRange(0), help="Seconds for which delivered spools stay; default a day."
 )
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+@click.option(
+    "--json", "as_json", is_flag=True, help="Print one JSON document; with --watch, one a line for each news."
+)
 @click.pass_obj
 def sync_command(project: str | None, url: str | None, watch: bool, grace: float | None, as_json: bool) -> None:
     """Deliver the runs that lie in a spool: the project's, and the user's own."""
@@ -39,7 +41,7 @@ def sync_command(project: str | None, url: str | None, watch: bool, grace: float
         found = _sync(start, url, grace)
         news = [one for one in found if one.sent or before.get(one.run) != one.state]
         if news:
-            _print(news, as_json)
+            _tell(news, as_json)
         before = {one.run: one.state for one in found}
         time.sleep(EVERY_SECONDS)
 
@@ -65,9 +67,16 @@ def _print(found: list[Synced], as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps([vars(one) for one in found], indent=2))
         return
+    _tell(found, False)
+    if not found:
+        click.echo("no run waits in a spool")
+
+
+def _tell(found: list[Synced], as_json: bool) -> None:
     for one in found:
+        if as_json:
+            click.echo(json.dumps(vars(one)))
+            continue
         sent = f", {one.sent} records sent" if one.sent else ""
         why = f": {one.why}" if one.why else ""
         click.echo(f"{one.run} of {one.project or 'the server'} is {one.state}{sent}{why}")
-    if not found:
-        click.echo("no run waits in a spool")

@@ -57,6 +57,7 @@ def _print_run(run: Run, made: list[str], again: Sequence[Proof], around: Mappin
     commit = f"{code.get('commit') or 'no commit'}{' with changes' if code.get('diff') else ''}"
     facts = [
         ("run", run.id),
+        ("name", run.name),
         ("experiment", run.experiment),
         ("step", run.step or "none: ad hoc"),
         ("state", run.state),

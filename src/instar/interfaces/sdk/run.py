@@ -311,7 +311,7 @@ class Run:
             self.fail(error)
 
     def __repr__(self) -> str:
-        return f"<run {self.id} of {self.project}/{self.experiment}>"
+        return f"<run {self.id} of {f'{self.project}/' if self.project else ''}{self.experiment}>"
 
     def __reduce__(self) -> tuple[Any, ...]:
         # A worker process that is handed the run writes its own part of it, which the process here delivers.
@@ -365,7 +365,7 @@ def _attached(place: Place, run: str, experiment: str) -> Run:
 
 def _say_how_to_sync(recorder: Recorder) -> None:
     place = recorder.place
-    where = f" --url {place.url}" if place.url else ""
+    where = f" --url {place.url}" if place.url else " --url http://HOST:PORT" if place.store is None else ""
     why = f" ({recorder.sender.trouble})" if recorder.sender is not None and recorder.sender.trouble is not None else ""
     print(
         f"instar: run {recorder.run} is not delivered yet{why}.\n"

@@ -28,6 +28,7 @@ EVERY_SECONDS = 1.0
 GREET_SECONDS = 60.0  # a run that logs nothing for long is told from one whose machine is gone
 FIRST_PAUSE_SECONDS = 1.0
 LONGEST_PAUSE_SECONDS = 60.0
+_chance = random.Random()  # of its own: the training's numbers must be the same with and without us
 
 
 class Sender:
@@ -126,4 +127,4 @@ def _close(sink: Sink | None) -> None:
 def pause_seconds(failures: int, ended: bool) -> float:
     """How long to wait after so many failures in a row; short at the end of a run, when somebody waits."""
     longest = FIRST_PAUSE_SECONDS if ended else LONGEST_PAUSE_SECONDS
-    return min(longest, FIRST_PAUSE_SECONDS * 2.0 ** min(failures - 1, 10)) * random.uniform(0.5, 1.0)
+    return min(longest, FIRST_PAUSE_SECONDS * 2.0 ** min(failures - 1, 10)) * _chance.uniform(0.5, 1.0)
