@@ -143,3 +143,9 @@ def test_what_cannot_be_asked_is_refused(store: Store) -> None:
     with pytest.raises(BadInput, match="token"):
         histories.points(store, run, "m", limit=1, token="nonsense")
     assert histories.points(store, run, "\0").items == []
+
+
+def test_the_smallest_numbers_have_a_mean_on_every_database(any_store: Store) -> None:
+    run, _ = logged(any_store, [(step, step, 5e-324) for step in range(10)])
+    (bucket,) = sampling.sampled(any_store, run, "m", buckets=1)
+    assert (bucket.count, bucket.minimum, bucket.mean) == (10, 5e-324, 0.0)

@@ -252,6 +252,15 @@ def test_what_is_journalled_survives_a_power_failure_and_what_is_only_logged_wai
     assert [point.value for point in runs.metric_history(kept, run, "a")] == [1.0, 2.0]
 
 
+def test_a_time_that_no_date_has_is_refused_alone(store: Store) -> None:
+    run = ids.new_id("run")
+    late: list[Record] = [Points(2**62, 0, {"a": 1.0}), Remark("note_1", "late", 2**62), End("failed", 2**62)]
+    assert intake.apply(store, batch(run, [start(), *late, Points(NOW, 0, {"a": 2.0}), End("finished", NOW)])) == 6
+    found = get_run(store, run)
+    assert (found.state, found.metrics) == ("finished", {"a": 2.0})
+    assert found.tags["instar.refused"].startswith("3: ")
+
+
 def test_a_run_adds_no_files_to_the_model_of_another(store: Store) -> None:
     (one, other), blob = (ids.new_id("run"), ids.new_id("run")), store.blobs.put(b"theirs")
     for run in (one, other):

@@ -131,6 +131,8 @@ def test_metrics_may_follow_the_end_and_deleted_runs_take_nothing(any_store: Sto
         {"points": [("m", "much", 0, 0)]},
         {"points": [("m", 10**400, 0, 0)]},
         {"points": [("m", 1.0, 2**63, 0)]},
+        {"points": [("m", 1.0, 0, 2**62)]},
+        {"points": [("m", 1.0, 0, -(2**62))]},
         {"parameters": {"": 1}},
         {"parameters": {"k": "a\0"}},
         {"parameters": {"k": "x" * 500_001}},

@@ -13,8 +13,6 @@ from instar.train import code, conditions, environment, runs
 from instar.train.conditions import COMMAND, NOTEBOOK, UNKNOWN, Conditions
 from instar.train.runs import Run
 
-_TAG = "mlflow.source.name"  # which every client of MLflow sets
-
 
 def recorded_of(store: Store, run: Run) -> Recorded:
     """The code, conditions and environment of a run.

@@ -211,6 +211,8 @@ def _prepared(store: Store, batch: Batch, record: Record | None, close_model: Cl
         return _refusal("a record cannot be read: a later Instar wrote it")
     except InstarError as error:
         return _refusal(error.what)
+    except OverflowError:
+        return _refusal("a time is before the year 1 or after the year 9999")
 
 
 def _refusal(reason: str) -> Change:
@@ -306,10 +308,11 @@ def _input(store: Store, project: str, record: Input) -> Change:
 def _end(record: End) -> Change:
     if record.state not in (FINISHED, FAILED, KILLED):
         raise BadInput(f"a run cannot end as {record.state[:20]!r}")
+    ended = moment(record.at)
 
     def change(work: _Work) -> None:
         if work.state in (RUNNING, SCHEDULED, ABANDONED):  # else somebody ended it before
-            _turn(work, record.state, record.error, moment(record.at))
+            _turn(work, record.state, record.error, ended)
 
     return change
 

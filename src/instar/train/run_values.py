@@ -18,6 +18,8 @@ LONGEST_KEY = 250  # characters, as MLflow has it
 LONGEST_NAME = 500  # characters of a run's name
 LONGEST_VALUE = 500_000  # characters of a parameter or tag: a record is no place for a file
 FIRST_STEP, LAST_STEP = -(2**63), 2**63 - 1
+# Microseconds since 1970 of the years 1 and 9999, between which there are dates.
+FIRST_MOMENT, LAST_MOMENT = -62_135_596_800_000_000, 253_402_300_799_999_999
 
 Point = tuple[str, float, int, int]  # name, value, step, microseconds since 1970
 MetricRow = tuple[str, int, int, float, int]  # name, step, microseconds, value, whether it is no number
@@ -165,7 +167,7 @@ def metric_rows(points: Sequence[Point]) -> list[MetricRow]:
     """Points of metrics as rows in the order in which they are kept: name, step, moment, value, whether it is no number.
 
     Raises:
-        BadInput: A name cannot be kept, a value is no number, or a step is beyond 64 bits.
+        BadInput: A name cannot be kept, a value is no number, a step is beyond 64 bits, or a moment has no date.
     """
     for name in {point[0] for point in points}:
         check_key(name, "metric")
@@ -173,9 +175,13 @@ def metric_rows(points: Sequence[Point]) -> list[MetricRow]:
         if type(value) is not float:
             points = [(name, _float(name, value), step, at) for name, value, step, at in points]
             break
-    for whole in ([point[2] for point in points], [point[3] for point in points]):
-        if whole and (min(whole) < FIRST_STEP or max(whole) > LAST_STEP):
-            raise BadInput("a step or time is beyond 64 bits", subject="metrics", found=f"{min(whole)} to {max(whole)}")
+    for place, what, first, last in (
+        (2, "a step is beyond 64 bits", FIRST_STEP, LAST_STEP),
+        (3, "a time is before the year 1 or after the year 9999", FIRST_MOMENT, LAST_MOMENT),
+    ):
+        whole = [point[place] for point in points]
+        if whole and (min(whole) < first or max(whole) > last):
+            raise BadInput(what, subject="metrics", found=f"{min(whole)} to {max(whole)}")
     # A thousand at a time pass here: no call and no branch for each but the one for what is no number.
     return sorted(
         [(name, step, at, value, 0) if value == value else (name, step, at, 0.0, 1) for name, value, step, at in points]

@@ -46,6 +46,7 @@ class Bucket:
     last: float
 
 
+# A share of the smallest numbers is no float any more, which PostgreSQL takes for an error: it counts as 0.
 # Bucket b of B has the places from ceil(b n / B) to ceil((b + 1) n / B) - 1, so its ends are known without a second look.
 _BUCKETS = """
     WITH place AS (
@@ -56,7 +57,7 @@ _BUCKETS = """
     )
     SELECT min(step), max(step), min(at), max(at),
         min(CASE WHEN nan = 0 THEN value END), max(CASE WHEN nan = 0 THEN value END),
-        sum(CASE WHEN nan = 0 THEN value / {count} END),
+        sum(CASE WHEN nan = 0 THEN CASE WHEN abs(value) < 1e-290 THEN 0.0 ELSE value / {count} END END),
         count(*), sum(nan),
         max(CASE WHEN number = (bucket * {count} + {buckets} - 1) / {buckets} THEN value END),
         max(CASE WHEN number = (bucket * {count} + {buckets} - 1) / {buckets} THEN nan END),
