@@ -299,6 +299,28 @@ def test_where_no_spool_can_be_made_another_place_is_taken_and_the_training_goes
     assert "no spool can be made" in caplog.text
 
 
+def test_in_a_folder_for_everybody_only_what_is_ours_is_filled(
+    begin: Begin, here: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    shared, theirs = tmp_path / "shared", tmp_path / "theirs"
+    for folder in (shared, theirs):
+        folder.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(shared))
+    (here / ".instar").write_text("a file where the store should be")
+    monkeypatch.setenv("XDG_STATE_HOME", str(here / ".instar"))
+    place = shared / f"instar-{os.getuid()}"
+    place.symlink_to(theirs)
+    with begin(wait_seconds=0) as run:
+        run.log(a=1.0)
+    assert "is not recorded" in caplog.text
+    assert list(theirs.iterdir()) == []
+    place.unlink()
+    with begin(wait_seconds=0) as run:
+        run.log(a=1.0)
+    assert [folder.name for folder in spool.runs(place)] == [run.id]
+    assert place.stat().st_mode & 0o777 == 0o700
+
+
 def test_where_there_is_no_room_at_all_the_training_goes_on_unrecorded(
     begin: Begin, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -52,11 +52,12 @@ def prepare(reply: Reply, method: str, asked: Mapping[str, str]) -> Prepared:
 
 async def send(prepared: Prepared, send: Send, threads: Threads) -> None:
     """Send a prepared reply; a file's parts one after the other, as quickly as they are taken."""
-    await send({"type": "http.response.start", "status": prepared.status, "headers": prepared.headers})
     if prepared.descriptor < 0:
+        await send({"type": "http.response.start", "status": prepared.status, "headers": prepared.headers})
         await send({"type": "http.response.body", "body": prepared.body})
         return
     try:
+        await send({"type": "http.response.start", "status": prepared.status, "headers": prepared.headers})
         left, part = prepared.left, prepared.body
         while True:
             await send({"type": "http.response.body", "body": part, "more_body": left > 0})

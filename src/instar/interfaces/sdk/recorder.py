@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import stat
 import tempfile
 import threading
 import time
@@ -51,8 +52,11 @@ class Recorder:
     def _begin(self) -> Writer | None:
         """Open the spool where the run belongs, or where there is room for it; None, loudly, when there is none at all."""
         about = About(self.run, self.place.project, self.place.url, time.time())
-        for root in (self.place.spool, own_spool(), Path(tempfile.gettempdir()) / f"instar-{os.getuid()}"):
+        shared = Path(tempfile.gettempdir()) / f"instar-{os.getuid()}"
+        for root in (self.place.spool, own_spool(), shared):
             try:
+                if root == shared:
+                    _make_ours(root)
                 self.folder = spool.create(root, about)
                 return Writer(self.folder, spool.MAIN)
             except OSError as error:
@@ -152,6 +156,14 @@ class Recorder:
         if self._writer is not None:
             self._writer.abandon_in_child()
         self._writer, self.sender, self.main, self._told = None, None, False, 0
+
+
+def _make_ours(folder: Path) -> None:
+    """A folder where everybody may write: nobody else may read it, or have made it before us for us to fill."""
+    folder.mkdir(mode=0o700, exist_ok=True)
+    about = folder.lstat()
+    if not stat.S_ISDIR(about.st_mode) or about.st_uid != os.getuid():
+        raise PermissionError(f"{folder} is not ours")
 
 
 _all: weakref.WeakSet[Recorder] = weakref.WeakSet()
