@@ -175,11 +175,10 @@ def metric_rows(points: Sequence[Point]) -> list[MetricRow]:
         if type(value) is not float:
             points = [(name, _float(name, value), step, at) for name, value, step, at in points]
             break
-    for place, what, first, last in (
-        (2, "a step is beyond 64 bits", FIRST_STEP, LAST_STEP),
-        (3, "a time is before the year 1 or after the year 9999", FIRST_MOMENT, LAST_MOMENT),
+    for whole, what, first, last in (
+        ([point[2] for point in points], "a step is beyond 64 bits", FIRST_STEP, LAST_STEP),
+        ([point[3] for point in points], "a time is not between the years 1 and 9999", FIRST_MOMENT, LAST_MOMENT),
     ):
-        whole = [point[place] for point in points]
         if whole and (min(whole) < first or max(whole) > last):
             raise BadInput(what, subject="metrics", found=f"{min(whole)} to {max(whole)}")
     # A thousand at a time pass here: no call and no branch for each but the one for what is no number.
