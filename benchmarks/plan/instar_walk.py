@@ -27,6 +27,7 @@ class ValueKind:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+        self.seconds = 0.0  # that writing the results took
         folder.mkdir(exist_ok=True)
 
     def digest(self, project: Any, name: str) -> str | None:
@@ -45,10 +46,12 @@ class ValueKind:
         return step.function(**inputs, **parameters)
 
     def store(self, project: Any, execution: Any, step: Any, output: object) -> Stored:
+        began = time.perf_counter()
         data = json.dumps(output).encode()
         aside = self._folder / f"{step.name}.part"
         aside.write_bytes(data)
         os.replace(aside, self._folder / step.name)
+        self.seconds += time.perf_counter() - began
         digest = ids.digest(data)
         return Stored(digest, digest)
 
@@ -70,7 +73,8 @@ def main() -> None:
             value = tables.scan(app.store, version).collect()["value"][0]
         else:
             value = json.loads((Path(".instar") / "values" / "step_1").read_bytes())["value"]
-    print(json.dumps({"seconds": seconds, "value": value, "ran": len(walk.ran())}))
+    results = values.seconds if tool == "instar" else None
+    print(json.dumps({"seconds": seconds, "results": results, "value": value, "ran": len(walk.ran())}))
 
 
 if __name__ == "__main__":

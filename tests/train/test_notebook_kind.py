@@ -16,10 +16,10 @@ from instar.app import App, open_app
 from instar.core import lineage
 from instar.core.errors import NotFound, PipelineError, StepFailed, Unavailable
 from instar.interfaces.tables import table
-from instar.plan import executions, importing, runner
+from instar.plan import executions, importing, output, runner
 from instar.plan.crew import Manner
 from instar.plan.events import Walk
-from instar.train import artifacts, code, native, run_records, runs
+from instar.train import artifacts, code, native, notebook_kind, run_records, runs
 from tests.plan.conftest import CONTRACT
 from tests.plan.notebook_files import notebook_file
 
@@ -92,6 +92,9 @@ def test_it_is_run_with_inputs_and_parameters_and_kept(app: App, root: Path) -> 
     assert run.parameters == {"weeks": 4, "label": "x"}
     assert [one.path for one in artifacts.list_artifacts(app.store, run.id)] == ["explore.ipynb", "out.txt"]
     assert artifacts.open(app.store, run.id, "out.txt").read_text() == "4"
+    log = output.read(app.store, made.id, made.log)
+    assert "2 8 x\n" in log, "what cells print is in the log of the step"
+    assert "Parent appears" not in log, "the kernel was ended, and did not find itself alone"
     said = outputs_of(app, run.id)
     assert "2 8 x" in said  # rows of the input, a helper of the project, the parameter as declared
     assert "DataFrame" in said
@@ -221,6 +224,11 @@ def test_a_class_of_a_notebook_is_unpickled_from_the_code_of_its_bundle(app: App
         assert pickle.loads(data).share == 0.5
     with pytest.raises(ModuleNotFoundError):
         pickle.loads(data)
+
+
+def test_numbers_without_a_literal_are_given_to_a_notebook() -> None:
+    for value in (float("nan"), float("inf"), float("-inf"), 0.5):
+        assert repr(eval(notebook_kind._literal(value))) == repr(value)
 
 
 def test_two_files_cannot_make_one_step(app: App, root: Path) -> None:

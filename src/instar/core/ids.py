@@ -135,11 +135,7 @@ def digest_of(value: object) -> str:
 
 
 def _encode(value: int, width: int) -> str:
-    letters = []
-    for _ in range(width):
-        value, rest = divmod(value, 32)
-        letters.append(ALPHABET[rest])
-    return "".join(reversed(letters))
+    return "".join([ALPHABET[value >> shift & 31] for shift in range(5 * width - 5, -5, -5)])
 
 
 def _decode(letters: str) -> int:

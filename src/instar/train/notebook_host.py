@@ -62,7 +62,7 @@ def execute(
         if cell.cell_type == "code":
             cell.outputs, cell.execution_count = [], None
     failure = None
-    client = NotebookClient(
+    client = _Aloud(
         document,
         km=_kernel(scratch, python),
         timeout=None,
@@ -70,12 +70,21 @@ def execute(
         resources={"metadata": {"path": str(folder)}},
     )
     try:
-        client.execute(env=environment)
+        client.execute(env=environment, cleanup_kc=True)  # else the kernel ends a second later, when it misses us
     except CellExecutionError as error:
         failure = {"cell": _failed_cell(document), "text": f"{error.ename}: {error.evalue}", "trace": _trace(document)}
     except DeadKernelError:
         failure = {"cell": _last_begun(document), "text": "its kernel died", "trace": ""}
     return {"text": nbformat.writes(document), "failure": failure}  # type: ignore[no-untyped-call]
+
+
+class _Aloud(NotebookClient):
+    """Says what cells print while they print it, into the log of the execution."""
+
+    def process_message(self, msg: dict[str, Any], cell: Any, cell_index: int) -> Any:
+        if msg["msg_type"] == "stream":
+            print(msg["content"]["text"], end="", flush=True)
+        return super().process_message(msg, cell, cell_index)
 
 
 def _kernel(scratch: Path, python: str) -> AsyncKernelManager:

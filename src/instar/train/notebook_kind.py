@@ -165,7 +165,7 @@ def _cell(step: Step, parameters: Mapping[str, object]) -> str:
 
 
 def _literal(value: object) -> str:
-    if isinstance(value, float) and value not in (value, float("inf"), float("-inf")):
+    if isinstance(value, float) and value != value:
         return "float('nan')"
     if isinstance(value, float) and value in (float("inf"), float("-inf")):
         return f"float({str(value)!r})"

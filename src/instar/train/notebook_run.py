@@ -95,23 +95,13 @@ def execute(
             "python": python or sys.executable,
         }  # fmt: skip
         request.write_text(json.dumps(asked), encoding="utf-8")
-        done = subprocess.run(
-            [sys.executable, "-P", "-m", "instar.train.notebook_host", str(request)],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            errors="replace",
-            check=False,
-            preexec_fn=before,
-        )
-        print(done.stdout, end="")  # into the log of the execution
+        status = _aloud([sys.executable, "-P", "-m", "instar.train.notebook_host", str(request)], before)
         answer = scratch / "answer.json"
         if not answer.exists():
             raise StepFailed(
                 "the process that executes it ended without a word",
                 subject=f"notebook in {folder}",
-                found=f"exit status {done.returncode}",
+                found=f"exit status {status}",
                 next_step="See what it printed with: instar logs STEP",
             )
         found = json.loads(answer.read_text("utf-8"))
@@ -124,6 +114,22 @@ def execute(
         )
     failure = Failure(**found["failure"]) if found["failure"] else None
     return Executed(found["text"], content_of(json.loads(found["text"])), failure)
+
+
+def _aloud(command: list[str], before: Callable[[], None] | None) -> int:
+    """Run a program, passing on what it prints into the log of the execution; its exit status."""
+    with subprocess.Popen(
+        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        errors="replace", preexec_fn=before,
+    ) as process:  # fmt: skip
+        assert process.stdout is not None
+        try:
+            for line in process.stdout:
+                print(line, end="", flush=True)
+        except BaseException:
+            process.kill()
+            raise
+    return process.returncode
 
 
 def content_of(document: dict[str, Any]) -> str:
