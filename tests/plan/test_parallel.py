@@ -15,99 +15,15 @@ import pytest
 from instar.core import journal
 from instar.core.errors import BadInput, CheckFailed, PipelineError, StepFailed
 from instar.core.store import Store
-from instar.plan import executions, output, runner
-from instar.plan.runner import Event, Manner
+from instar.plan import executions, runner
 from instar.testing import memory_store
-from tests.plan.small_kinds import FileKind, kinds, place_of
-
-DIAMOND = """
-import os, time
-from instar import gold, model, silver, source
-from helpers import double, gate
-
-raw = source("raw")
-
-@silver()
-def left(raw):
-    gate("left")
-    return [double(x) for x in raw]
-
-@silver()
-def right(raw):
-    gate("right")
-    return [x + 1 for x in raw]
-
-@silver()
-def apart(raw):
-    return len(raw)
-
-@gold(key="x")
-def joined(left, right):
-    return left + right
-
-@model("back")
-def best(joined, rate: float = 0.5):
-    return {"best": max(joined) * rate}
-"""
-# Each of two steps waits until the other has begun: they come to an end only if they run at once.
-MEETING = """
-import os, time
-def double(x):
-    return 2 * x
-def gate(name):
-    place = os.environ.get("MEETING")
-    if place:
-        open(os.path.join(place, name), "w").close()
-        while len(os.listdir(place)) < 2:
-            time.sleep(0.01)
-"""
-
-
-class World:
-    """A project whose steps run in processes."""
-
-    def __init__(self, folder, store: Store) -> None:
-        self.folder, self.store, self.kind = folder, store, FileKind(store)
-        folder.write({"pipeline.py": DIAMOND, "helpers.py": MEETING})
-        self.kind.put("raw", [1, 2, 3])
-        self.events: list[Event] = []
-
-    def walk(self, jobs: int = 4, *, own_place: bool = True, parameters=None, targets=None, **manner) -> runner.Walk:
-        place = place_of(self.folder.root, self.store.folder.parent) if own_place else None
-        how = Manner(jobs=jobs, place=place, **manner)
-        self.events.clear()
-        return runner.execute(
-            self.store, self.folder.project(), self.folder.pipeline(), kinds(self.kind), targets, parameters,
-            manner=how, on_event=self.events.append,
-        )  # fmt: skip
-
-    def all(self, step: str) -> list[executions.Execution]:
-        with self.store.database.read() as tx:
-            return executions.listed(tx, "small", step=step)[::-1]
-
-    def last(self, step: str) -> executions.Execution:
-        return self.all(step)[-1]
-
-    def digest(self, step: str) -> str | None:
-        return self.kind.digest(self.folder.project(), step)
-
-    def log(self, step: str) -> str:
-        return output.read(self.store, self.last(step).id, self.last(step).log)
-
-    def called(self) -> list[str]:
-        return (self.kind.place / "calls.txt").read_text().split()
-
-    def told(self, state: str) -> list[str]:
-        return [event.step for event in self.events if event.state == state]
+from tests.plan.small_kinds import kinds
+from tests.plan.worlds import World, edit
 
 
 @pytest.fixture
 def world(folder, store: Store) -> World:
     return World(folder, store)
-
-
-def edit(world: World, old: str, new: str) -> None:
-    world.folder.edit("pipeline.py", old, new)
 
 
 def test_independent_steps_run_at_once_and_come_to_what_one_after_the_other_does(
@@ -130,64 +46,6 @@ def test_independent_steps_run_at_once_and_come_to_what_one_after_the_other_does
 def test_started_anew_instead_of_forked_it_comes_to_the_same(world: World) -> None:
     assert sorted(world.walk(2, cold=True, targets=["left", "apart"]).ran()) == ["apart", "left"]
     assert world.last("left").digest == world.digest("left")
-
-
-def test_what_a_step_prints_is_kept_with_its_execution_in_every_process(world: World) -> None:
-    noisy = (
-        "import logging, subprocess, sys\n    print('to the user')\n    logging.getLogger('work').info('a note')\n"
-        "    sys.stderr.write('to stderr\\n')\n"
-    )
-    edit(world, "    return len(raw)", f"    {noisy}    return len(raw)")
-    for jobs in (1, 2):
-        world.walk(jobs, targets=["apart"], follow=True)
-        assert world.log("apart").splitlines() == ["to the user", "INFO work: a note", "to stderr"], jobs
-        lines = [event.detail for event in world.events if event.state == "output"]
-        assert lines == ["to the user", "INFO work: a note", "to stderr"]
-        assert not list((world.store.folder / "logs").iterdir())
-        world.kind.put("raw", [7])
-
-
-def test_a_step_that_prints_after_silent_ones_keeps_its_own_and_they_leave_no_file(world: World) -> None:
-    edit(world, "    return left + right", "    print('joining')\n    return left + right")
-    world.walk(1)
-    assert [step for step in ("left", "right", "apart", "joined", "best") if world.last(step).log] == ["joined"]
-    assert world.log("joined") == "joining\n"
-    assert not list((world.store.folder / "logs").iterdir())
-
-
-def test_what_a_child_of_the_step_prints_is_kept_too(world: World) -> None:
-    edit(world, "    return len(raw)", "    os.system('echo from a program')\n    return len(raw)")
-    world.walk(2, targets=["apart"])
-    assert world.log("apart") == "from a program\n"
-
-
-def test_a_long_log_keeps_its_beginning_and_its_end(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(output, "KEPT_HEAD", 100)
-    monkeypatch.setattr(output, "KEPT_TAIL", 100)
-    edit(world, "    return len(raw)", "    for n in range(1000): print('line', n)\n    return len(raw)")
-    world.walk(1, targets=["apart"])
-    log = world.log("apart")
-    assert log.startswith("line 0\n")
-    assert log.endswith("line 999\n")
-    assert "bytes are left out here" in log
-    assert len(log) < 300
-
-
-def test_a_progress_bar_is_kept_as_it_was_seen_last(world: World) -> None:
-    edit(world, "    return len(raw)", "    print('1 %\\r50 %\\r100 %')\n    return len(raw)")
-    world.walk(1, targets=["apart"])
-    assert world.log("apart") == "100 %\n"
-
-
-def test_a_failed_step_leaves_its_traceback_and_nothing_else(world: World) -> None:
-    edit(world, "    return len(raw)", "    print('so far')\n    return 1 / 0")
-    for jobs in (1, 2):
-        with pytest.raises(StepFailed, match=r"step apart at pipeline\.py:\d+: its function raised ZeroDivisionError"):
-            world.walk(jobs, targets=["apart"])
-        failed = world.last("apart")
-        assert (failed.state, failed.ref, world.digest("apart")) == ("failed", None, None)
-        assert world.log("apart").startswith("so far\nTraceback")
-        assert "ZeroDivisionError" in world.log("apart")
 
 
 def test_a_timeout_ends_the_step_and_all_that_it_started(world: World, tmp_path: Path) -> None:
