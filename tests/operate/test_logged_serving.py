@@ -18,11 +18,12 @@ from sklearn.linear_model import LinearRegression, LogisticRegression
 from instar.core.errors import BadInput, Blocked, Conflict, InstarError, NotAllowed, StepFailed
 from instar.core.identity import SYSTEM
 from instar.core.store import Store
-from instar.operate import audit, promotion, review, trace
+from instar.operate import audit, promotion, proposal, review, rollout_walk, trace
+from instar.plan import revisions
 from instar.plan.project import Project, load_project
 from instar.release import approval, registered_models, registry
 from instar.release.registry import ModelVersion
-from instar.serve import trial
+from instar.serve import routing, trial
 from instar.serve.calls import CallLog
 from instar.serve.process import ServerTree
 from instar.train import bundles
@@ -174,3 +175,29 @@ def _loop(store: Store, contract: Project) -> Any:
     from types import SimpleNamespace
 
     return SimpleNamespace(store=store, project=contract)
+
+
+def test_what_was_approved_before_there_was_a_problem_gets_no_new_route_and_keeps_its_old_one(
+    store: Store, contract: Project
+) -> None:
+    classifier, _ = estimators()
+    first = register(store, "delay", sklearn_files(classifier))
+    review.approve(store, None, first, note="there are no gates as yet")
+    promotion.promote(store, "default", "delay", first, "by hand")
+    second = register(store, "delay", sklearn_files(LogisticRegression(C=0.5, max_iter=500).fit(*flights()[:2])))
+    review.approve(store, None, second, note="there are no gates as yet")
+    revisions.record_contract(store, contract)  # from here on, there is a problem of that name
+    with pytest.raises(Blocked, match="before there was a problem of its name"):
+        promotion.promote(store, "default", "delay", second, "by hand")
+    terms = rollout_walk.terms_of(contract.contract.problem["delay"], refit=False)
+    with pytest.raises(Blocked, match="before there was a problem of its name"):
+        rollout_walk.start(store, "default", "delay", second, terms, "user")
+    live = routing.current(store, "delay")
+    assert live is not None
+    assert live.policy.champion == first.number
+    assert (
+        proposal.champion_of(_loop(store, contract), "delay") is None
+    )  # whatever passes the gates first takes its place
+    elsewhere = register(store, "late", sklearn_files(classifier))
+    review.approve(store, contract, elsewhere, note="no problem of that name")
+    promotion.promote(store, "default", "late", elsewhere, "by hand")

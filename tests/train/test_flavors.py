@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import pickle
+import sys
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -111,7 +114,6 @@ def test_a_pickle_may_name_what_the_folder_brings(store: Store, tmp_path: Path) 
     module = types.ModuleType("far_away_rule")
     exec(code, module.__dict__)
     module.Rule.__module__ = "far_away_rule"
-    import sys
 
     sys.modules["far_away_rule"] = module
     try:
@@ -135,6 +137,22 @@ def test_a_missing_package_is_named(store: Store, tmp_path: Path) -> None:
     except ModuleNotFoundError:
         with pytest.raises(Unavailable, match="package mlflow is not installed"):
             load(store, tmp_path, files)
+
+
+def test_a_model_in_skops_names_skops_where_it_is_not_installed(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "skops", None)  # as if it were not there, where it is
+    monkeypatch.delitem(sys.modules, "skops.io", raising=False)
+    archive = io.BytesIO()
+    with zipfile.ZipFile(archive, "w") as opened:
+        opened.writestr(
+            "schema.json", '{"__class__": "LogisticRegression", "__module__": "sklearn.linear_model._logistic"}'
+        )
+    files = {**sklearn_files(None, form="skops"), "model.pkl": archive.getvalue()}
+    with pytest.raises(Unavailable, match="the package skops is not installed") as refused:
+        load(store, tmp_path, files)
+    assert "Install skops beside Instar" in refused.value.next_step
 
 
 @pytest.mark.parametrize(

@@ -186,11 +186,16 @@ def _went_out(loop: Loop, version: ModelVersion) -> bool:
 
 
 def champion_of(loop: Loop, endpoint: str) -> ModelVersion | None:
-    """The version that answers at an endpoint; None before there is one."""
+    """The version that answers at an endpoint; None before there is one.
+
+    One that was logged, and allowed before there was a problem of its name, passed no gates: it is nobody's opponent, and the
+    first version that passes them takes its place.
+    """
     revision = routing.current(loop.store, endpoint)
     if revision is None or revision.policy.champion is None:
         return None
-    return registry.find(loop.store, loop.project.name, f"{endpoint}@{revision.policy.champion}")
+    version = registry.find(loop.store, loop.project.name, f"{endpoint}@{revision.policy.champion}")
+    return None if version.origin == "logged" else version
 
 
 def known_rows(

@@ -24,6 +24,7 @@ from instar.core.store import Store
 from instar.evaluate.evaluation import Evaluation
 from instar.evaluate.gates import Verdict
 from instar.evaluate.gates import waive as without
+from instar.plan import revisions
 from instar.release import bars, registry
 from instar.release.registry import ModelVersion
 
@@ -319,8 +320,11 @@ def holding(store: Store, version: ModelVersion, at: datetime | None = None) -> 
 def require_approved(store: Store, version: ModelVersion, at: datetime | None = None) -> Approval:
     """The approval that allows new routes to a version.
 
+    What a person allowed while its model had no problem counts no more when the contract in effect has one: then there are
+    gates. A live route stays until it is changed.
+
     Raises:
-        Blocked: There is none, or it expired.
+        Blocked: There is none, it expired, or it was given before there were gates.
     """
     found = holding(store, version, at)
     if found is None:
@@ -330,7 +334,21 @@ def require_approved(store: Store, version: ModelVersion, at: datetime | None = 
             found=version.state,
             next_step=f"Approve it with `instar approve {version.name}`.",
         )
+    if found.policy == "person" and _has_problem(store, version):
+        raise Blocked(
+            "it was approved before there was a problem of its name, so it passed no gates and cannot be its champion",
+            subject=version.name,
+            found=f"{found.id}, given by {found.approved_by}",
+            asked="a version that passed the gates of the problem",
+            next_step="Register it under another name and serve it there, or make it a step of the pipeline.",
+        )
     return found
+
+
+def _has_problem(store: Store, version: ModelVersion) -> bool:
+    with store.database.read() as tx:
+        contract = revisions.current(tx, version.project)
+    return contract is not None and version.model in contract.contract.get("problem", {})
 
 
 def _require_passed(version: ModelVersion, verdict: Verdict) -> None:

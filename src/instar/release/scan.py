@@ -57,6 +57,7 @@ ALLOWED: dict[str, frozenset[str]] = {
         "scipy.sparse._csc": "csc_matrix csc_array",
         "polars.dataframe.frame": "DataFrame",
         "polars.series.series": "Series",
+        "mlflow.models.signature": "_TypeHints",  # of every model of a user's own class: two fields, no code
         "sklearn.cluster._kmeans": "_kmeans_single_elkan _kmeans_single_lloyd",
         "sklearn.feature_selection._univariate_selection": "chi2 f_classif f_regression r_regression",
         "sklearn.metrics._dist_metrics": (
