@@ -106,6 +106,16 @@ def test_experiments_are_made_moved_deleted_and_restored(root: Path) -> None:
         instar(root, "experiments", "show", "nobody")
 
 
+def test_a_deleted_experiment_whose_name_was_taken_is_restored_by_its_id(root: Path) -> None:
+    made = json.loads(instar(root, "experiments", "create", "x/y", "--json").stdout)
+    instar(root, "experiments", "delete", "x/y")
+    instar(root, "experiments", "create", "x/y")
+    refused = instar(root, "experiments", "restore", "x/y", good=False)
+    assert "nothing was restored" in str(refused.exception)
+    instar(root, "experiments", "rename", "x/y", "x/z")
+    assert "restored" in instar(root, "experiments", "restore", made["id"]).stdout
+
+
 def test_deleted_runs_have_a_view(root: Path) -> None:
     instar(root, "experiments", "delete", "team/delay")
     assert named(root) == []

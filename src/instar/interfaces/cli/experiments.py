@@ -165,10 +165,18 @@ def delete_command(project: str | None, experiment: str, as_json: bool) -> None:
 @click.pass_obj
 def restore_command(project: str | None, experiment: str, as_json: bool) -> None:
     """Bring a deleted experiment back, with the runs that went with it."""
+    from instar.core.errors import Conflict
     from instar.train import experiments
 
     with _opened(project) as app:
-        _say(experiments.restore(app.store, _find(app, experiment).id), "restored", as_json)
+        found = _find(app, experiment)
+        if found.state == ACTIVE and found.id != experiment:
+            raise Conflict(
+                "the experiment of that name is active, and nothing was restored", subject=f"experiment {experiment}",
+                found=found.id, asked="the id of a deleted one",
+                next_step="List them with: instar experiments ls --view deleted",
+            )  # fmt: skip
+        _say(experiments.restore(app.store, found.id), "restored", as_json)
 
 
 @contextmanager
