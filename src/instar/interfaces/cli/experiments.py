@@ -166,11 +166,11 @@ def delete_command(project: str | None, experiment: str, as_json: bool) -> None:
 def restore_command(project: str | None, experiment: str, as_json: bool) -> None:
     """Bring a deleted experiment back, with the runs that went with it."""
     from instar.core.errors import Conflict
-    from instar.train import experiments
+    from instar.train import experiments, tracking_tables
 
     with _opened(project) as app:
         found = _find(app, experiment)
-        if found.state == ACTIVE and found.id != experiment:
+        if found.state == tracking_tables.ACTIVE and found.id != experiment:
             raise Conflict(
                 "the experiment of that name is active, and nothing was restored", subject=f"experiment {experiment}",
                 found=found.id, asked="the id of a deleted one",
