@@ -5,9 +5,10 @@ from __future__ import annotations
 import mimetypes
 from typing import Any
 
-from instar.core.errors import BadInput, NotFound
+from instar.core.errors import BadInput
 from instar.core.identity import Permission
 from instar.interfaces.api.routes import Reply, Request, Route
+from instar.interfaces.api.train import run_of
 from instar.train import artifacts, experiment_search, experiments, histories, run_search, runs, sampling
 
 MOST = 10_000  # of a page
@@ -62,7 +63,7 @@ def curve(request: Request) -> Reply:
     """One metric of a run as at most `?buckets=` (200) stretches: smallest, largest, mean, first and last value of each;
     `?from=` and `?to=` are steps. Values that are no number, or infinite, are null.
     """
-    query, run = request.query, _of_project(request)
+    query, run = request.query, run_of(request)
     found = sampling.sampled(
         request.app.store, run.id, request.path["metric"], buckets=_number(query, "buckets", 200),
         start_step=_step(query, "from"), end_step=_step(query, "to"),
@@ -72,7 +73,7 @@ def curve(request: Request) -> Reply:
 
 def page_of_history(request: Request) -> Reply:
     """Values of one metric of a run by step, in pages: `?limit=`, `?token=` of the page before."""
-    run = _of_project(request)
+    run = run_of(request)
     page = histories.history(
         request.app.store, run.id, request.path["metric"], limit=_number(request.query, "limit", MOST),
         token=request.query.get("token"),
@@ -86,14 +87,14 @@ def page_of_history(request: Request) -> Reply:
 
 def list_files(request: Request) -> Reply:
     """All files of a run, with their size in bytes and the digest of their content."""
-    found = artifacts.all_artifacts(request.app.store, _of_project(request).id)
+    found = artifacts.all_artifacts(request.app.store, run_of(request).id)
     return Reply({"artifacts": [{"path": one.path, "size": one.size, "blob": one.blob} for one in found]})
 
 
 def send_file(request: Request) -> Reply:
     """One file of a run. Pages and pictures with scripts are sent as downloads: they must not act as this server's own."""
     path = request.path["path"]
-    file = artifacts.open(request.app.store, _of_project(request).id, path)
+    file = artifacts.open(request.app.store, run_of(request).id, path)
     media = mimetypes.guess_type(path)[0] or "application/octet-stream"
     headers = {
         "x-content-type-options": "nosniff",
@@ -101,13 +102,6 @@ def send_file(request: Request) -> Reply:
         "content-disposition": "inline" if media in SHOWN else "attachment",
     }
     return Reply(file=file, media_type=media, headers=headers)
-
-
-def _of_project(request: Request) -> runs.Run:
-    run = runs.get_run(request.app.store, request.path["run"])
-    if run.project != request.path["project"]:  # do not tell a reader of one project of another's runs
-        raise NotFound("there is no such run", subject=f"run {request.path['run']}")
-    return run
 
 
 def _experiment(request: Request) -> list[str] | None:

@@ -52,7 +52,7 @@ def list_runs(request: Request) -> Reply:
 
 def show_run(request: Request) -> Reply:
     """One run with its bundles, and the verdicts of those who made it again."""
-    found = _of_project(request)
+    found = run_of(request)
     with request.app.store.database.read() as tx:
         made = bundles.of_run(tx, found.id)
     return Reply({**runs.document(found), "bundles": made, "reproductions": _proofs(request, found)})
@@ -60,12 +60,12 @@ def show_run(request: Request) -> Reply:
 
 def list_reproductions(request: Request) -> Reply:
     """Verdicts of those who made a run again, the newest first: who, when, and the first cause where it differs."""
-    return Reply({"reproductions": _proofs(request, _of_project(request))})
+    return Reply({"reproductions": _proofs(request, run_of(request))})
 
 
 def metric_history(request: Request) -> Reply:
     """All values of one metric of a run."""
-    history = runs.metric_history(request.app.store, _of_project(request).id, request.path["metric"])
+    history = runs.metric_history(request.app.store, run_of(request).id, request.path["metric"])
     values = [
         {
             "step": metric.step,
@@ -96,14 +96,14 @@ def start_run(request: Request) -> Reply:
 def log_metrics(request: Request) -> Reply:
     """Log values of metrics of a run."""
     body: NewMetrics = request.json(NewMetrics)
-    runs.log_metrics(request.app.store, _of_project(request).id, body.metrics, body.step)
+    runs.log_metrics(request.app.store, run_of(request).id, body.metrics, body.step)
     return Reply({"logged": len(body.metrics)})
 
 
 def end_run(request: Request) -> Reply:
     """End a run, well or with an error."""
     body: End = request.json(End)
-    run, store = _of_project(request), request.app.store
+    run, store = run_of(request), request.app.store
     return Reply(runs.document(runs.fail(store, run.id, body.error) if body.error else runs.finish(store, run.id)))
 
 
@@ -121,7 +121,8 @@ def _proofs(request: Request, run: runs.Run) -> list[dict[str, Any]]:
     return [proofs.document(one) for one in proofs.of_run(request.app.store, run.project, run.id)]
 
 
-def _of_project(request: Request) -> runs.Run:
+def run_of(request: Request) -> runs.Run:
+    """The run of the path, which must be the project's."""
     run = runs.get_run(request.app.store, request.path["run"])
     if run.project != request.path["project"]:  # do not tell a reader of one project of another's runs
         raise NotFound("there is no such run", subject=f"run {request.path['run']}")
