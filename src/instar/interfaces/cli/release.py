@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from instar.interfaces.cli.tables import print_table
+
 if TYPE_CHECKING:
     from datetime import datetime
 
@@ -44,7 +46,7 @@ def list_models(folder: str | None, model: str | None, as_json: bool) -> None:
         click.echo("no model versions yet; `instar run` makes and registers them")
     else:
         header = ["version", "state", "names", "origin", "evaluation", "registered", "by", "bundle"]
-        _table(header, [_row(one, names[one.model].get(one.number, [])) for one in found])
+        print_table(header, [_row(one, names[one.model].get(one.number, [])) for one in found])
 
 
 @models.command("show")
@@ -224,7 +226,7 @@ def _print_version(facts: dict[str, Any]) -> None:
     rows = [
         [name, *(_number(value[key]) for key in ("value", "low", "high"))] for name, value in found["metrics"].items()
     ]
-    _table(["metric", "value", "low", "high"], rows)
+    print_table(["metric", "value", "low", "high"], rows)
 
 
 def _again(one: dict[str, Any]) -> str:
@@ -253,22 +255,7 @@ def _made(model: dict[str, Any], data: dict[str, Any]) -> list[tuple[str, str]]:
 
 def _print_checks(checks: list[dict[str, Any]]) -> None:
     rows = [[check["name"], check["state"], check["found"], check["asked"]] for check in checks]
-    _table(["gate", "state", "found", "asked for"], rows)
-
-
-def _table(header: list[str], rows: list[list[str]]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in header:
-        table.add_column(name, overflow="fold")
-    for row in rows:
-        table.add_row(*row)
-    console = Console(highlight=False, markup=False)
-    # Lines of a pipe are read by programs: they are never folded.
-    console = console if console.is_terminal else Console(highlight=False, markup=False, width=400)
-    console.print(table)
+    print_table(["gate", "state", "found", "asked for"], rows)
 
 
 def _number(value: float | None) -> str:
