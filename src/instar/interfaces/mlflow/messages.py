@@ -107,14 +107,11 @@ class SetTag(OfRun):
     value: str | None = None
 
 
-class LogMetric(OfRun):
-    key: str | None = None
-    value: float | None = None
-    timestamp: Int64 | None = None
-    step: Int64 | None = None
-    model_id: str | None = None
-    dataset_name: str | None = None
-    dataset_digest: str | None = None
+class LogMetric(MetricIn):
+    """One value of a metric, and the run that it is of."""
+
+    run_id: str | None = None
+    run_uuid: str | None = None
 
 
 class LogBatch(OfRun):

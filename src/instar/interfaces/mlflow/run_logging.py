@@ -86,7 +86,7 @@ def log(
         raise _in_words(error, run) from error
 
 
-def _of_models(run: str, metrics: Sequence[MetricIn | LogMetric], points: Sequence[Point]) -> Also | None:
+def _of_models(run: str, metrics: Sequence[MetricIn], points: Sequence[Point]) -> Also | None:
     """What keeps the metrics that name a model under that model, too, in the same transaction."""
     if not any(map(_MODEL, metrics)):
         return None
@@ -131,7 +131,7 @@ def _points(metrics: Sequence[MetricIn]) -> list[Point]:
     return [(key, value, step, moment * 1000) for key, value, step, moment in found]  # type: ignore[operator,misc]
 
 
-def _measured(metric: MetricIn | LogMetric, path: str) -> tuple[float, int, int]:
+def _measured(metric: MetricIn, path: str) -> tuple[float, int, int]:
     """Value, step and microseconds since 1970.
 
     Raises:
