@@ -196,6 +196,11 @@ def test_a_training_that_is_killed_loses_nothing_that_it_logged_and_is_abandoned
     found = runs.get_run(store, training.run)
     assert (found.state, found.error) == ("abandoned", intake.DIED)
     assert training.sync(server.url)[0]["sent"] == 0
+    told = subprocess.run(
+        command("runs", "sync", "--url", server.url), cwd=training.folder, env=training.environment, capture_output=True,
+        text=True, timeout=120, check=True,
+    )  # fmt: skip
+    assert told.stdout == "no run waits in a spool (1 delivered already)\n"
     assert points(store, training.run) == wanted(3_000)
 
 

@@ -67,9 +67,11 @@ def _print(found: list[Synced], as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps([vars(one) for one in found], indent=2))
         return
-    _tell(found, False)
-    if not found:
-        click.echo("no run waits in a spool")
+    before = [one for one in found if one.state == "delivered" and not one.sent]
+    _tell([one for one in found if one not in before], False)
+    if len(before) == len(found):
+        known = f" ({len(before)} delivered already)" if before else ""
+        click.echo(f"no run waits in a spool{known}")
 
 
 def _tell(found: list[Synced], as_json: bool) -> None:
