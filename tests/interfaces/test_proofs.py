@@ -154,4 +154,4 @@ def test_from_python_and_on_the_command_line(tmp_path: Path, monkeypatch: pytest
     shown = CliRunner().invoke(train_commands.commands["runs"], ["show", run, "--json"], catch_exceptions=False)
     assert json.loads(shown.stdout)["reproductions"] == [proofs.document(proof)]
     shown = CliRunner().invoke(train_commands.commands["runs"], ["show", run], catch_exceptions=False)
-    assert f"reproduced   identical (as it was) as {made.repetition} by {made.by}" in shown.stdout
+    assert re.search(rf"reproduced +identical \(as it was\) as {made.repetition} by {made.by}", shown.stdout)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -34,5 +35,8 @@ def test_a_model_is_proven_as_the_tutorial_says(tmp_path: Path) -> None:
     assert "first cause: the input booking_features was booking_features@1 and is booking_features@2" in said
     assert "\nthe input booking_features was booking_features@1 and is booking_features@2\n" in said
     assert "first cause: the input booking_features@1 was changed after it was recorded" in said
-    assert "reproduced   identical by run_" in said
+    assert re.search(r"reproduced +identical \(as it was\) as run_", said)
+    asked = [line.split(" found by")[0] for line in said.splitlines() if line.startswith("asked ")]
+    newest, changed = "asked newest inputs: different", "asked as it was: different"
+    assert asked == [changed, newest, newest, "asked as it was: identical", "asked as it was: identical"]
     assert "0 would go" in said

@@ -246,3 +246,31 @@ def test_outputs_are_compared_by_the_number_that_a_cell_has_for_its_author() -> 
     said = {"cell_type": "code", "metadata": {}, "source": "x", "outputs": [{"output_type": "stream", "text": "1"}]}
     found = reproduce_notebook.cell_digests(json.dumps({"cells": [given, said]}))
     assert list(found) == ["cell 1"]
+
+
+def test_a_run_that_a_client_of_mlflow_logged_is_refused_with_all_that_is_missing_and_known(
+    project: tuple[Path, Store],
+) -> None:
+    root, store = project
+
+    def logged(**tags: str) -> str:
+        told = {f"mlflow.source.{name}": value for name, value in tags.items()}
+        run = runs.start(store, "lamps", experiment="client", tags=told, capture=False)
+        runs.finish(store, run.id)
+        return run.id
+
+    def refusal(run: str) -> str:
+        with pytest.raises(BadInput) as caught:
+            reproduce(store, root, run)
+        return str(caught.value)
+
+    bare = refusal(logged(name="train.py"))
+    for what in ("its code: the client named no commit", "its environment: the run logged no model", "its arguments"):
+        assert what in bare
+    assert "its notebook: a client keeps its name (a.ipynb)" in refusal(logged(name="a.ipynb", type="NOTEBOOK"))
+    assert "<console> is no script" in refusal(logged(name="<console>"))
+    full = logged(name="train.py", **{"git.commit": "abc123"})
+    artifacts.log_artifact(store, full, "model/requirements.txt", b"scikit_learn==1.5.0\n# by hand\nnumpy==2.0\n")
+    said = refusal(full)
+    assert "missing: its arguments, and what differed from the commit" in said
+    assert "Known: train.py, commit abc123, numpy 2.0, scikit-learn 1.5.0" in said

@@ -7,7 +7,7 @@ from pathlib import PurePath
 
 from instar.core.errors import BadInput, Blocked
 from instar.core.store import Store
-from instar.operate import reproduce_notebook, reproduce_step
+from instar.operate import reproduce_client, reproduce_notebook, reproduce_step
 from instar.operate.reproduce_run import Recorded
 from instar.train import code, conditions, environment, runs
 from instar.train.conditions import COMMAND, NOTEBOOK, UNKNOWN, Conditions
@@ -30,6 +30,13 @@ def recorded_of(store: Store, run: Run) -> Recorded:
         raise Blocked(
             "the search gave it up before its end", subject=f"run {run.id}", found="no result to compare with"
         )
+    if reproduce_client.is_one(run):
+        found = reproduce_client.told(store, run)
+        raise BadInput(
+            "a client of MLflow logged it, and too little to make it again", subject=f"run {run.id}",
+            found=f"missing: {'; '.join(reproduce_client.missing(found, run))}. Known: {reproduce_client.known(found)}",
+            next_step="Put `with instar.run(...)` around the training, or make it a step of the pipeline.",
+        )  # fmt: skip
     about = conditions.load(store.blobs, run.conditions) if run.conditions else _older(run)
     missing = list(_missing(run, about))
     if missing or run.environment is None:
