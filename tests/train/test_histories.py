@@ -16,10 +16,11 @@ from instar.app import open_database
 from instar.core.errors import BadInput, NotFound
 from instar.core.store import Store
 from instar.testing import memory_store
-from instar.train import histories, runs, sampling
+from instar.train import histories, run_records, runs, sampling
 from instar.train.run_values import Point
 
 Row = tuple[int, int, float, int]
+Shown = list[tuple[int, int, float | None]]
 
 
 @pytest.fixture(scope="module", params=["sqlite", "postgresql"])
@@ -55,6 +56,11 @@ def logged(store: Store, given: list[tuple[int, int, float]]) -> tuple[str, list
     return run, sorted(rows)
 
 
+def shown(rows: list[Row]) -> Shown:
+    """Points as they are read."""
+    return [(step, at, None if nan else value) for step, at, value, nan in rows]
+
+
 @quiet
 @given(given=points, size=st.integers(1, 7))
 def test_a_history_is_every_different_point_once_in_order(
@@ -62,15 +68,17 @@ def test_a_history_is_every_different_point_once_in_order(
 ) -> None:
     run, expected = logged(any_store, given)
     runs.log(any_store, run, points=[("m", value, step, at) for step, at, value in given])  # again: no effect
-    assert histories.points(any_store, run, "m").items == expected
-    found: list[Row] = []
+    assert histories.points(any_store, run, "m").items == shown(expected)
+    with any_store.database.read() as tx:
+        assert list(histories.every_point(tx, run_records.require(tx, run), "m")) == shown(expected)
+    found: Shown = []
     page = histories.points(any_store, run, "m", limit=size)
     while True:
         found += page.items
         if page.token is None:
             break
         page = histories.points(any_store, run, "m", limit=size, token=page.token)
-    assert found == expected
+    assert found == shown(expected)
     newest = max(expected, key=lambda row: (row[0], row[1], -row[3], row[2]), default=None)
     latest = runs.get_run(any_store, run).metrics.get("m")
     if newest is None:
@@ -87,13 +95,13 @@ def test_points_spread_over_a_history_are_those_that_ntile_begins_with_and_its_e
     run, rows = logged(any_store, given)
     found = sampling.intervals(any_store, [run], "m", max_results=most)[run]
     if len(rows) <= most:
-        assert found == rows
+        assert found == shown(rows)
         return
     size, longer = divmod(len(rows), most)
     starts = [bucket * size + min(bucket, longer) for bucket in range(most)]
-    assert found == [rows[place] for place in [*starts[:-1], len(rows) - 1]]
+    assert found == shown([rows[place] for place in [*starts[:-1], len(rows) - 1]])
     within = sampling.intervals(any_store, [run], "m", max_results=100, start_step=0, end_step=5)[run]
-    assert within == [row for row in rows if 0 <= row[0] <= 5]
+    assert within == shown([row for row in rows if 0 <= row[0] <= 5])
 
 
 @quiet
@@ -143,6 +151,8 @@ def test_what_cannot_be_asked_is_refused(store: Store) -> None:
     with pytest.raises(BadInput, match="token"):
         histories.points(store, run, "m", limit=1, token="nonsense")
     assert histories.points(store, run, "\0").items == []
+    with store.database.read() as tx:
+        assert list(histories.every_point(tx, run_records.require(tx, run), "\0")) == []
 
 
 def test_the_smallest_numbers_have_a_mean_on_every_database(any_store: Store) -> None:

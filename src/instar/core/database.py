@@ -10,7 +10,7 @@ whole. So the function must do nothing that cannot be done twice: no I/O, no use
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple, Protocol, TypeVar
@@ -132,6 +132,12 @@ def fetch(tx: Transaction, statement: str, values: Sequence[Any] = ()) -> list[A
     except tx.dialect.loaded_dbapi.Error as error:
         raise _as_sqlalchemy(tx, statement, error) from error
     return found
+
+
+def stream(tx: Transaction, statement: str, values: Sequence[Any] = ()) -> Iterable[Any]:
+    """The same rows one by one, for those who make something else of each at once: where the driver can, never all in memory."""
+    # PostgreSQL's driver has received all of them anyway, and hands them out quicker together.
+    return fetch(tx, statement, values) if tx.dialect.name == "postgresql" else _driver(tx).execute(statement, values)
 
 
 def command(tx: Transaction, statement: str, values: Sequence[Any] = ()) -> None:

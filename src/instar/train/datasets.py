@@ -7,18 +7,19 @@ a cause of the run in the lineage. Others are references to what lies elsewhere.
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import sqlalchemy as sa
 
 from instar.core import lineage
-from instar.core.database import Transaction
+from instar.core.database import Transaction, fetch
 from instar.core.errors import BadInput
 from instar.core.ids import ALPHABET
 from instar.core.store import Store
 from instar.train.run_log import writable
+from instar.train.run_pages import chosen
 from instar.train.run_records import require
 from instar.train.run_values import check_key, check_text, check_value
 from instar.train.tracking_tables import HEAD, dataset_table, input_table, run_table
@@ -151,16 +152,16 @@ def inputs_of(store: Store, run: str) -> list[Input]:
 
 def inputs_by_run(tx: Transaction, keys: Sequence[int]) -> dict[int, list[Input]]:
     """The data sets that runs read, by the run's key, in one query however many runs there are."""
+    if not keys:
+        return {}
+    columns = "d.id, d.project, d.name, d.digest, d.source_type, d.source, d.schema, d.profile"
     query = (
-        sa.select(input_table.c.run, input_table.c.tags, dataset_table)
-        .join(dataset_table, dataset_table.c.id == input_table.c.dataset)
-        .where(input_table.c.run.in_(keys))
-        .order_by(input_table.c.run, dataset_table.c.name, dataset_table.c.digest)
+        f"SELECT i.run, i.tags, {columns} FROM run_input AS i JOIN dataset AS d ON d.id = i.dataset"
+        f" WHERE i.run IN ({chosen(keys)}) ORDER BY i.run, d.name, d.digest"
     )
     found: dict[int, list[Input]] = {}
-    for row in tx.execute(query) if keys else ():
-        fields: dict[str, Any] = {column.name: getattr(row, column.name) for column in dataset_table.c}
-        found.setdefault(row.run, []).append(Input(Dataset(**fields), row.tags))
+    for run, marks, *fields in fetch(tx, query):
+        found.setdefault(run, []).append(Input(Dataset(*fields), json.loads(marks)))
     return found
 
 

@@ -1,21 +1,23 @@
 """Histories of metrics: all values of one metric in the order of steps, for curves while it trains and long after.
 
-`history` and `histories` give points as records; `points` gives plain tuples, for those who pass on very many.
+`history` and `histories` give points as records; `points` and `latest` give plain tuples, for those who pass on very many.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterable, Sequence
 
-from instar.core.database import fetch, moment
+from instar.core.database import Transaction, fetch, moment, stream
 from instar.core.store import Store
 from instar.train.pages import Page, read_token, write_token
+from instar.train.run_pages import chosen
 from instar.train.run_records import Metric, require
-from instar.train.run_values import number
 
-PointRow = tuple[int, int, float, int]  # step, microseconds since 1970, value, whether it is no number
-LatestRow = tuple[str, float, int, int]  # name, value, step, microseconds since 1970
+PointRow = tuple[int, int, float | None]  # step, microseconds since 1970, value; None where it is no number
+LatestRow = tuple[int, str, float | None, int, int]  # run, name, value as above, step, microseconds since 1970
 
+POINT = "step, at, CASE WHEN nan = 0 THEN value END"  # columns of a point
 _AFTER = " AND (step, at, value, nan) > (?, ?, ?, ?)"
 _ORDER = " ORDER BY step, at, value, nan"
 
@@ -37,7 +39,7 @@ def history(store: Store, run: str, name: str, *, limit: int | None = None, toke
 
 
 def points(store: Store, run: str, name: str, *, limit: int | None = None, token: str | None = None) -> Page[PointRow]:
-    """The same as plain tuples: step, microseconds since 1970, value, and 1 where the value is no number.
+    """The same as plain tuples: step, microseconds since 1970, value; None where the value is no number.
 
     Raises:
         NotFound: There is no such run.
@@ -53,11 +55,20 @@ def points(store: Store, run: str, name: str, *, limit: int | None = None, token
             after = _AFTER
             values += read_token([key, name], token, 4)
         end = f" LIMIT {limit + 1}" if limit is not None else ""
-        query = f"SELECT step, at, value, nan FROM run_metric WHERE run = ? AND name = ?{after}{_ORDER}{end}"
+        query = f"SELECT {POINT} FROM run_metric WHERE run = ? AND name = ?{after}{_ORDER}{end}"
         rows = fetch(tx, query, values)
     if limit is None or len(rows) <= limit:
         return Page(rows)
-    return Page(rows[:limit], write_token([key, name], rows[limit - 1]))
+    step, at, value = rows[limit - 1]
+    place = (step, at, 0.0, 1) if value is None else (step, at, value, 0)
+    return Page(rows[:limit], write_token([key, name], place))
+
+
+def every_point(tx: Transaction, run: int, name: str) -> Iterable[PointRow]:
+    """All points of the run of that key, one by one while the transaction is open, so that a long history costs no memory."""
+    if "\0" in name:
+        return ()
+    return stream(tx, f"SELECT {POINT} FROM run_metric WHERE run = ? AND name = ?{_ORDER}", (run, name))
 
 
 def histories(store: Store, runs: Sequence[str], name: str, *, limit: int) -> dict[str, list[Metric]]:
@@ -67,23 +78,18 @@ def histories(store: Store, runs: Sequence[str], name: str, *, limit: int) -> di
         NotFound: One of the runs is not there.
     """
     with store.database.read() as tx:
-        query = f"SELECT step, at, value, nan FROM run_metric WHERE run = ? AND name = ?{_ORDER} LIMIT ?"
+        query = f"SELECT {POINT} FROM run_metric WHERE run = ? AND name = ?{_ORDER} LIMIT ?"
         return {run: [_metric(name, row) for row in fetch(tx, query, (require(tx, run), name, limit))] for run in runs}
 
 
-def latest(store: Store, keys: Sequence[int]) -> dict[int, list[LatestRow]]:
-    """The latest value of each metric of runs, with its step and moment, by the runs' keys, in one query."""
+def latest(tx: Transaction, keys: Sequence[int]) -> Iterable[LatestRow]:
+    """The latest value of each metric of runs, one by one while the transaction is open; those of one run together, by name."""
     if not keys:
-        return {}
-    chosen = ",".join(map(str, keys))  # our own numbers: safe to write out, and quicker than to bind
-    query = f"SELECT run, name, value, step, at, nan FROM run_latest WHERE run IN ({chosen}) ORDER BY run, name"
-    found: dict[int, list[LatestRow]] = {}
-    with store.database.read() as tx:
-        for run, name, value, step, at, nan in fetch(tx, query):
-            found.setdefault(run, []).append((name, number(value, nan) if nan else value, step, at))
-    return found
+        return ()
+    columns = "run, name, CASE WHEN nan = 0 THEN value END, step, at"
+    return stream(tx, f"SELECT {columns} FROM run_latest WHERE run IN ({chosen(keys)}) ORDER BY run, name")
 
 
 def _metric(name: str, row: PointRow) -> Metric:
-    step, at, value, nan = row
-    return Metric(name, number(value, nan), step, moment(at))
+    step, at, value = row
+    return Metric(name, math.nan if value is None else value, step, moment(at))

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import sqlalchemy as sa
 
 from instar.core import lineage
-from instar.core.database import Instant, Transaction, metadata
+from instar.core.database import Instant, Transaction, fetch, metadata
 from instar.core.errors import NotFound
 from instar.core.store import Store
 from instar.train.logged_models import logged_model_table
@@ -116,10 +116,12 @@ def put_links(tx: Transaction, run: str, role: str, models: Sequence[tuple[str, 
 
 def models_of(tx: Transaction, runs: Sequence[str], role: str) -> dict[str, list[tuple[str, int]]]:
     """The models that runs made or read, with their steps, by run."""
-    query = sa.select(run_model_table).where(run_model_table.c.run.in_(runs), run_model_table.c.role == role)
+    if not runs:
+        return {}
+    query = f"SELECT run, model, step FROM run_model WHERE run IN ({','.join('?' * len(runs))}) AND role = ? ORDER BY step, model"
     found: dict[str, list[tuple[str, int]]] = {}
-    for row in tx.execute(query.order_by(run_model_table.c.step, run_model_table.c.model)):
-        found.setdefault(row.run, []).append((row.model, row.step))
+    for run, model, step in fetch(tx, query, (*runs, role)):
+        found.setdefault(run, []).append((model, step))
     return found
 
 

@@ -36,17 +36,12 @@ class Metric:
 
 @dataclass(frozen=True)
 class Columns:
-    """Which metrics, parameters and tags of a run to fetch: None is all of them, an empty sequence is none.
-
-    Attributes:
-        texts: Parameters as texts, as they are searched, not as the values that they were.
-    """
+    """Which metrics, parameters and tags of a run to fetch: None is all of them, an empty sequence is none."""
 
     metrics: Sequence[str] | None = None
     parameters: Sequence[str] | None = None
     tags: Sequence[str] | None = None
     artifacts: bool = True
-    texts: bool = False
 
 
 @dataclass(frozen=True)
@@ -150,7 +145,7 @@ def load(tx: Transaction, keys: Sequence[int], columns: Columns | None = None) -
     rows = fetch(
         tx, f"SELECT {_COLUMNS} FROM run AS r JOIN experiment AS e ON e.id = r.experiment_id WHERE r.key IN {chosen}"
     )
-    parameters = _parameters(tx, chosen, columns.parameters, columns.texts)
+    parameters = _parameters(tx, chosen, columns.parameters)
     tags = _tags(tx, chosen, columns.tags)
     metrics = _metrics(tx, chosen, columns.metrics)
     artifacts = _artifacts(tx, chosen) if columns.artifacts else {}
@@ -194,7 +189,7 @@ def _only(names: Sequence[str] | None) -> tuple[str, Sequence[str]]:
     return ("", ()) if names is None else (f" AND name IN ({','.join('?' * len(names))})", names)
 
 
-def _parameters(tx: Transaction, chosen: str, names: Sequence[str] | None, texts: bool) -> dict[int, dict[str, Any]]:
+def _parameters(tx: Transaction, chosen: str, names: Sequence[str] | None) -> dict[int, dict[str, Any]]:
     if names is not None and not names:
         return {}
     only, values = _only(names)
@@ -202,7 +197,7 @@ def _parameters(tx: Transaction, chosen: str, names: Sequence[str] | None, texts
     query = f"SELECT run, name, value, rest, kind FROM run_parameter WHERE run IN {chosen}{only} ORDER BY run, name"
     for run, name, value, rest, kind in fetch(tx, query, values):
         text = value if rest is None else value + rest
-        found.setdefault(run, {})[name] = text if texts or kind == "text" else from_text(text, kind)
+        found.setdefault(run, {})[name] = text if kind == "text" else from_text(text, kind)
     return found
 
 

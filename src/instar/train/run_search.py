@@ -134,7 +134,7 @@ def columns(text: str) -> Columns | None:
 def _page(tx: Transaction, sort: Sorting, wanted: Sequence[Condition], limit: int) -> list[tuple[Any, ...]]:
     columns = [key.label(f"sort_{number}") for number, (key, _) in enumerate(sort.keys)]
     query = sa.select(run_table.c.key, *columns).select_from(sort.source).where(*wanted)
-    return [tuple(row) for row in tx.execute(query.order_by(*sort.clauses()).limit(limit + 1))]
+    return [tuple(row) for row in tx.execute(query.order_by(*sort.clauses()).limit(limit + 1)).fetchall()]
 
 
 def _has_rank(orders: Sequence[Order]) -> bool:

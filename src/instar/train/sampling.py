@@ -15,7 +15,7 @@ from typing import Any
 from instar.core.database import Transaction, fetch, moment
 from instar.core.errors import BadInput
 from instar.core.store import Store
-from instar.train.histories import PointRow
+from instar.train.histories import POINT, PointRow
 from instar.train.run_records import require
 from instar.train.run_values import number
 
@@ -72,7 +72,7 @@ _SPREAD = """
         SELECT step, at, value, nan, row_number() OVER (ORDER BY step, at, value, nan) - 1 AS number
         FROM run_metric WHERE run = ? AND name = ?{range}
     )
-    SELECT step, at, value, nan FROM place
+    SELECT {point} FROM place
     WHERE number = {count} - 1 OR number < {last} AND (
         number < {edge} AND number % ({size} + 1) = 0 OR number >= {edge} AND (number - {edge}) % {size} = 0
     )
@@ -148,11 +148,11 @@ def document(bucket: Bucket) -> dict[str, Any]:
 def _spread(tx: Transaction, span: str, values: Sequence[object], most: int) -> list[PointRow]:
     count = _count(tx, span, values)
     if count <= most:
-        query = f"SELECT step, at, value, nan FROM run_metric WHERE run = ? AND name = ?{span} ORDER BY step, at, value, nan"
+        query = f"SELECT {POINT} FROM run_metric WHERE run = ? AND name = ?{span} ORDER BY step, at, value, nan"
         return fetch(tx, query, values)
     size, longer = divmod(count, most)
     edge = longer * (size + 1)
-    query = _SPREAD.format(range=span, count=count, size=size, edge=edge, last=count - size)
+    query = _SPREAD.format(point=POINT, range=span, count=count, size=size, edge=edge, last=count - size)
     return fetch(tx, query, values)
 
 

@@ -17,11 +17,11 @@ from instar.interfaces.mlflow.errors import invalid
 from instar.interfaces.mlflow.frame import Call, Message, Operation, required
 from instar.interfaces.mlflow.messages import OfRun
 from instar.interfaces.mlflow.places import SCHEME, Place
-from instar.interfaces.mlflow.run_documents import artifact_uri
 from instar.interfaces.mlflow.runs import find
 from instar.release import scan_files
 from instar.train import artifacts
 from instar.train.artifacts import Entry
+from instar.train.run_fields import artifact_uri
 
 
 class FileInfo(Message):
@@ -58,7 +58,7 @@ def list_of_run(call: Call, asked: ListOfRun) -> Files:
     run = find(call, asked)
     path = places.safe_path((asked.path or "").strip("/"))
     found = artifacts.list_artifacts(call.store, run.id, path)
-    return Files(root_uri=artifact_uri(run), files=[_info(one, one.path) for one in found])
+    return Files(root_uri=artifact_uri(run.experiment_id, run.id), files=[_info(one, one.path) for one in found])
 
 
 def download(call: Call, asked: None) -> Reply:
@@ -93,7 +93,11 @@ def file_of_run(call: Call, asked: GetFile) -> Reply:
     """A file of a run, as a stream."""
     run = find(call, asked)
     path = places.safe_path(required(asked.path, "path").strip("/"))
-    return send(call, Place(artifact_uri(run).removeprefix(SCHEME), run=run.id, path=path), attachment=True)
+    return send(
+        call,
+        Place(artifact_uri(run.experiment_id, run.id).removeprefix(SCHEME), run=run.id, path=path),
+        attachment=True,
+    )
 
 
 def upload_to_run(call: Call, asked: None) -> dict[str, str]:
@@ -101,7 +105,7 @@ def upload_to_run(call: Call, asked: None) -> dict[str, str]:
     query = call.request.query
     run = find(call, OfRun(run_id=query.get("run_id"), run_uuid=query.get("run_uuid")))
     path = places.safe_path(required(query.get("path"), "path").strip("/"))
-    place = Place(artifact_uri(run).removeprefix(SCHEME), run=run.id, path=path)
+    place = Place(artifact_uri(run.experiment_id, run.id).removeprefix(SCHEME), run=run.id, path=path)
     places.require(call, place, write=True)
     keep(call, place, call.request.upload)
     return {}

@@ -31,7 +31,7 @@ from instar.interfaces.mlflow.words import pairs
 from instar.train import datasets, model_links
 from instar.train.datasets import CONTEXT, OURS, Dataset
 from instar.train.model_links import MADE, READ
-from instar.train.run_records import Run
+from instar.train.run_pages import HeadRow
 
 if TYPE_CHECKING:
     from instar.data.versions import TableVersion
@@ -92,28 +92,29 @@ def read(call: Call, inputs: Sequence[DatasetInput]) -> list[tuple[Dataset, dict
     return found
 
 
-def inputs_of(store: Store, runs: Sequence[Run]) -> dict[str, RunInputs]:
-    """What runs read, by the run's id; a run that read nothing is left out."""
+def inputs_of(store: Store, runs: Sequence[HeadRow]) -> dict[int, RunInputs]:
+    """What runs read, by the run's key; a run that read nothing is left out."""
     with store.database.read() as tx:
-        logged = datasets.inputs_by_run(tx, [run.key for run in runs])
-        models = model_links.models_of(tx, [run.id for run in runs], READ)
-    known = _tables(store, {id for run in runs for id in run.inputs})
-    found: dict[str, RunInputs] = {}
-    for run in runs:
-        own = logged.get(run.key, ())
+        logged = datasets.inputs_by_run(tx, [head[0] for head in runs])
+        models = model_links.models_of(tx, [head[1] for head in runs], READ)
+    fitted = {head[0]: json.loads(head[-1]) for head in runs if head[-1] != "[]"}
+    known = _tables(store, {id for ids in fitted.values() for id in ids})
+    found: dict[int, RunInputs] = {}
+    for key, run, *_ in runs:
+        own = logged.get(key, ())
         said = {one.dataset.source for one in own if one.dataset.source_type == OURS}
-        shown = [_table(known[id]) for id in run.inputs if id in known and id not in said]
+        shown = [_table(known[id]) for id in fitted.get(key, ()) if id in known and id not in said]
         shown += [DatasetInput(pairs(one.tags), _dataset(one.dataset)) for one in own]
-        fed = [ModelInput(model) for model, _ in models.get(run.id, ())]
+        fed = [ModelInput(model) for model, _ in models.get(run, ())]
         if shown or fed:
-            found[run.id] = RunInputs(shown, fed)
+            found[key] = RunInputs(shown, fed)
     return found
 
 
-def outputs_of(store: Store, runs: Sequence[Run]) -> dict[str, RunOutputs]:
+def outputs_of(store: Store, runs: Sequence[HeadRow]) -> dict[str, RunOutputs]:
     """The models that runs made, by the run's id; a run that made none is left out."""
     with store.database.read() as tx:
-        models = model_links.models_of(tx, [run.id for run in runs], MADE)
+        models = model_links.models_of(tx, [head[1] for head in runs], MADE)
     return {run: RunOutputs([ModelOutput(model, step) for model, step in made]) for run, made in models.items()}
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from msgspec import Meta, field
+from msgspec import Meta, Raw, field
 
 from instar.interfaces.mlflow.frame import Message
 
@@ -155,9 +155,11 @@ class MetricOut(Message):
 
 
 class RunData(Message):
+    """What a run logged; parameters and tags may be JSON already."""
+
     metrics: list[MetricOut] = field(default_factory=list)
-    params: list[Pair] = field(default_factory=list)
-    tags: list[Pair] = field(default_factory=list)
+    params: list[Pair] | Raw = field(default_factory=list)
+    tags: list[Pair] | Raw = field(default_factory=list)
 
 
 class RunOut(Message):

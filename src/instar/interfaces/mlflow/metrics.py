@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+from collections.abc import Iterable
 
 from instar.core.identity import Permission
 from instar.interfaces.mlflow.errors import invalid
@@ -14,9 +14,10 @@ from instar.interfaces.mlflow.messages import (
     GetMetricHistoryBulkInterval,
     MetricOut,
 )
-from instar.interfaces.mlflow.run_documents import metric
 from instar.interfaces.mlflow.runs import find, of_project
+from instar.interfaces.mlflow.words import number
 from instar.train import histories, sampling
+from instar.train.histories import PointRow
 
 MOST_POINTS = 25_000
 MOST_RUNS = 100
@@ -34,11 +35,12 @@ def history(call: Call, asked: GetMetricHistory) -> Points:
     """All values of a metric of a run, or a page of them."""
     run = find(call, asked)
     key = required(asked.metric_key, "metric_key")
+    if asked.max_results is None and not asked.page_token:
+        with call.store.database.read() as tx:
+            return Points(_shown(key, histories.every_point(tx, run.key, key)))
     limit = page_size(asked.max_results, MOST_POINTS, 2**31) if asked.max_results is not None else None
     page = histories.points(call.store, run.id, key, limit=limit, token=asked.page_token or None)
-    return Points(
-        [metric(key, math.nan if nan else value, step, at) for step, at, value, nan in page.items], page.token
-    )
+    return Points(_shown(key, page.items), page.token)
 
 
 def bulk(call: Call, asked: GetMetricHistoryBulk) -> Points:
@@ -49,8 +51,7 @@ def bulk(call: Call, asked: GetMetricHistoryBulk) -> Points:
     found: list[MetricOut] = []
     for run in runs:
         page = histories.points(call.store, run, key, limit=limit - len(found)) if len(found) < limit else None
-        for step, at, value, nan in page.items if page is not None else ():
-            found.append(metric(key, math.nan if nan else value, step, at, run))
+        found += _shown(key, page.items if page is not None else (), run)
     return Points(found)
 
 
@@ -69,13 +70,16 @@ def interval(call: Call, asked: GetMetricHistoryBulkInterval) -> Points:
     found = sampling.intervals(
         call.store, runs, key, max_results=limit, start_step=asked.start_step, end_step=asked.end_step
     )
-    return Points(
-        [
-            metric(key, math.nan if nan else value, step, at, run)
-            for run, rows in found.items()
-            for step, at, value, nan in rows
-        ]
-    )
+    return Points([point for run, rows in found.items() for point in _shown(key, rows, run)])
+
+
+def _shown(key: str, rows: Iterable[PointRow], run: str | None = None) -> list[MetricOut]:
+    # The usual numbers are told from the three others by arithmetic, which is quicker than asking, and asked for here:
+    # of a hundred thousand points, a call for each would be a fifth of the work.
+    return [
+        MetricOut(key, value if value is not None and value - value == 0 else number(value), at // 1000, step, run)
+        for step, at, value in rows
+    ]
 
 
 def _runs(asked: list[str] | None, name: str) -> list[str]:

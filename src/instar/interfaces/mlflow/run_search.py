@@ -8,7 +8,6 @@ from instar.interfaces.mlflow.frame import Call, Message, Operation
 from instar.interfaces.mlflow.limits import page_size
 from instar.interfaces.mlflow.messages import RunOut, SearchRuns
 from instar.interfaces.mlflow.run_documents import whole
-from instar.interfaces.mlflow.runs import LOGGED
 from instar.interfaces.mlflow.words import view
 from instar.train import run_search
 
@@ -26,18 +25,13 @@ def search(call: Call, asked: SearchRuns) -> ManyRuns:
     """Runs that a filter names, in the order asked for, by pages."""
     limit = page_size(asked.max_results, PAGE)
     lifecycle = view(asked.run_view_type)
-    page = run_search.search(
-        call.store,
-        projects=[call.project],
-        experiments=experiments.ids(call, asked.experiment_ids or ()),
-        filter=asked.filter or "",
-        order_by=asked.order_by or (),
-        view=lifecycle,
-        limit=limit,
-        token=asked.page_token or None,
-        columns=LOGGED,
-    )
-    return ManyRuns(runs=whole(call.store, page.items), next_page_token=page.token)
+    experiment_ids = experiments.ids(call, asked.experiment_ids or ())
+    with call.store.database.read() as tx:
+        found = run_search.find(
+            tx, [call.project], experiment_ids, asked.filter or "", asked.order_by or (), lifecycle, limit,
+            asked.page_token or None,
+        )  # fmt: skip
+    return ManyRuns(runs=whole(call.store, found.keys), next_page_token=found.token)
 
 
 operations = [Operation("POST", "runs/search", Permission.READ, search, SearchRuns)]

@@ -25,7 +25,6 @@ from instar.train.run_records import Columns, Run
 LOGGED_MODELS_TAG = "mlflow.log-model.history"  # what clients of 2.x keep about the models of a run
 NOTHING = Columns(metrics=(), parameters=(), tags=(), artifacts=False)
 TAGS = Columns(metrics=(), parameters=(), artifacts=False)
-LOGGED = Columns(metrics=(), artifacts=False, texts=True)  # the latest values come with their steps, from elsewhere
 MODEL_FIELDS = ("artifact_path", "flavors", "utc_time_created", "run_id")
 
 
@@ -71,7 +70,7 @@ def create(call: Call, asked: CreateRun) -> OneRun:
 
 def get(call: Call, asked: OfRun) -> OneRun:
     """One run with all that it logged."""
-    (run,) = whole(call.store, [find(call, asked, LOGGED)])
+    (run,) = whole(call.store, [find(call, asked).key])
     return OneRun(run=run)
 
 

@@ -74,11 +74,13 @@ def instant(milliseconds: int, name: str) -> datetime:
     return EPOCH + timedelta(milliseconds=milliseconds)
 
 
-def number(value: float) -> float | str:
-    """A number as JSON of protocol buffers has it."""
+def number(value: float | None) -> float | str:
+    """A number as JSON of protocol buffers has it; None is what is no number."""
+    if value is None or value != value:
+        return "NaN"
     if math.isfinite(value):
         return value
-    return "NaN" if value != value else ("Infinity" if value > 0 else "-Infinity")
+    return "Infinity" if value > 0 else "-Infinity"
 
 
 def text(value: Any) -> str:
