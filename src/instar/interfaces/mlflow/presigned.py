@@ -18,9 +18,9 @@ from instar.interfaces.mlflow.errors import invalid
 from instar.interfaces.mlflow.frame import Call, Message, Operation, required
 from instar.interfaces.mlflow.messages import Int64
 from instar.interfaces.mlflow.places import Place, model_root
-from instar.interfaces.mlflow.run_documents import artifact_uri
 from instar.train import artifacts as files
 from instar.train import logged_models
+from instar.train.run_fields import artifact_uri
 
 DOWNLOAD_SECONDS, UPLOAD_SECONDS = 300, 900  # MLflow's own
 LONGEST_SECONDS = 7 * 86_400
@@ -47,7 +47,7 @@ def for_client(call: Call, asked: None) -> dict[str, Any]:
 def to_read(call: Call, asked: OfFile) -> dict[str, Any]:
     """A signed address of a run's file, to read it."""
     run = places.run_of(call, required(asked.run_id, "run_id"))
-    place = places.parse(f"{artifact_uri(run).removeprefix(places.SCHEME)}/{_path(asked)}")
+    place = places.parse(f"{artifact_uri(run.experiment_id, run.id).removeprefix(places.SCHEME)}/{_path(asked)}")
     until = _until(call, asked.expiration, DOWNLOAD_SECONDS)
     blob, size = _content(call, place)
     return {"presigned_url": _to_read(call, place, blob, until), "headers": {}, "file_size": size}
@@ -58,7 +58,8 @@ def to_write(call: Call, asked: OfFile) -> dict[str, Any]:
     if bool(asked.run_id) == bool(asked.model_id):
         raise invalid("Exactly one of run_id and model_id must be provided.")
     if asked.run_id:
-        root = artifact_uri(places.run_of(call, asked.run_id)).removeprefix(places.SCHEME)
+        run = places.run_of(call, asked.run_id)
+        root = artifact_uri(run.experiment_id, run.id).removeprefix(places.SCHEME)
     else:
         model = logged_models.get(call.store, asked.model_id or "", project=call.project)
         root = model_root(model.experiment, model.id)
