@@ -106,6 +106,11 @@ def test_experiments_are_made_moved_deleted_and_restored(root: Path) -> None:
         instar(root, "experiments", "show", "nobody")
 
 
+def test_columns_that_cannot_be_read_are_called_so(root: Path) -> None:
+    refused = instar(root, "runs", "ls", "--columns", "metrics.cost, nonsense.x", good=False)
+    assert "the list of columns cannot be read at character 15" in str(refused.exception)
+
+
 def test_a_deleted_experiment_whose_name_was_taken_is_restored_by_its_id(root: Path) -> None:
     made = json.loads(instar(root, "experiments", "create", "x/y", "--json").stdout)
     instar(root, "experiments", "delete", "x/y")

@@ -69,8 +69,8 @@ def parse(text: str, vocabulary: Vocabulary) -> Tree | None:
     return tree
 
 
-def parse_order(text: str, vocabulary: Vocabulary) -> list[Order]:
-    """The keys of an order, such as `metrics.loss DESC, start_time`.
+def parse_order(text: str, vocabulary: Vocabulary, what: str = "order") -> list[Order]:
+    """The keys of an order, such as `metrics.loss DESC, start_time`; `what` it is called in an error.
 
     Raises:
         BadInput: It cannot be read.
@@ -80,7 +80,7 @@ def parse_order(text: str, vocabulary: Vocabulary) -> list[Order]:
         part = text[start:end]
         direction = _DIRECTION.fullmatch(part)
         key = direction.group(1) if direction else part.rstrip()
-        reader = _Reader(text[:start] + key, vocabulary, "order")
+        reader = _Reader(text[:start] + key, vocabulary, what)
         reader.position = start
         field = reader.ordered()
         found.append(Order(field, direction is None or direction.group(2).upper() == "ASC"))

@@ -69,7 +69,11 @@ def list_command(
     from instar.train import run_fields, run_search, runs, syncing
     from instar.train.search_grammar import parse_order
 
-    fields = [order.field for order in parse_order(columns, run_fields.VOCABULARY)] if columns.strip() else []
+    fields = (
+        [order.field for order in parse_order(columns, run_fields.VOCABULARY, "list of columns")]
+        if columns.strip()
+        else []
+    )
     with open_app(project, need_project=False, make=False) as app:
         syncing.abandon_silent(app.store, app.project_name)
         projects = None if all_projects else [app.project_name]
