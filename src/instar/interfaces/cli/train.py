@@ -74,7 +74,7 @@ def _print_run(run: Run, made: list[str], again: Sequence[Proof], around: Mappin
     ]
     for name, value in facts:
         if value:
-            click.echo(f"{name:<14} {value}")
+            click.echo(f"{name:<12} {value}")
     for title, values in (
         ("metrics", run.metrics), ("parameters", run.parameters), ("tags", run.tags), ("artifacts", run.artifacts),
     ):  # fmt: skip
