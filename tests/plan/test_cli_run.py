@@ -252,6 +252,18 @@ def test_a_project_that_is_watched_runs_what_changed_and_errors_end_nothing(proj
         watch.communicate()
 
 
+def test_a_schedule_sets_what_fits_and_says_so_before_it_is_due(project: Path) -> None:
+    contract = (project / "instar.toml").read_text()
+    for value, fits in (('"two"', False), ("true", False), ("2", True)):
+        section = f'\n[schedule.nightly]\ncron = "0 3 * * *"\nparameters = {{ "clean.least" = {value} }}\n'
+        (project / "instar.toml").write_text(contract + section)
+        refused = instar(project, "schedule", "ls").exception
+        assert (refused is None) == fits, value
+        if not fits:
+            assert isinstance(refused, BadInput)
+            assert refused.subject == "parameter clean.least of section [schedule.nightly]"
+
+
 def test_schedules_are_shown_and_run_by_hand(project: Path) -> None:
     assert "has no schedule" in instar(project, "schedule", "ls").output
     with (project / "instar.toml").open("a") as file:

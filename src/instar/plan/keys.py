@@ -20,6 +20,7 @@ from instar.core.errors import BadInput, PipelineError
 from instar.core.ids import digest, digest_of
 from instar.plan import notebook_step, notebooks, suspects, values
 from instar.plan.fingerprint import Fingerprint, fingerprint, fingerprint_of_code
+from instar.plan.parameters import fitted
 from instar.plan.pipeline import MODEL_KINDS, CheckStep, Pipeline, Step, did_you_mean
 from instar.plan.project import Project
 from instar.plan.sourcecode import Sources
@@ -186,34 +187,13 @@ def given_parameters(pipeline: Pipeline, given: Mapping[str, object]) -> dict[st
                 asked=", ".join(known) or "STEP.PARAMETER",
                 next_step=did_you_mean(path, known) or "Give the parameter a default in the function's signature.",
             )
-        found.setdefault(name, {})[parameter] = _fitted(path, value, pipeline.steps[name].parameters[parameter])
+        found.setdefault(name, {})[parameter] = fitted(path, value, pipeline.steps[name].parameters[parameter])
     return found
 
 
 def digest_of_file(file: Path) -> str:
     """Content digest of a file, read in pieces."""
     return "b3:" + blake3().update_mmap(file).hexdigest()
-
-
-def _fitted(path: str, value: object, default: object) -> object:
-    wanted = type(default)
-    try:
-        if isinstance(value, str) and wanted is not str and default is not None:
-            if wanted is bool:
-                return {"true": True, "false": False}[value.lower()]
-            return msgspec.json.decode(value, type=wanted) if wanted not in (int, float) else wanted(value)
-        if wanted is float and isinstance(value, int) and not isinstance(value, bool):
-            return float(value)
-        if default is not None and not isinstance(value, wanted):
-            raise TypeError
-    except (ValueError, TypeError, KeyError, msgspec.DecodeError):
-        raise BadInput(
-            "the value does not fit the parameter",
-            subject=f"parameter {path}",
-            found=repr(value),
-            asked=f"{wanted.__name__}, like its default {default!r}",
-        ) from None
-    return value
 
 
 def _plain(value: object) -> Any:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from instar.core.errors import CycleError, PipelineError, UnknownTable
 from instar.plan import importing, notebook_step
 from instar.plan.notebook_step import notebook
+from instar.plan.parameters import fitted
 from instar.plan.steps import (
     DEFAULT_FORM,
     MODEL_KINDS,
@@ -237,7 +238,7 @@ def _agreed(pipeline: Pipeline, contract: Contract) -> Pipeline:
             _expect_step(pipeline, wanted, section)
         if schedule.source:
             _expect_step(pipeline, schedule.source, section, "source")
-        for path in schedule.parameters:
+        for path, value in schedule.parameters.items():
             step, _, parameter = path.rpartition(".")
             _expect_step(pipeline, step, section)
             if parameter not in (known := pipeline.steps[step].parameters):
@@ -247,6 +248,7 @@ def _agreed(pipeline: Pipeline, contract: Contract) -> Pipeline:
                     asked=", ".join(known) or "a parameter with a default",
                     next_step=did_you_mean(parameter, known),
                 )
+            fitted(f"{path} of {section}", value, known[parameter])  # now, and not at three at night
     return replace(pipeline, steps=steps)
 
 
