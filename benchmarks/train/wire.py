@@ -1,12 +1,16 @@
-"""A client of MLflow's protocol that costs next to nothing itself: one kept-alive connection, small writes sent at once."""
+"""A client of MLflow's protocol that costs little itself: one kept-alive connection, small writes sent at once, answers decoded by msgspec.
+
+Python's own `json` would add as much to the time of a long history as the faster server takes.
+"""
 
 from __future__ import annotations
 
-import json
 import socket
 from types import TracebackType
 from typing import Any, Self
 from urllib.parse import urlencode, urlsplit
+
+import msgspec
 
 ROOT = "/api/2.0/mlflow/"
 
@@ -24,11 +28,11 @@ class Wire:
 
     def post(self, path: str, body: Any) -> Any:
         """Call an operation; returns the decoded answer."""
-        return json.loads(self.send("POST", ROOT + path, encoded(body)) or b"{}")
+        return msgspec.json.decode(self.send("POST", ROOT + path, encoded(body)) or b"{}")
 
     def get(self, path: str, **query: Any) -> Any:
         """Call an operation that reads."""
-        return json.loads(self.send("GET", ROOT + path + "?" + urlencode(query)))
+        return msgspec.json.decode(self.send("GET", ROOT + path + "?" + urlencode(query)))
 
     def send(self, method: str, target: str, body: bytes = b"", kind: str = "") -> bytes:
         """One request; returns the answer's body.
@@ -101,4 +105,4 @@ class Wire:
 
 def encoded(body: Any) -> bytes:
     """A body as it is sent; bytes are sent as they are."""
-    return body if isinstance(body, bytes) else json.dumps(body).encode()
+    return body if isinstance(body, bytes) else msgspec.json.encode(body)

@@ -81,6 +81,8 @@ class Policy:
 
 
 Policy.AFTER = 6
+Sizer.FACTOR = 4
+Sizer.half = rules.helper
 policy = Policy(0.25)
 guarded.weight = 2
 
@@ -174,6 +176,8 @@ CHANGES = {
     "class attribute": (P, "GRACE = 5", "GRACE = 6", "pipeline.Policy"),
     "class attribute of a base": (R, "FACTOR = 2\n", "FACTOR = 3\n", "shared.rules.Base"),
     "class attribute that is set afterwards": (P, "Policy.AFTER = 6", "Policy.AFTER = 7", "pipeline.Policy"),
+    "class attribute that another file sets": (P, "Sizer.FACTOR = 4", "Sizer.FACTOR = 5", "shared.rules.Scaler"),
+    "method that another file sets": (P, "Sizer.half = rules.helper", "Sizer.half = keep", "shared.rules.Scaler"),
     "class's own method": (R, "self.by = by", "self.by = by + 1", "shared.rules.Scaler"),
     "state of an instance": (P, "Policy(0.25)", "Policy(0.75)", "pipeline.policy"),
     "lambda that an instance holds": (P, "x > 15", "x > 16", "pipeline.Policy.__init__.<locals>.<lambda>"),
@@ -226,6 +230,7 @@ SILENT = {
     "neighbour constant of a module": ("shapes.py", "OTHER = 5", "OTHER = 6"),
     "other lambda of the line": (P, "lambda x: x + 2", "lambda x: x + 4"),
     "order of imports": (P, "import functools\nimport math\n", "import math\nimport functools\n"),
+    "annotation of a local": (R, "doubled = x * 2", "doubled: float = x * 2"),
     "retries": (P, "retries=1", 'retries=2, timeout="5m"'),
     "what the key need not follow": (P, "retries=1", 'retries=1, ignore=["time.time"]'),
     "file that is not declared": ("other.txt", "", "text"),

@@ -172,13 +172,22 @@ class Reach:
         file = self._sources.file(sourcecode.file_of_module(cls.__module__))
         nodes = file.classes(cls.__qualname__) if file else []
         changes = [] if file is None else file.statements_about(cls.__name__, mentions=False)
-        content: dict[str, object] = {}
+        content: dict[str, object] = {"set": self._set_on(cls)}
         if not nodes:  # made by a call, such as namedtuple or type
             fields = {key: self._attempt(inner) for key, inner in sorted(vars(cls).items()) if not key.startswith("__")}
-            content = {"bases": [self.callable_(base) for base in cls.__bases__], "fields": fields}
+            content |= {"bases": [self.callable_(base) for base in cls.__bases__], "fields": fields}
         told = [self._told(name, node, namespace, cls.__name__) for node in dict.fromkeys([*nodes, *changes])]
         self.parts[name] = digest_of({**content, "source": told})
         return name
+
+    def _set_on(self, cls: type) -> dict[str, str]:
+        """Attributes as they are now, where a value or a foreign function says so: any file may have set them."""
+        return {
+            key: self._attempt(inner)
+            for key, inner in sorted(vars(cls).items())
+            if not (key.startswith("_") and key.endswith("_"))
+            and (values.is_plain(inner) or _is_foreign(inner, f"{cls.__qualname__}.{key}"))
+        }
 
     def _told(self, owner: str, node: ast.AST, namespace: Mapping[str, Any], itself: str) -> list[object]:
         """What a statement says and reads."""
@@ -377,3 +386,7 @@ class Reach:
 
     def _distribution(self, module: str) -> None:
         self.distributions.update(distributions_of(module))
+
+
+def _is_foreign(value: object, qualname: str) -> bool:
+    return isinstance(value, types.FunctionType) and value.__qualname__ != qualname

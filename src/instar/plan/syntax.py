@@ -1,7 +1,7 @@
 """Python source as it means, not as it looks: the normal form of a syntax tree that step keys are made of, and what it reads.
 
-Comments, layout, docstrings, names of locals and the Python version leave no trace in it; everything that can change what
-the code does stays, annotations among it. Needs the standard library only.
+Comments, layout, docstrings, names and annotations of locals and the Python version leave no trace in it; everything that can
+change what the code does stays, other annotations among it. Needs the standard library only.
 
 >>> meaning(ast.parse("'A note.'\\nx = ( 1 )  # one")).text
 "Module(body=[Assign(targets=[Name(id='x')],value=Constant(value=int 1))])"
@@ -312,6 +312,12 @@ class _Writer:
         self._annotating = before
 
     def _annotated(self, node: ast.AnnAssign) -> None:
+        if self._inside and not self._scopes[-1].is_class:  # Python never evaluates a local's annotation
+            if node.value is None:
+                self.parts.append("Pass()")
+            else:
+                self.write(ast.Assign(targets=[node.target], value=node.value))
+            return
         self.parts.append("AnnAssign(target=")
         self.write(node.target)
         self.parts.append(",annotation=")

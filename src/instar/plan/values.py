@@ -35,6 +35,11 @@ class Opaque(Exception):
         super().__init__(f"an object of {type(value).__module__}.{type(value).__qualname__}")
 
 
+def is_plain(value: object) -> bool:
+    """Is it a text, a number, a truth, None, or one of Python's own collections?"""
+    return value is None or type(value) in _PLAIN_TYPES or type(value) in (bool, complex)
+
+
 def canonical(value: object, reference: Reference) -> str:
     """The text of a value; order counts in lists and dictionaries, not in sets.
 
