@@ -1,4 +1,4 @@
-"""A client of MLflow's protocol that costs little itself: one kept-alive connection, small writes sent at once, answers decoded by msgspec.
+"""A client of MLflow's protocol that costs little itself: one kept-alive connection, small writes sent at once, quick decoding.
 
 Python's own `json` would add as much to the time of a long history as the faster server takes.
 """
