@@ -97,7 +97,7 @@ def test_a_server_whose_database_server_is_away_says_so_without_the_password(tmp
         address = f"127.0.0.1:{taken.getsockname()[1]}"
         done = _up(tmp_path, INSTAR_DATABASE=f"postgresql://ada:secret@{address}/x")
     assert done.returncode == 1
-    assert "its database cannot be opened" in done.stderr
+    assert "its database cannot be reached" in done.stderr
     assert "secret" not in done.stderr
     assert "http://" not in done.stdout
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import msgspec
-
 from instar.core.errors import BadInput
 
 
@@ -19,6 +17,8 @@ def fitted(path: str, value: object, default: object) -> object:
     >>> fitted("trees.rate", "0.5", 0.1)
     0.5
     """
+    import msgspec  # a pipeline is read without it
+
     wanted = type(default)
     try:
         if isinstance(value, str) and wanted is not str and default is not None:
