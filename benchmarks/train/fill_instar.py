@@ -29,9 +29,6 @@ def fill(folder: Path, database: str | None, wanted: shape.Shape) -> dict[str, s
         for start in range(0, wanted.history, CHUNK):
             steps = range(start, min(start + CHUNK, wanted.history))
             run_log.log(store, long.id, points=[("loss", 1.0 / (n + 1), n, shape.START_US + n) for n in steps])
-        with store.database.read() as tx:
-            if tx.dialect.name == "postgresql":
-                pass
         return {"experiment": first.experiment_id, "long": long.id}
     finally:
         store.database.close()
