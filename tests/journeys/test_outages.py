@@ -196,6 +196,8 @@ def test_a_training_that_is_killed_loses_nothing_that_it_logged_and_is_abandoned
     found = runs.get_run(store, training.run)
     assert (found.state, found.error) == ("abandoned", intake.DIED)
     assert training.sync(server.url)[0]["sent"] == 0
+    # What its own server has is not given to another one as well; nobody listens there, and nobody is asked.
+    assert training.sync("http://127.0.0.1:9")[0] == {**synced, "sent": 0}
     told = subprocess.run(
         command("runs", "sync", "--url", server.url), cwd=training.folder, env=training.environment, capture_output=True,
         text=True, timeout=120, check=True,

@@ -77,6 +77,8 @@ def _one(folder: Path, find: Callable[[About], Sink | None]) -> Synced:
             if not mine:
                 return Synced(about.run, about.project, BUSY, why="its own process delivers it")
             sink = find(about)
+            if sink is None and spool.is_delivered(folder):
+                return Synced(about.run, about.project, DELIVERED)
             if sink is None:
                 return Synced(about.run, about.project, WAITING, why="no server is named for it: --url")
             _cut_tails(folder)

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import sys
 import time
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 if TYPE_CHECKING:
+    from instar.train.delivery import Sink
+    from instar.train.spool import About
     from instar.train.syncing import Synced
 
 EVERY_SECONDS = 5.0
@@ -56,7 +57,11 @@ def _sync(start: Path | None, url: str | None, grace: float | None) -> list[Sync
     try:
         found = []
         for root in dict.fromkeys([here.spool, places.own_spool()]):
-            find = partial(sinks.find, at_home=here.store is not None and root == here.spool)
+            at_home = here.store is not None and root == here.spool
+
+            def find(about: About, root: Path = root, at_home: bool = at_home) -> Sink | None:
+                return sinks.find(about, at_home=at_home, delivered=spool.is_delivered(root / about.run))
+
             found += syncing.sync(root, find, grace_seconds=seconds)
         return found
     finally:

@@ -101,10 +101,17 @@ class Sinks:
         self._url, self._here = url, here
         self._open: dict[str | None, Sink | None] = {}
 
-    def find(self, about: About, *, at_home: bool) -> Sink | None:
-        """The way for one spool; `at_home`: it lies in the store here."""
+    def find(self, about: About, *, at_home: bool, delivered: bool = False) -> Sink | None:
+        """The way for one spool; None when there is none.
+
+        Args:
+            at_home: It lies in the store here.
+            delivered: It was delivered before: then no other server than its own is given it, too.
+        """
         from instar.interfaces.sdk.http import HttpSink
 
+        if delivered and None not in (self._url, about.url) and self._url != about.url:
+            return None
         url = self._url or about.url or (self._here.url if self._here is not None else None)
         if url is None and not at_home:
             return None
