@@ -12,7 +12,7 @@ from instar.core.ids import call_id
 from instar.serve import segments
 from instar.serve.segments import MAGIC, BootLock, SegmentName
 
-payloads = st.lists(st.binary(max_size=60), max_size=8)
+payloads = st.lists(st.binary(min_size=1, max_size=60), max_size=8)
 
 
 def written(parts: list[bytes]) -> bytes:
@@ -43,7 +43,7 @@ def test_a_flipped_bit_ends_the_reading_before_it(parts: list[bytes], data: st.D
 
 
 @settings(max_examples=30, deadline=None)
-@given(parts=payloads, torn=st.binary(min_size=1, max_size=7))
+@given(parts=payloads, torn=st.binary(min_size=1, max_size=7) | st.integers(8, 64).map(bytes))
 def test_recovery_cuts_the_torn_tail_and_nothing_else(
     tmp_path_factory: pytest.TempPathFactory, parts: list[bytes], torn: bytes
 ) -> None:

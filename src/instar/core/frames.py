@@ -1,7 +1,7 @@
 """Record frames in append-only files, for logs and spools: each is a length, a checksum and a payload, so a torn tail shows.
 
 A file begins with eight letters of magic that say what it holds. A frame is the length and the CRC-32 of its payload
-(little-endian, four bytes each) and the payload.
+(little-endian, four bytes each) and the payload, of one byte at least.
 
 >>> payloads, end = unpack(pack(b"one") + pack(b"two")[:-1])
 >>> [bytes(payload) for payload in payloads], end
@@ -22,7 +22,7 @@ FRAME_LIMIT_BYTES = 256 * 1024 * 1024  # a longer length can only be damage
 
 
 def pack(payload: bytes) -> bytes:
-    """A frame: header and payload."""
+    """A frame: header and payload, which is not empty."""
     return HEADER.pack(len(payload), zlib.crc32(payload)) + payload
 
 
@@ -34,7 +34,8 @@ def unpack(data: bytes | memoryview, start: int = 0, most: int = -1) -> tuple[li
     while end + HEADER.size <= size and len(payloads) != most:
         length, checksum = HEADER.unpack_from(view, end)
         stop = end + HEADER.size + length
-        if stop > size or length > FRAME_LIMIT_BYTES:
+        # No payload is empty: a header of zeros is what a file system may leave at the end after a power failure.
+        if not length or stop > size or length > FRAME_LIMIT_BYTES:
             break
         payload = view[end + HEADER.size : stop]
         if zlib.crc32(payload) != checksum:
