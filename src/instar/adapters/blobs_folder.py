@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from instar.core import ids
+from instar.core.durable import sync_folder
 from instar.core.errors import Damaged, NotFound, StoreFull
 
 
@@ -144,6 +145,7 @@ class FolderBlobs:
                 aside.unlink(missing_ok=True)
 
     def _settle(self, aside: Path, target: Path) -> None:
+        fresh = not target.parent.exists()
         target.parent.mkdir(exist_ok=True)
         # Bytes first, record second: what a transaction will name must be on the disk before.
         with open(aside, "rb+") as file:
@@ -152,6 +154,9 @@ class FolderBlobs:
         os.utime(aside)  # an adopted file may be older than the grace
         with self._turn(fcntl.LOCK_SH):  # not between the collector's look at an older copy and its deed
             os.replace(aside, target)
+        sync_folder(target.parent)
+        if fresh:
+            sync_folder(self._folder)
 
 
 @contextmanager

@@ -20,6 +20,7 @@ from typing import Any
 
 import polars as pl
 
+from instar.core.durable import sync_folder
 from instar.core.errors import Conflict, Damaged
 
 CHECKPOINT_EVERY = 100
@@ -166,15 +167,6 @@ def checkpoint(table: Path) -> None:
     from deltalake import DeltaTable
 
     DeltaTable(str(table)).create_checkpoint()
-
-
-def sync_folder(folder: Path) -> None:
-    """Make the names in a folder survive a power failure."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _describe(table: Path, version: int, schema: pl.Schema, at_ms: int) -> list[Action]:

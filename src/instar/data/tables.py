@@ -19,6 +19,7 @@ import msgspec
 import polars as pl
 
 from instar.core import journal
+from instar.core.durable import sync_folder
 from instar.core.errors import BadInput, CheckFailed, Damaged, WrongType
 from instar.core.ids import new_id
 from instar.core.store import Store
@@ -336,7 +337,7 @@ def write_file(place: Path, rows: pl.DataFrame, part: str, partition: str | None
     rows.write_parquet(target, compression="zstd" if rows.height >= LARGE_ROWS else "snappy")
     with target.open("rb") as file:
         os.fsync(file.fileno())
-    delta_log.sync_folder(place)
+    sync_folder(place)
     return File(path, target.stat().st_size, file_digest(target), rows.height, part, partition)
 
 

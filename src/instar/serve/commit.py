@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from instar.core import frames
+from instar.core.durable import sync_folder
 from instar.core.errors import Unavailable
 from instar.serve import record, segments
 
@@ -122,8 +123,8 @@ class Committer:
         if segment.file < 0:
             segment.path.parent.mkdir(parents=True, exist_ok=True)
             segment.file = os.open(segment.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o600)
-            segments.sync_folder(segment.path.parent)
-            segments.sync_folder(segment.path.parent.parent)
+            sync_folder(segment.path.parent)
+            sync_folder(segment.path.parent.parent)
         view = memoryview(data)
         while view:
             view = view[os.write(segment.file, view) :]

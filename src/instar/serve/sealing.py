@@ -23,6 +23,7 @@ from blake3 import blake3
 
 from instar.core import ids, journal
 from instar.core.database import Transaction
+from instar.core.durable import sync_folder
 from instar.core.errors import Damaged
 from instar.core.store import Store
 from instar.serve import calls, decoding, record, routing, segments
@@ -198,8 +199,8 @@ def _committed(table: Path, transaction: str) -> tuple[int, dict[str, str]] | No
             added = [action["add"]["path"] for action in actions if "add" in action]
             for path in added:
                 _sync(table / path)
-            segments.sync_folder(table)
-            segments.sync_folder(table / "_delta_log")
+            sync_folder(table)
+            sync_folder(table / "_delta_log")
             return int(log.stem), {path: ids.digest((table / path).read_bytes()) for path in added}
     return None
 

@@ -7,7 +7,6 @@ acknowledged after the whole group before it reached the disk; `recover` cuts wh
 from __future__ import annotations
 
 import fcntl
-import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -98,15 +97,6 @@ def alive_boots(calls: Path) -> list[str]:
     """Boots, in letters, of the gateways that run."""
     locks = sorted((calls / _GATEWAYS).glob("*.lock"))
     return [lock.stem for lock in locks if is_alive(calls, _boot_number(lock.stem))]
-
-
-def sync_folder(folder: Path) -> None:
-    """Make the names in a folder survive a power failure."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _lock_path(calls: Path, boot: int) -> Path:
