@@ -5,6 +5,7 @@ from __future__ import annotations
 import glob
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import tempfile
@@ -18,6 +19,9 @@ from instar.testing import memory_store
 
 # Fits share the machine with servers and with other tests: as in the command line, waiting threads do not spin.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# Whoever started the tests in the background, or by `nohup`, left these ignored, and so they would be in what tests start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 @pytest.fixture

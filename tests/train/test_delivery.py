@@ -61,7 +61,7 @@ def made(folder: Path, writers: dict[str, list[bytes]]) -> Path:
 
 
 CARDS = st.lists(st.sampled_from(["ok", "away", "mute", "part", "restored"]), max_size=40)
-PAYLOADS = st.lists(st.binary(max_size=6), max_size=25)
+PAYLOADS = st.lists(st.binary(min_size=1, max_size=6), max_size=25)
 
 
 @settings(deadline=None)
