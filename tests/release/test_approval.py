@@ -13,7 +13,7 @@ from instar.core.errors import BadInput, Blocked, Conflict, GateFailed, NotAllow
 from instar.core.identity import SYSTEM, Actor, Permission
 from instar.core.store import Store
 from instar.evaluate.evaluation import Evaluation
-from instar.release import approval, bars, registry
+from instar.release import approval, bars, registry, waivers
 from tests.release.conftest import Judge
 
 
@@ -144,10 +144,10 @@ def test_a_waiver_lets_one_gate_pass_until_it_ends(store: Store, judge: Judge) -
     found = judge(p99_ms=50.0)
     version = registered(store, found)
     end = store.clock.event() + timedelta(days=7)
-    given = approval.waive(store, found, "latency", "a quiet endpoint", end)
+    given = waivers.waive(store, found, "latency", "a quiet endpoint", end)
     assert given.given_by == "ada"
-    assert approval.effective_verdict(store, found, store.clock.event()).state == "passed"
-    assert approval.effective_verdict(store, found, end).state == "failed"
+    assert waivers.effective_verdict(store, found, store.clock.event()).state == "passed"
+    assert waivers.effective_verdict(store, found, end).state == "failed"
     assert approval.decide(store, version, found, "automatic").state == "approved"
     with store.database.read() as tx:
         assert journal.entries(tx, "flights", kind="waiver")[0].body["reason"] == "a quiet endpoint"
@@ -156,11 +156,11 @@ def test_a_waiver_lets_one_gate_pass_until_it_ends(store: Store, judge: Judge) -
 def test_a_waiver_needs_a_gate_that_stands_a_reason_and_an_end(store: Store, judge: Judge) -> None:
     found, end = judge(p99_ms=50.0), store.clock.event() + timedelta(days=7)
     with pytest.raises(NotFound, match="cost"):
-        approval.waive(store, found, "cost", "it passed anyway", end)
+        waivers.waive(store, found, "cost", "it passed anyway", end)
     with pytest.raises(BadInput):
-        approval.waive(store, found, "latency", " ", end)
+        waivers.waive(store, found, "latency", " ", end)
     with pytest.raises(BadInput):
-        approval.waive(store, found, "latency", "too late", store.clock.event())
+        waivers.waive(store, found, "latency", "too late", store.clock.event())
 
 
 def test_a_barred_version_is_not_approved_until_the_cool_down_ends(store: Store, judge: Judge) -> None:

@@ -22,6 +22,7 @@ OWNERS = (
     "instar.train.studies",
     "instar.evaluate.evaluation",
     "instar.release.approval",
+    "instar.release.waivers",
     "instar.release.bars",
     "instar.release.registered_models",
     "instar.release.scan_files",

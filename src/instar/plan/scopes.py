@@ -128,6 +128,11 @@ def is_text(statement: ast.AST) -> bool:
     return isinstance(constant, ast.Constant) and isinstance(constant.value, str)
 
 
+def without_effectless(body: list[ast.stmt]) -> list[ast.stmt]:
+    """The statements of a body that do something: no docstring, no note, no `pass`."""
+    return [statement for statement in body if not (is_text(statement) or isinstance(statement, ast.Pass))]
+
+
 def type_parameters(node: ast.AST) -> list[ast.AST]:
     """`T` of `def f[T]`, which Python has since 3.12."""
     found: list[ast.AST] = getattr(node, "type_params", [])

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from instar.plan import scopes
-from instar.plan.scopes import Comprehension, Function, Scope, is_text, type_parameters
+from instar.plan.scopes import Comprehension, Function, Scope, type_parameters, without_effectless
 
 # Fields that say nothing about meaning, or nothing that the tree's shape does not say.
 _SILENT = frozenset({"ctx", "type_comment", "kind", "type_ignores", "lineno", "col_offset"})
@@ -207,7 +207,7 @@ class _Writer:
             if name not in ("name", "body"):
                 self.parts.append(f",{name}=")
                 self.write(inner)
-        body = _without_docstring(node.body)
+        body = without_effectless(node.body)
         self._scopes.append(scopes.scope_of_body(node.body, is_class=True))
         if body:
             self.parts.append(",body=")
@@ -238,7 +238,7 @@ class _Writer:
             self.parts.append(",type_params=")
             self.write(type_parameters(node))
         self.parts.append(",body=")
-        self.write(node.body if isinstance(node, ast.Lambda) else _without_docstring(node.body))
+        self.write(node.body if isinstance(node, ast.Lambda) else without_effectless(node.body))
         self._scopes.pop()
         self._kept = before
         self._inside -= 1
@@ -355,14 +355,10 @@ def _fields(node: ast.AST) -> Iterator[tuple[str, object]]:
         if name in _SILENT or inner is None or inner == []:
             continue
         if name == "body" and isinstance(node, _DOCUMENTED):
-            inner = _without_docstring(node.body)
+            inner = without_effectless(node.body)
             if not inner:
                 continue
         yield name, inner
-
-
-def _without_docstring(body: list[ast.stmt]) -> list[ast.stmt]:
-    return [statement for statement in body if not (is_text(statement) or isinstance(statement, ast.Pass))]
 
 
 @contextlib.contextmanager

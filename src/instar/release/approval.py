@@ -2,7 +2,7 @@
 
 An approval is bound to digests: the bundle, and the report of the evaluation. The contract's policy says who may give it:
 `automatic` approves whatever passed its gates, `four-eyes` wants somebody else than the proposer. A gate that did not pass
-holds an approval back, unless somebody waived it by name, with a reason and an end. A model without a problem has no gates: a
+holds an approval back, unless somebody waived it (`waivers`). A model without a problem has no gates: a
 person allows it on their own word (`allow`).
 
     approval = decide(store, version, evaluation, policy="automatic")
@@ -18,15 +18,15 @@ import sqlalchemy as sa
 
 from instar.core import ids, journal, lineage
 from instar.core.database import Instant, Transaction, metadata
-from instar.core.errors import BadInput, Blocked, Conflict, GateFailed, NotAllowed, NotFound
+from instar.core.errors import Blocked, Conflict, GateFailed, NotAllowed
 from instar.core.identity import Permission, require
 from instar.core.store import Store
 from instar.evaluate.evaluation import Evaluation
 from instar.evaluate.gates import Verdict
-from instar.evaluate.gates import waive as without
 from instar.plan import revisions
 from instar.release import bars, registry
 from instar.release.registry import ModelVersion
+from instar.release.waivers import effective_verdict
 
 ApprovalPolicy = Literal["automatic", "four-eyes", "person"]
 ApprovalState = Literal["asked", "approved", "withdrawn"]
@@ -47,19 +47,6 @@ approval_table = sa.Table(
     sa.Column("approved_by", sa.String(200)),
     sa.Column("reason", sa.Text, nullable=False),
     sa.Column("expires_at", Instant),
-    sa.Column("created_at", Instant, nullable=False),
-    sa.Column("event_at", Instant, nullable=False),
-)
-waiver_table = sa.Table(
-    "waiver",
-    metadata,
-    sa.Column("id", sa.String(40), primary_key=True),
-    sa.Column("project", sa.String(200), nullable=False),
-    sa.Column("evaluation", sa.String(40), nullable=False, index=True),
-    sa.Column("gate", sa.String(300), nullable=False),
-    sa.Column("reason", sa.Text, nullable=False),
-    sa.Column("given_by", sa.String(200), nullable=False),
-    sa.Column("expires_at", Instant, nullable=False),
     sa.Column("created_at", Instant, nullable=False),
     sa.Column("event_at", Instant, nullable=False),
 )
@@ -98,21 +85,6 @@ class Approval:
     def holds(self, at: datetime) -> bool:
         """Does it allow new routes at this moment of event time?"""
         return self.state == "approved" and (self.expires_at is None or at < self.expires_at)
-
-
-@dataclass(frozen=True)
-class Waiver:
-    """Somebody's word that one gate of one evaluation may be passed over, until a moment of event time."""
-
-    id: str
-    project: str
-    evaluation: str
-    gate: str
-    reason: str
-    given_by: str
-    expires_at: datetime
-    created_at: datetime
-    event_at: datetime
 
 
 def document(approval: Approval) -> dict[str, Any]:
@@ -163,23 +135,11 @@ def decide(
         known = _newest(tx, version, evaluation.report_json)
         if known is not None and (known.holds(now) or (alone and known.state == "asked")):
             return known
-        approval = Approval(
-            id=ids.new_id("appr"),
-            project=version.project,
-            version=version.id,
-            bundle=version.bundle,
-            evaluation=evaluation.id,
-            evidence=evaluation.report_json,
-            contract=evaluation.contract,
-            policy=policy,
-            state="asked" if alone else "approved",
-            proposed_by=version.registered_by,
-            approved_by=approved_by,
+        approval = _draft(
+            store, version, now, expires_at, policy=policy, approved_by=approved_by,
+            evaluation=evaluation.id, evidence=evaluation.report_json, contract=evaluation.contract,
             reason=note or evaluation.verdict.reason,
-            expires_at=expires_at,
-            created_at=store.clock.wall(),
-            event_at=now,
-        )
+        )  # fmt: skip
         _put(tx, store, approval, version, cause)
         return approval
 
@@ -220,23 +180,10 @@ def allow(
         known = _newest(tx, version, version.bundle)
         if known is not None and known.holds(now):
             return known
-        approval = Approval(
-            id=ids.new_id("appr"),
-            project=version.project,
-            version=version.id,
-            bundle=version.bundle,
-            evaluation="",
-            evidence=version.bundle,
-            contract="",
-            policy="person",
-            state="approved",
-            proposed_by=version.registered_by,
-            approved_by=store.actor.name,
-            reason=note or "no problem asks for gates",
-            expires_at=expires_at,
-            created_at=store.clock.wall(),
-            event_at=now,
-        )
+        approval = _draft(
+            store, version, now, expires_at, policy="person", approved_by=store.actor.name,
+            evaluation="", evidence=version.bundle, contract="", reason=note or "no problem asks for gates",
+        )  # fmt: skip
         _put(tx, store, approval, version, cause)
         return approval
 
@@ -254,51 +201,6 @@ def withdraw(store: Store, approval: Approval, reason: str) -> Approval:
         return Approval(**{**approval.__dict__, "state": "withdrawn"})
 
     return store.database.write(work, durable=True)
-
-
-def waive(store: Store, evaluation: Evaluation, gate: str, reason: str, expires_at: datetime) -> Waiver:
-    """Pass over one gate of one evaluation, by name, for a reason and until a moment of event time.
-
-    Raises:
-        NotFound: The evaluation has no such gate that failed or is undecided.
-        BadInput: There is no reason, or the end is in the past.
-    """
-    require(store.actor, Permission.APPROVE)
-    held = [check.name for check in evaluation.verdict.checks if check.state != "passed"]
-    if gate not in held:
-        raise NotFound("no gate of that name stands in the way", subject=gate, found=", ".join(held) or "all passed")
-    if not reason.strip() or expires_at <= store.clock.event():
-        raise BadInput("a waiver needs a reason and an end in the future", subject=gate, found=expires_at.isoformat())
-    waiver = Waiver(
-        id=ids.new_id("waiv"),
-        project=evaluation.project,
-        evaluation=evaluation.id,
-        gate=gate,
-        reason=reason,
-        given_by=store.actor.name,
-        expires_at=expires_at,
-        created_at=store.clock.wall(),
-        event_at=store.clock.event(),
-    )
-
-    def work(tx: Transaction) -> Waiver:
-        tx.execute(waiver_table.insert().values(**waiver.__dict__))
-        lineage.link(tx, waiver.project, evaluation.id, "was waived in part by", waiver.id)
-        body = {"evaluation": evaluation.id, "gate": gate, "reason": reason, "expires_at": expires_at.isoformat()}
-        journal.append(tx, store.clock, store.actor, waiver.project, "waiver", waiver.id, body)
-        return waiver
-
-    return store.database.write(work, durable=True)
-
-
-def effective_verdict(store: Store, evaluation: Evaluation, at: datetime) -> Verdict:
-    """The verdict of an evaluation with the waivers that hold at a moment of event time."""
-    query = sa.select(waiver_table.c.gate).where(
-        waiver_table.c.evaluation == evaluation.id, waiver_table.c.expires_at > at
-    )
-    with store.database.read() as tx:
-        waived = frozenset(tx.execute(query).scalars())
-    return without(evaluation.verdict, waived) if waived else evaluation.verdict
 
 
 def approvals(store: Store, project: str, *, version: str | None = None) -> list[Approval]:
@@ -383,6 +285,39 @@ def _newest(tx: Transaction, version: ModelVersion, evidence: str) -> Approval |
     )
     row = tx.execute(query).one_or_none()
     return None if row is None else Approval(**row._mapping)
+
+
+def _draft(
+    store: Store,
+    version: ModelVersion,
+    now: datetime,
+    expires_at: datetime | None,
+    *,
+    policy: ApprovalPolicy,
+    approved_by: str | None,
+    evaluation: str,
+    evidence: str,
+    contract: str,
+    reason: str,
+) -> Approval:
+    """An approval as it will be written; without somebody who gave it, it is asked for."""
+    return Approval(
+        id=ids.new_id("appr"),
+        project=version.project,
+        version=version.id,
+        bundle=version.bundle,
+        evaluation=evaluation,
+        evidence=evidence,
+        contract=contract,
+        policy=policy,
+        state="asked" if approved_by is None else "approved",
+        proposed_by=version.registered_by,
+        approved_by=approved_by,
+        reason=reason,
+        expires_at=expires_at,
+        created_at=store.clock.wall(),
+        event_at=now,
+    )
 
 
 def _put(tx: Transaction, store: Store, approval: Approval, version: ModelVersion, cause: str) -> None:

@@ -14,7 +14,7 @@ from instar.evaluate import evaluation as evaluations
 from instar.evaluate.evaluation import Evaluation
 from instar.interfaces.api.routes import Reply, Request, Route
 from instar.operate import review
-from instar.release import approval, registry
+from instar.release import approval, registry, waivers
 from instar.release.card import card
 from instar.release.registry import ModelVersion
 from instar.serve.derived import derive
@@ -102,7 +102,7 @@ def waive(request: Request) -> Reply:
     body: Waive = request.json(Waive)
     ends = _aware(body.expires_at)
     assert ends is not None
-    given = approval.waive(_acting(request), _evaluation(request), body.gate, body.reason, ends)
+    given = waivers.waive(_acting(request), _evaluation(request), body.gate, body.reason, ends)
     return Reply({"id": given.id, "evaluation": given.evaluation, "gate": given.gate}, status=201)
 
 
@@ -132,7 +132,7 @@ def list_evaluations(request: Request) -> Reply:
 def show_evaluation(request: Request) -> Reply:
     """One evaluation with its verdict, as the waivers that hold now leave it."""
     found, store = _evaluation(request), request.app.store
-    effective = approval.effective_verdict(store, found, store.clock.event())
+    effective = waivers.effective_verdict(store, found, store.clock.event())
     return Reply({**evaluations.document(found), "effective": effective.state})
 
 

@@ -158,7 +158,7 @@ def approve(
     from instar.core.errors import BadInput
     from instar.evaluate.evaluation import get_evaluation
     from instar.operate import review
-    from instar.release import approval
+    from instar.release import approval, waivers
     from instar.train import proofs
     from instar.train.bundle import load_manifest
 
@@ -172,7 +172,7 @@ def approve(
                     subject=found.name,
                     asked="--note and --expires-at",
                 )
-            approval.waive(app.store, get_evaluation(app.store, found.evaluation), gate, note, ends)
+            waivers.waive(app.store, get_evaluation(app.store, found.evaluation), gate, note, ends)
         given = review.approve(app.store, app.project_if_any, found, note=note, expires_at=ends)
         made_by = load_manifest(app.store.blobs, found.bundle).run
         proven = proofs.of_run(app.store, found.project, made_by)
