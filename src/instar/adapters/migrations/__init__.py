@@ -10,7 +10,7 @@ from instar.core.database import Database, Transaction
 from instar.core.errors import StoreTooNew
 
 # Number of the store's format: the newest migration in `versions/`, and what goes with it in the store's folder.
-FORMAT = 2
+FORMAT = 3
 
 store_format = sa.table("store_format", sa.column("number", sa.Integer))
 

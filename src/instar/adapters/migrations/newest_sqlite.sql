@@ -773,5 +773,5 @@ CREATE UNIQUE INDEX ux_outcome_current ON outcome (prediction, kind) WHERE corre
 
 CREATE UNIQUE INDEX ux_rollout_running ON rollout (endpoint) WHERE ended_at IS NULL;
 
-INSERT INTO alembic_version (version_num) VALUES ('0005');
+INSERT INTO alembic_version (version_num) VALUES ('0006');
 
