@@ -24,7 +24,7 @@ from instar.serve import zygote
 def begin(arguments, fds):
     what, *rest = arguments
     if what == "say":
-        facts = {"arguments": rest, "random": random.random(), "parent": os.getppid(), "pid": os.getpid(), "json": "json" in sys.modules,
+        facts = {"arguments": rest, "random": random.random(), "parent": os.getppid(), "pid": os.getpid(),
                  "open": len(os.listdir("/proc/self/fd")) - 1, "term": signal.getsignal(signal.SIGTERM) == signal.SIG_DFL}
         os.write(fds[0], json.dumps(facts).encode())
     elif what == "sleep":
