@@ -165,8 +165,8 @@ def serve(
     root = os.getppid()
     children: dict[int, int] = {}
     while True:
-        for ready in select.select([line, *children], [], [])[0]:
-            if ready is not line:
+        for ready in select.select([line.fileno(), *children], [], [])[0]:
+            if ready in children:
                 _bury(line, children, ready)
                 continue
             data, fds, _, _ = socket.recv_fds(line, MESSAGE_LIMIT_BYTES, FDS_LIMIT)
@@ -280,7 +280,7 @@ def die_with_parent() -> None:
 
 def adopt_orphans() -> bool:
     """Become the parent of all orphans below us; False where the system has no such thing."""
-    return sys.platform == "linux" and ctypes.CDLL(None).prctl(_ADOPT_ORPHANS, 1, 0, 0, 0) == 0
+    return sys.platform == "linux" and not ctypes.CDLL(None).prctl(_ADOPT_ORPHANS, 1, 0, 0, 0)
 
 
 def call_process(name: str) -> None:
