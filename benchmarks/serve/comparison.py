@@ -1,8 +1,8 @@
 """Instar beside the servers that people use today: the same model, the same rows, one after the other on this machine.
 
-Every server answers with the breast-cancer model; the best of the rivals with the ONNX form is what Instar is held to, at each number
-of connections, and those with the pickled one for models that have no portable form. Instar answers with routing, identity and
-the prediction log on, as it does by default.
+Every server answers with the breast-cancer model. At each number of connections Instar is held to the best of the rivals with
+the ONNX form, and for models without a portable form to those with the pickled one. Instar answers with routing, identity
+and the prediction log on, as it does by default.
 """
 
 from __future__ import annotations

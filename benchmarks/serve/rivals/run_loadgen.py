@@ -1,7 +1,10 @@
-"""MLPerf's load generator against an endpoint: `run_loadgen.py URL BODY SERVER|OFFLINE RATE SECONDS FOLDER`, prints its summary as JSON.
+"""MLPerf's load generator against an endpoint; prints its summary as JSON.
 
-In the scenario Server queries come at random times (Poisson) at a rate; the latency of the 99th hundredth must stay below 50 ms. In
-Offline all samples are there at the start, and are sent as fast as they are answered. Each sample is one row, one request.
+    run_loadgen.py URL BODY server|offline RATE SECONDS FOLDER
+
+In the scenario Server queries come at random times (Poisson) at a rate; the latency of the 99th hundredth must stay
+below 50 ms. In Offline all samples are there at the start, and are sent as fast as they are answered. Each sample is one
+row and one request.
 """
 
 from __future__ import annotations
