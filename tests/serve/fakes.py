@@ -12,7 +12,7 @@ from typing import Any
 
 from instar.core.ids import digest
 from instar.serve.policy import Canary, Policy, Shadow
-from instar.serve.protocol import InputColumn, Signature
+from instar.serve.signature import InputColumn, Signature
 from instar.serve.routes import (
     PORTABLE,
     EndpointRoute,

@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from instar.serve import record, wire
-from instar.serve.protocol import Signature
+from instar.serve.signature import Signature
 from instar.serve.record import Work
 from instar.serve.routes import VersionRoute, bundle_folder
 from instar.serve.runtime import Runtime

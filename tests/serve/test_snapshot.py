@@ -10,7 +10,7 @@ from instar.core.store import Store
 from instar.serve import routing, segments, snapshot
 from instar.serve.calls import CallLog
 from instar.serve.process import ServerTree
-from instar.serve.protocol import InputColumn, Signature
+from instar.serve.signature import InputColumn, Signature
 from instar.serve.routes import bundle_folder, read_snapshot
 from instar.serve.routing import Canary, Shadow
 from instar.train.bundle import Column

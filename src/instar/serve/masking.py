@@ -13,7 +13,7 @@ from typing import Any
 
 from blake3 import blake3
 
-from instar.serve.runtime import Mask
+from instar.serve.work import Mask
 
 PREFIX = "masked:"
 

@@ -18,7 +18,7 @@ from typing import Any
 import msgspec
 from blake3 import blake3
 
-FORMAT = 1
+FORMAT = 2  # 2 added tensors; what the first format wrote is read as it was
 
 # Kinds of entries.
 HEAD, CALL, SCHEMA, LATER, END = 0, 1, 2, 3, 4
@@ -50,11 +50,38 @@ class Schema(msgspec.Struct, frozen=True, array_like=True, tag=SCHEMA):
 
     Attributes:
         number: What calls name it by.
-        columns: Name, V2 datatype and whether the column is personal.
+        columns: Of a table model: name, V2 datatype and whether the column is personal.
+        tensors, outputs: Of a tensor model: name, datatype, shape, and for inputs whether they are personal.
+        rows: Each entry of the first dimension is a prediction; else a call is one.
     """
 
     number: int
     columns: tuple[tuple[str, str, bool], ...]
+    tensors: tuple[tuple[str, str, tuple[int, ...], bool], ...] = ()
+    outputs: tuple[tuple[str, str, tuple[int, ...]], ...] = ()
+    rows: bool = False
+
+
+class Tensor(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """A tensor of a call, whole or sampled.
+
+    Attributes:
+        shape: As it was, whatever is kept of it.
+        data: Values row by row: little-endian bytes of the datatype, or a list of text (bytes where it was no text).
+            Of a sampled tensor the first values.
+        tail: Of a sampled tensor the last values; else null.
+        digest: Of a sampled tensor BLAKE3 over all its values; else null. Text counts as its length (eight bytes,
+            little-endian) and its UTF-8.
+        size: Of a sampled tensor the bytes that the digest is of, text without the lengths.
+    """
+
+    name: str
+    datatype: str
+    shape: tuple[int, ...]
+    data: bytes | list[str | bytes]
+    tail: bytes | list[str | bytes] | None = None
+    digest: bytes | None = None
+    size: int | None = None
 
 
 class Answer(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -62,9 +89,11 @@ class Answer(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
     Attributes:
         role: `champion`, `canary`, `shadow`, a shadow's own role, or `pinned` (the caller named the version).
-        scores: Probability by row, or the number that a version predicts; empty when the version failed.
+        scores: Probability by row, or the number that a version predicts; empty when the version failed, and for a tensor
+            model none of whose outputs is a score.
         decisions: 1 where the score reached `threshold`; none where that is null, for a version that decides nothing.
         error: Why it failed.
+        outputs: What a tensor model gave; null for a table model, and when it failed.
     """
 
     version: int
@@ -73,6 +102,7 @@ class Answer(msgspec.Struct, frozen=True, array_like=True, gc=False):
     decisions: list[int]
     threshold: float | None
     error: str | None = None
+    outputs: list[Tensor] | None = None
 
 
 class Work(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -84,6 +114,7 @@ class Work(msgspec.Struct, frozen=True, array_like=True, gc=False):
         answered: Version whose answer was returned.
         decode_us, infer_us: Time in the worker, microseconds; a batch's inference time is that of the whole batch.
         fallback: Why another version than the one routed to answered.
+        tensors: What a tensor model was given, without what is personal; null for a table model.
     """
 
     request_id: str | None
@@ -97,6 +128,7 @@ class Work(msgspec.Struct, frozen=True, array_like=True, gc=False):
     decode_us: int
     infer_us: int
     fallback: str | None = None
+    tensors: list[Tensor] | None = None
 
 
 class Call(msgspec.Struct, frozen=True, array_like=True, tag=CALL, gc=False):

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from instar.core.errors import NotAllowed, NotFound, RequestError, TooLarge, Unavailable
-from instar.serve.protocol import Signature
+from instar.serve.signature import BYTES, Signature, TensorSpec
 
 _STATUS: tuple[tuple[type[Exception], int], ...] = (
     (TooLarge, 413), (RequestError, 400), (NotAllowed, 403), (NotFound, 404), (Unavailable, 503),
@@ -17,25 +17,48 @@ _STATUS: tuple[tuple[type[Exception], int], ...] = (
 _encoder = msgspec.json.Encoder()
 
 
+class Output(msgspec.Struct, gc=False):
+    """A named tensor of an answer.
+
+    Attributes:
+        data: Row by row: a list, or a numpy array. What JSON has no word for (NaN, infinity) is null in it.
+    """
+
+    name: str
+    shape: list[int]
+    datatype: str
+    data: Any
+
+
+class _Answer(msgspec.Struct, omit_defaults=True, gc=False):
+    model_name: str
+    model_version: str
+    id: str | None = None
+    parameters: dict[str, Any] = {}
+    outputs: Sequence[Output] = ()
+
+
+def select(outputs: Sequence[Output], wanted: Sequence[str]) -> list[Output]:
+    """The outputs that a caller wants, in that order; those which this version does not give are left out."""
+    given = {output.name: output for output in outputs}
+    return [given[name] for name in wanted if name in given]
+
+
 def encode_answer(
-    model: str,
-    version: str,
-    request_id: str | None,
-    scores: Sequence[float],
-    decisions: Sequence[int],
-    parameters: dict[str, Any],
+    model: str, version: str, request_id: str | None, outputs: Sequence[Output], parameters: dict[str, Any]
 ) -> bytes:
-    """The body of an answer: outputs `score` (FP64) and `decision` (INT64, 1 from the threshold on); no decisions, no output."""
-    rows = len(scores)
-    answer: dict[str, Any] = {"model_name": model, "model_version": version}
-    if request_id is not None:
-        answer["id"] = request_id
-    answer["parameters"] = parameters
-    outputs: list[dict[str, Any]] = [{"name": "score", "shape": [rows], "datatype": "FP64", "data": scores}]
-    if decisions or not rows:
-        outputs.append({"name": "decision", "shape": [rows], "datatype": "INT64", "data": decisions})
-    answer["outputs"] = outputs
-    return _encoder.encode(answer)
+    """The body of an answer."""
+    for output in outputs:
+        if type(output.data) is not list:
+            output.data = _plain(output)
+    return _encoder.encode(_Answer(model, version, request_id, parameters, outputs))
+
+
+def _plain(output: Output) -> list[Any]:
+    values: list[Any] = output.data.ravel().tolist()
+    if output.datatype == BYTES and bytes in set(map(type, values)):
+        return [value.decode(errors="replace") if type(value) is bytes else value for value in values]
+    return values
 
 
 def status_of(problem: Exception) -> int:
@@ -60,19 +83,21 @@ def metadata(model: str, versions: Sequence[str], signature: Signature, decides:
     Args:
         decides: The champion answers with decisions, not with scores alone.
     """
+    inputs: list[dict[str, Any]] = [
+        {"name": c.name, "datatype": c.datatype, "shape": [-1], "parameters": {"nullable": c.nullable}}
+        for c in signature.columns
+        if c.required
+    ]
+    outputs = [{"name": "score", "datatype": "FP64", "shape": [-1]}]
+    if decides:
+        outputs.append({"name": "decision", "datatype": "INT64", "shape": [-1]})
+    if signature.tensors:
+        inputs = [_tensor(t) | {"parameters": {"optional": not t.required, "nullable": t.nullable}} for t in signature.tensors]
+        outputs = [_tensor(t) for t in signature.outputs]
     return _encoder.encode(
-        {
-            "name": model,
-            "versions": versions,
-            "platform": "instar",
-            "inputs": [
-                {"name": c.name, "datatype": c.datatype, "shape": [-1], "parameters": {"nullable": c.nullable}}
-                for c in signature.columns
-                if c.required
-            ],
-            "outputs": [
-                {"name": "score", "datatype": "FP64", "shape": [-1]},
-                *([{"name": "decision", "datatype": "INT64", "shape": [-1]}] if decides else []),
-            ],
-        }
+        {"name": model, "versions": versions, "platform": "instar", "inputs": inputs, "outputs": outputs}
     )
+
+
+def _tensor(spec: TensorSpec) -> dict[str, Any]:
+    return {"name": spec.name, "datatype": spec.datatype, "shape": spec.shape}

@@ -15,7 +15,7 @@ import msgspec
 from instar.core.errors import Damaged, NotAllowed
 from instar.core.ids import digest
 from instar.serve.policy import Policy
-from instar.serve.protocol import Signature
+from instar.serve.signature import Signature
 
 PORTABLE = "portable"
 

@@ -18,7 +18,7 @@ import msgspec
 from instar.core.errors import Unavailable
 from instar.core.store import Store
 from instar.serve import routing, segments
-from instar.serve.protocol import InputColumn, Signature
+from instar.serve.signature import InputColumn, Signature
 from instar.serve.routes import (
     PORTABLE,
     Ack,

@@ -17,7 +17,7 @@ from instar.core.errors import Damaged
 from instar.core.watching import FolderWatch
 from instar.serve import policy as policies
 from instar.serve import record, wire
-from instar.serve.protocol import Signature
+from instar.serve.signature import Signature
 from instar.serve.routes import (
     EMPTY,
     EndpointRoute,

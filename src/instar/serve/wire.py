@@ -12,7 +12,7 @@ from collections.abc import Iterator
 import msgspec
 
 from instar.core.errors import Damaged
-from instar.serve.protocol import Signature
+from instar.serve.signature import Signature
 
 # Gateway to worker.
 LOAD, PLAN, INFER = 1, 2, 3

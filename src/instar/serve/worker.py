@@ -22,7 +22,8 @@ import msgspec
 
 from instar.core.errors import Unavailable
 from instar.serve import wire
-from instar.serve.runtime import Job, Loader, Mask, Runtime, mask_nothing_through, refusal
+from instar.serve.runtime import Loader, Runtime, refusal
+from instar.serve.work import Job, Mask, mask_nothing_through
 
 BATCH_CALLS = 256  # in one batch; bounds how long the first of them waits for the last
 BATCH_BYTES = 4 * 1024 * 1024
