@@ -12,7 +12,6 @@ from typing import Any
 
 from instar.core.ids import digest
 from instar.serve.policy import Canary, Policy, Shadow
-from instar.serve.signature import InputColumn, Signature
 from instar.serve.routes import (
     PORTABLE,
     EndpointRoute,
@@ -22,6 +21,7 @@ from instar.serve.routes import (
     read_snapshot,
     write_snapshot,
 )
+from instar.serve.signature import InputColumn, Signature
 
 COLUMNS = (
     InputColumn("distance", "FP64"),

@@ -7,7 +7,7 @@ import pytest
 
 from instar.core.errors import MalformedRequest, NotFound
 from instar.core.store import Store
-from instar.serve import decoding
+from instar.serve import decoding, prediction_rows
 from instar.serve.calls import CallLog
 from instar.serve.record import Answer, Personal
 from tests.serve.writing import BEGIN, Segment
@@ -23,7 +23,7 @@ def log(store: Store) -> CallLog:
 def test_an_endpoint_that_was_never_called_has_an_empty_log(log: CallLog) -> None:
     frame = log.read("delay")
     assert frame.height == 0
-    assert frame.columns == list(decoding.SCHEMA)
+    assert frame.columns == list(prediction_rows.SCHEMA)
     assert log.endpoints() == []
 
 
@@ -49,7 +49,7 @@ def test_a_call_becomes_a_row_for_each_prediction(store: Store, log: CallLog) ->
     assert {name: first[name] for name in facts} == facts
     assert (first["score"], first["decision"], first["threshold"], first["latency_us"]) == (0.5, 1, 0.3, 420)
     assert (first["table_version"], first["request_id"], first["error"]) == ("tver_1", "mine", None)
-    said = {"version": 3, "role": "champion", "score": 0.5, "decision": 1, "threshold": 0.3, "error": None}
+    said = {"version": 3, "role": "champion", "score": 0.5, "decision": 1, "threshold": 0.3, "error": None, "outputs": None}
     assert first["answers"] == [said]
 
 

@@ -8,8 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from instar.core.errors import MalformedRequest, MissingInput, RequestError, WrongDatatype, WrongShape
-from instar.serve.protocol import Bound, InputColumn, Signature, bind, decode, encode_request
-from instar.serve.replies import encode_answer, encode_error
+from instar.serve.columns import Bound, bind
+from instar.serve.protocol import decode, encode_request
+from instar.serve.replies import Output, encode_answer, encode_error
+from instar.serve.signature import InputColumn, Signature
 from tests.serve.fakes import SIGNATURE, body
 
 
@@ -27,7 +29,8 @@ def changed(column: str, /, **changes: Any) -> dict[str, Any]:
 def test_a_good_request_is_bound_by_column() -> None:
     bound = read({**body(1400), "id": "mine", "parameters": {"entity": "UA 17", "table_version": "tver_1"}})
     assert bound.columns == {"distance": [1400.0], "hour": [8], "carrier": ["UA"], "wind": [None], "holiday": [False]}
-    assert (bound.rows, bound.request_id, bound.entities, bound.table_version) == (1, "mine", ["UA 17"], "tver_1")
+    asked = bound.asked
+    assert (bound.rows, asked.request_id, asked.entities, asked.table_version) == (1, "mine", ["UA 17"], "tver_1")
 
 
 def test_numbers_widen_without_loss() -> None:
@@ -131,7 +134,8 @@ def test_whatever_comes_is_bound_or_refused(data: st.DataObject) -> None:
 
 
 def test_an_answer_has_score_and_decision() -> None:
-    answer = json.loads(encode_answer("delay", "3", "mine", [0.25, 0.75], [0, 1], {"policy": 2}))
+    outputs = [Output("score", [2], "FP64", [0.25, 0.75]), Output("decision", [2], "INT64", [0, 1])]
+    answer = json.loads(encode_answer("delay", "3", "mine", outputs, {"policy": 2}))
     assert answer["model_version"] == "3"
     assert answer["id"] == "mine"
     assert [(o["name"], o["datatype"], o["shape"], o["data"]) for o in answer["outputs"]] == [

@@ -1,15 +1,17 @@
 from __future__ import annotations
 
 import os
+import struct
 from pathlib import Path
 
 import msgspec
 import pytest
 
 from instar.serve import record
-from instar.serve.record import Answer, Call, End, Frame, Head, Later, Personal, Schema, Work
+from instar.serve.record import Answer, Call, End, Frame, Head, Later, Personal, Schema, Tensor, Work
 
-GOLDEN = Path(__file__).parent / "golden" / "record.hex"
+GOLDEN = Path(__file__).parent / "golden" / "record2.hex"
+FIRST_FORMAT = Path(__file__).parent / "golden" / "record.hex"
 CALL = "call_01HF7YAT0000003R000000001A"
 
 ANSWERS = [
@@ -18,7 +20,7 @@ ANSWERS = [
 ]
 WORK = Work("mine", ["UA 17", "UA 18"], "tver_1", 0, 2, [[1400.0, None], ["UA", "DL"], None], 3, ANSWERS, 12, 34, None)
 FAILED = Call(CALL, 2, 3, "ada", 7, "canary", 4, None, 503, 100, 90, "Unavailable: gone", None)
-ENTRIES = [
+PLAIN_ENTRIES = [
     Head(1, "delay", 120, 0, 1_700_000_000_000_000),
     Schema(0, (("distance", "FP64", False), ("carrier", "BYTES", False), ("name", "BYTES", True))),
     Call(CALL, 1, 2, "ada", 7, "champion", 3, "key", 200, 420, 300, None, WORK, 2),
@@ -26,6 +28,27 @@ ENTRIES = [
     Later(CALL, 5, [Answer(1, "rule", [0.1, 0.2], [0, 0], 0.3)]),
     End(9),
 ]
+TENSOR_WORK = Work(
+    None, None, None, 1, 2, [], 3,
+    [
+        Answer(3, "champion", [0.25, 0.5], [], None, None, [Tensor("score", "FP32", (2, 1), struct.pack("<2f", 0.25, 0.5))]),
+        Answer(4, "canary", [], [], None, "ValueError: no"),
+    ],
+    5, 6, None,
+    [
+        Tensor("x", "FP32", (2, 2), struct.pack("<4f", 1, 2, 3, 4)),
+        Tensor("words", "BYTES", (2,), ["a", "é"]),
+        Tensor("image", "UINT8", (2, 3, 64, 64), b"\1\2", b"\3\4", bytes(32), 24576),
+    ],
+)  # fmt: skip
+ENTRIES = [
+    *PLAIN_ENTRIES,
+    Schema(
+        1, (), (("x", "FP32", (-1, 2), False), ("words", "BYTES", (-1,), False), ("image", "UINT8", (-1, 3, 64, 64), False)),
+        (("score", "FP32", (-1, 1)),), True,
+    ),
+    Call(CALL, 1, 2, "ada", 7, "champion", 3, None, 200, 420, 300, None, TENSOR_WORK),
+]  # fmt: skip
 
 
 def test_the_form_on_disk_does_not_change() -> None:
@@ -38,6 +61,13 @@ def test_the_form_on_disk_does_not_change() -> None:
         GOLDEN.parent.mkdir(exist_ok=True)
         GOLDEN.write_text("\n".join(lines) + "\n")
     assert lines == GOLDEN.read_text().splitlines()
+
+
+def test_what_the_first_format_wrote_is_read() -> None:
+    """That file is never renewed."""
+    frames = [record.decode_frame(bytes.fromhex(line)) for line in FIRST_FORMAT.read_text().splitlines()]
+    assert [record.decode_entry(frame.metadata) for frame in frames[:-1]] == PLAIN_ENTRIES
+    assert record.decode_personal(frames[-1].personal or b"") == Personal({"name": ["masked:1"]}, ["E"], "k")
 
 
 def test_entries_come_back() -> None:

@@ -8,10 +8,10 @@ import msgspec
 import pytest
 
 from instar.serve import record, wire
-from instar.serve.signature import Signature
 from instar.serve.record import Work
 from instar.serve.routes import VersionRoute, bundle_folder
 from instar.serve.runtime import Runtime
+from instar.serve.signature import Signature
 from tests.serve import fakes
 
 

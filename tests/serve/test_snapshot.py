@@ -10,9 +10,9 @@ from instar.core.store import Store
 from instar.serve import routing, segments, snapshot
 from instar.serve.calls import CallLog
 from instar.serve.process import ServerTree
-from instar.serve.signature import InputColumn, Signature
 from instar.serve.routes import bundle_folder, read_snapshot
 from instar.serve.routing import Canary, Shadow
+from instar.serve.signature import InputColumn, Signature
 from instar.train.bundle import Column
 from tests.serve import bundles
 from tests.serve.conftest import wait_for

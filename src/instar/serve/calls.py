@@ -23,7 +23,7 @@ from instar.core.database import Instant, Json, metadata
 from instar.core.errors import MalformedRequest, NotFound
 from instar.core.ids import CallId, parse_call_id, parse_prediction_id
 from instar.core.store import Store
-from instar.serve import decoding, segments
+from instar.serve import decoding, prediction_rows, segments
 
 # The catalogue: which segments are sealed, where, and what they hold.
 segment = sa.Table(
@@ -122,7 +122,12 @@ class CallLog:
             `policy` (revision number), `reason` (`champion`, `canary`, `pinned`), `key` (routing key), `version` (which
             answered), `score`, `decision`, `threshold`, `status`, `latency_us`, `entity`, `table_version`, `request_id`,
             `fallback`, `error`, `inputs` (struct of columns) and `answers`: a list of what each version said, the
-            returned one among them, as struct of `version`, `role`, `score`, `decision`, `threshold` and `error`.
+            returned one among them, as struct of `version`, `role`, `score`, `decision`, `threshold`, `error` and, for a
+            tensor model's version that was not returned, `outputs` (JSON).
+
+            Of a tensor model `inputs` and a further column `outputs` hold a struct by tensor: `shape`, `data` (row by row,
+            without nesting), and for what was sampled `tail`, `digest` and `size` in bytes. `score` is null unless the
+            model has an output `score` or `probability` with one float a row.
 
             A failed call is one row with row number 0, its status and error, the version that it was routed to, and no
             score, decision or answers.
@@ -170,7 +175,7 @@ class CallLog:
             if one.id not in decoded and one.boot == place.boot and one.first_call <= call <= one.last_call:
                 found = self._scan(one).filter(match).collect()
                 if found.height:
-                    return found.select(decoding.SCHEMA.keys()).row(0, named=True)
+                    return decoding.align([_columns(found)]).row(0, named=True)
         raise NotFound(
             "no such prediction is in the log",
             subject=f"prediction {prediction}",
@@ -246,12 +251,17 @@ class CallLog:
                 rows = rows.filter(pl.col("at") >= since)
             if until is not None:
                 rows = rows.filter(pl.col("at") < until)
-            frames.append(rows.collect().select(decoding.SCHEMA.keys()))
+            frames.append(_columns(rows.collect()))
         return decoding.align(frames)
 
     def _scan(self, one: Sealed) -> pl.LazyFrame:
         folder = table_folder(self._store.folder, one.project, one.endpoint)
         return pl.scan_parquet([folder / file for file in one.files])
+
+
+def _columns(sealed: pl.DataFrame) -> pl.DataFrame:
+    """Of a sealed segment the columns of the log."""
+    return sealed.select(name for name in (*prediction_rows.SCHEMA, prediction_rows.OUTPUTS) if name in sealed.columns)
 
 
 def _microseconds(moment: datetime | None) -> int | None:

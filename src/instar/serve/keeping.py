@@ -56,7 +56,9 @@ def _sample(name: str, datatype: str, array: Any, size: int) -> Tensor:
     if datatype != BYTES:
         whole = memoryview(flat.view("uint8")) if flat.size else b""
         digest = blake3(whole).digest()
-        return Tensor(name, datatype, array.shape, flat[:count].tobytes(), flat[flat.size - count :].tobytes(), digest, size)
+        return Tensor(
+            name, datatype, array.shape, flat[:count].tobytes(), flat[flat.size - count :].tobytes(), digest, size
+        )
     texts: list[str | bytes] = flat.tolist()
     hasher = blake3()
     size = 0

@@ -78,8 +78,8 @@ class Tensor(msgspec.Struct, frozen=True, array_like=True, gc=False):
     name: str
     datatype: str
     shape: tuple[int, ...]
-    data: bytes | list[str | bytes]
-    tail: bytes | list[str | bytes] | None = None
+    data: bytes | list[Any]
+    tail: bytes | list[Any] | None = None
     digest: bytes | None = None
     size: int | None = None
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from instar.core.errors import NotAllowed, NotFound, RequestError, TooLarge, Unavailable
+from instar.core.errors import MalformedRequest, NotAllowed, NotFound, RequestError, TooLarge, Unavailable
 from instar.serve.signature import BYTES, Signature, TensorSpec
 
 _STATUS: tuple[tuple[type[Exception], int], ...] = (
@@ -39,9 +39,21 @@ class _Answer(msgspec.Struct, omit_defaults=True, gc=False):
 
 
 def select(outputs: Sequence[Output], wanted: Sequence[str]) -> list[Output]:
-    """The outputs that a caller wants, in that order; those which this version does not give are left out."""
+    """The outputs that a caller wants, in that order.
+
+    Raises:
+        MalformedRequest: The version that answers does not give one of them.
+    """
     given = {output.name: output for output in outputs}
-    return [given[name] for name in wanted if name in given]
+    for position, name in enumerate(wanted):
+        if name not in given:
+            raise MalformedRequest(
+                f"the version that answers gives no output {name!r}",
+                subject=f"$.outputs[{position}].name",
+                found=", ".join(given),
+                next_step="Leave `outputs` out to get all that it gives.",
+            )
+    return [given[name] for name in wanted]
 
 
 def encode_answer(
@@ -92,7 +104,9 @@ def metadata(model: str, versions: Sequence[str], signature: Signature, decides:
     if decides:
         outputs.append({"name": "decision", "datatype": "INT64", "shape": [-1]})
     if signature.tensors:
-        inputs = [_tensor(t) | {"parameters": {"optional": not t.required, "nullable": t.nullable}} for t in signature.tensors]
+        inputs = [
+            _tensor(t) | {"parameters": {"optional": not t.required, "nullable": t.nullable}} for t in signature.tensors
+        ]
         outputs = [_tensor(t) for t in signature.outputs]
     return _encoder.encode(
         {"name": model, "versions": versions, "platform": "instar", "inputs": inputs, "outputs": outputs}

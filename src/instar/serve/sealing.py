@@ -26,7 +26,7 @@ from instar.core.database import Transaction
 from instar.core.durable import sync_folder
 from instar.core.errors import Damaged
 from instar.core.store import Store
-from instar.serve import calls, decoding, record, routing, segments
+from instar.serve import calls, decoding, prediction_rows, record, routing, segments
 from instar.serve.segments import SegmentName
 
 GRACE_SECONDS = 600.0  # longer than any reading that began before the sealing
@@ -230,7 +230,7 @@ def _with_frames(rows: pl.DataFrame, frames: Sequence[record.Frame], entries: Se
         "personal": [frame.personal for frame in held],
         "personal_digest": [record.hash_personal(frame) for frame in held],
     }
-    return rows.with_columns(decoding.lists("frames", pl.DataFrame(columns, schema=_FRAME), offsets))
+    return rows.with_columns(prediction_rows.lists("frames", pl.DataFrame(columns, schema=_FRAME), offsets))
 
 
 def _fault(store: Store, one: calls.Sealed, journalled: dict[str, Any] | None, chain: str) -> str:

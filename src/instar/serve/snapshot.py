@@ -18,7 +18,6 @@ import msgspec
 from instar.core.errors import Unavailable
 from instar.core.store import Store
 from instar.serve import routing, segments
-from instar.serve.signature import InputColumn, Signature
 from instar.serve.routes import (
     PORTABLE,
     Ack,
@@ -31,6 +30,7 @@ from instar.serve.routes import (
     serve_folder,
     write_snapshot,
 )
+from instar.serve.signature import InputColumn, Signature
 
 if TYPE_CHECKING:
     from instar.train.bundle import Manifest

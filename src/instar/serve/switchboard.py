@@ -17,7 +17,6 @@ from instar.core.errors import Damaged
 from instar.core.watching import FolderWatch
 from instar.serve import policy as policies
 from instar.serve import record, wire
-from instar.serve.signature import Signature
 from instar.serve.routes import (
     EMPTY,
     EndpointRoute,
@@ -29,6 +28,7 @@ from instar.serve.routes import (
     serve_folder,
     socket_path,
 )
+from instar.serve.signature import Signature
 from instar.serve.upstream import WorkerLine
 
 LOAD_SECONDS = 60.0  # a worker process that starts cold, in all
@@ -270,8 +270,13 @@ class Switchboard:
     def _schema(self, endpoint: str, signature: Signature) -> record.Schema:
         key = (endpoint, signature.digest)
         if key not in self._schemas:
-            columns = tuple((c.name, c.datatype, c.personal) for c in signature.columns)
-            self._schemas[key] = record.Schema(len(self._schemas), columns)
+            self._schemas[key] = record.Schema(
+                len(self._schemas),
+                tuple((c.name, c.datatype, c.personal) for c in signature.columns),
+                tuple((t.name, t.datatype, t.shape, t.personal) for t in signature.tensors),
+                tuple((t.name, t.datatype, t.shape) for t in signature.outputs),
+                signature.rows,
+            )
         return self._schemas[key]
 
     def _forget(self) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol
 
 from instar.serve import columns, record, replies, wire
 from instar.serve.protocol import Request
@@ -17,7 +17,6 @@ from instar.serve.signature import Signature
 from instar.serve.work import Job, Mask, describe
 
 
-@runtime_checkable
 class TableModel(Protocol):
     """A loaded model of named columns, of whatever form."""
 

@@ -10,13 +10,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import chain
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from instar.core.errors import StepFailed
 from instar.serve import keeping, record, replies, tensors, wire
 from instar.serve.protocol import Request
 from instar.serve.signature import BYTES, ELEMENT_BYTES, FLOATS, Signature
@@ -35,7 +34,6 @@ _DTYPES = {name: np.dtype(kind) for name, kind in tensors.DTYPES.items()}
 _DATATYPES = {dtype: name for name, dtype in _DTYPES.items()}
 
 
-@runtime_checkable
 class TensorModel(Protocol):
     """A loaded model of named tensors, of whatever form.
 
@@ -108,17 +106,13 @@ class TensorWork:
         """All outputs as the model gave them, or those wanted.
 
         Raises:
-            StepFailed: This version has no such output, or a text of it is none.
+            MalformedRequest: This version has no such output.
         """
-        given = said.outputs
-        if wanted is not None:
-            absent = [name for name in wanted if name not in given]
-            if absent:
-                raise StepFailed(f"it has no output {absent[0]!r}", found=", ".join(given))
-            given = {name: given[name] for name in wanted}
-        return [
-            replies.Output(name, list(array.shape), _DATATYPES[array.dtype], array) for name, array in given.items()
+        outputs = [
+            replies.Output(name, list(array.shape), _DATATYPES[array.dtype], array)
+            for name, array in said.outputs.items()
         ]
+        return outputs if wanted is None else replies.select(outputs, wanted)
 
     def answers(self, said: Sequence[Said]) -> list[record.Answer]:
         """What is recorded: outputs, large ones sampled, and the score where there is one."""
@@ -175,7 +169,9 @@ class TensorWork:
 
     def _asked(self, version: wire.PlanVersion, model: TensorModel, stack: _Stack) -> list[Said]:
         try:
-            given = {name: self._laid(name, stack.bounds) for name in version.columns if name in stack.bounds[0].tensors}
+            given = {
+                name: self._laid(name, stack.bounds) for name in version.columns if name in stack.bounds[0].tensors
+            }
             outputs = model.infer(given)
             return self._cut(version, outputs, stack.bounds)
         except Exception as problem:  # a model's own failure is part of its record

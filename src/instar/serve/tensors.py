@@ -226,7 +226,9 @@ def _other_shape(tensor: Tensor, position: int, spec: TensorSpec) -> RequestErro
 
 
 def _other_rows(name: str, position: int, found: int, rows: int) -> RequestError:
-    what = f"input {name!r} has no rows" if rows < 0 else f"input {name!r} has another number of rows than those before it"
+    what = (
+        f"input {name!r} has no rows" if rows < 0 else f"input {name!r} has another number of rows than those before it"
+    )
     return WrongShape(what, subject=f"$.inputs[{position}].shape", found=found, asked="1 or more" if rows < 0 else rows)
 
 
