@@ -49,7 +49,15 @@ def test_a_call_becomes_a_row_for_each_prediction(store: Store, log: CallLog) ->
     assert {name: first[name] for name in facts} == facts
     assert (first["score"], first["decision"], first["threshold"], first["latency_us"]) == (0.5, 1, 0.3, 420)
     assert (first["table_version"], first["request_id"], first["error"]) == ("tver_1", "mine", None)
-    said = {"version": 3, "role": "champion", "score": 0.5, "decision": 1, "threshold": 0.3, "error": None, "outputs": None}
+    said = {
+        "version": 3,
+        "role": "champion",
+        "score": 0.5,
+        "decision": 1,
+        "threshold": 0.3,
+        "error": None,
+        "outputs": None,
+    }
     assert first["answers"] == [said]
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from instar.core import frames
 from instar.core.ids import call_id
 from instar.serve import record, segments
-from instar.serve.record import Answer, Call, End, Head, Later, Personal, Schema, Work
+from instar.serve.record import Answer, Call, End, Head, Later, Personal, Schema, Tensor, Work
 from instar.serve.segments import SegmentName
 
 BEGIN = datetime(2013, 3, 1, tzinfo=UTC)
@@ -72,6 +72,24 @@ class Segment:
         return self._call(
             at, Call("", 0, 0, "ada", 7, "champion", 3, "key", 200, 420, 300, None, work, laters), *sealed
         )
+
+    def tensor_call(
+        self,
+        tensors: list[Tensor],
+        outputs: list[Tensor],
+        *,
+        at: datetime = BEGIN,
+        rows: int = 1,
+        scores: list[float] | None = None,
+        extra: Sequence[Answer] = (),
+        personal: Personal | None = None,
+        laters: int = 0,
+    ) -> str:
+        """An answered call of a tensor model, by the schema of number 0; returns its id."""
+        champion = Answer(3, "champion", scores or [], [], None, None, outputs)
+        work = Work(None, None, None, 0, rows, [], 3, [champion, *extra], 10, 20, None, tensors)
+        sealed = (b"salt" * 4, record.encode_entry(personal)) if personal is not None else (None, None)
+        return self._call(at, Call("", 0, 0, "ada", 7, "champion", 3, None, 200, 420, 300, None, work, laters), *sealed)
 
     def failed(self, at: datetime = BEGIN, status: int = 503, version: int | None = 3) -> str:
         """A failed call; returns its id."""

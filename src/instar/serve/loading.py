@@ -10,6 +10,7 @@ from instar.core.ids import digest, digest_of_file
 from instar.serve.routes import bundle_of
 from instar.serve.runtime import Model
 from instar.train import bundle
+from instar.train.graph_model import GraphModel
 from instar.train.portable import PortableModel
 
 
@@ -26,6 +27,8 @@ def load(folder: Path, named: str | None = None) -> Model:
     data = (folder / bundle.MANIFEST_FILE).read_bytes()
     manifest = bundle.decode(data, f"bundle in {folder.name}")
     _verify(folder, data, manifest, named or bundle_of(folder))
+    if manifest.portable is not None and manifest.portable.layout == "tensors":
+        return GraphModel.load(manifest, folder / bundle.portable_file(manifest))
     if manifest.portable is not None:
         return PortableModel.load(manifest, folder / bundle.portable_file(manifest))
     # Imported here, since they bring the data frames which the worker of the portable forms does without.

@@ -23,7 +23,7 @@ class Predictor:
     def __init__(self, folder: Path) -> None:
         data = (folder / bundle.MANIFEST_FILE).read_bytes()
         self.manifest = bundle.decode(data, f"bundle in {folder.name}")
-        self._model = load(folder, named=digest(data))
+        self._model: Any = load(folder, named=digest(data))
 
     def predict(self, rows: Any, params: dict[str, Any] | None = None) -> pd.DataFrame:
         """The endpoint's answers for rows: columns `score` and `decision`.

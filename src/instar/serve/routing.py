@@ -20,6 +20,7 @@ from instar.core import ids, journal, lineage
 from instar.core.database import Instant, Json, Transaction, metadata
 from instar.core.errors import BadInput, Conflict, NotFound
 from instar.core.store import Store
+from instar.serve.endpoint_signature import signature_of
 from instar.serve.policy import CANARY, CHAMPION, PINNED, Canary, Policy, Route, Shadow, check, choose
 
 __all__ = [
@@ -86,6 +87,7 @@ def set_policy(
 
     Raises:
         BadInput: The policy contradicts itself, or a version has no bundle.
+        Blocked: Its versions cannot answer the same calls.
         Conflict: The endpoint belongs to another project, or has moved on from `expected`.
     """
     draft = Policy(endpoint, project, 0, champion, canary, tuple(shadows))
@@ -98,6 +100,7 @@ def set_policy(
             found=f"version {missing[0]}",
         )
     named = {version: bundles[version] for version in draft.versions}
+    _check_together(store, draft, named)
     revision_id = ids.new_id("prev")
 
     def work(tx: Transaction) -> Revision:
@@ -187,6 +190,13 @@ def endpoints(store: Store, project: str | None = None) -> list[Revision]:
     )
     with store.database.read() as tx:
         return [_revision(row) for row in tx.execute(query)]
+
+
+def _check_together(store: Store, policy: Policy, named: Mapping[int, str]) -> None:
+    from instar.train import bundle  # a server that only tracks runs has no models
+
+    if all(store.blobs.has(digest) for digest in named.values()):
+        signature_of(policy, {version: bundle.load_manifest(store.blobs, digest) for version, digest in named.items()})
 
 
 def _select(endpoint: str) -> sa.Select[Any]:

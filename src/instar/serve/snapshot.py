@@ -13,11 +13,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import msgspec
-
 from instar.core.errors import Unavailable
 from instar.core.store import Store
 from instar.serve import routing, segments
+from instar.serve.endpoint_signature import signature_of
 from instar.serve.routes import (
     PORTABLE,
     Ack,
@@ -30,7 +29,6 @@ from instar.serve.routes import (
     serve_folder,
     write_snapshot,
 )
-from instar.serve.signature import InputColumn, Signature
 
 if TYPE_CHECKING:
     from instar.train.bundle import Manifest
@@ -105,7 +103,7 @@ def _endpoint(store: Store, revision: routing.Revision) -> EndpointRoute:
             version,
             revision.bundles[version],
             worker_of(revision.bundles[version], manifest),
-            tuple(column.name for column in manifest.inputs),
+            tuple(one.name for one in (manifest.tensors.inputs if manifest.tensors else manifest.inputs)),
             threshold_of(store, revision.bundles[version], manifest),
         )
         for version, manifest in manifests.items()
@@ -116,27 +114,6 @@ def _endpoint(store: Store, revision: routing.Revision) -> EndpointRoute:
 def worker_of(digest: str, manifest: Manifest) -> str:
     """Name of the worker process that a bundle runs in: one for all portable forms, its own for every other."""
     return PORTABLE if manifest.portable else f"native-{digest.removeprefix('b3:')[:16]}"
-
-
-def signature_of(policy: routing.Policy, manifests: dict[int, Manifest]) -> Signature:
-    """What an endpoint asks of a request: the champion's inputs, then those that only other versions read, not required."""
-    columns: dict[str, InputColumn] = {}
-    for version in policy.versions:
-        required = version == policy.champion
-        for column in manifests[version].inputs:
-            known = columns.get(column.name)
-            if known is None:
-                columns[column.name] = InputColumn(
-                    column.name,
-                    column.datatype,
-                    column.nullable or not required,
-                    required,
-                    column.privacy == "personal",
-                )
-            elif column.privacy == "personal" and not known.personal:
-                # One version that calls a column personal is enough: the record has one form.
-                columns[column.name] = msgspec.structs.replace(known, personal=True)
-    return Signature(tuple(columns.values()))
 
 
 def _parent_made(folder: Path) -> Path:

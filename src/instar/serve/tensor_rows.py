@@ -102,7 +102,10 @@ def series(name: str, datatype: str, column: Sequence[Cell | None]) -> pl.Series
             pl.Series("size", [cell.size for cell in given], dtype=pl.Int64),
         ]
     )
-    return frame.to_struct(name)
+    made = frame.to_struct(name)
+    if None not in column:
+        return made
+    return pl.select(pl.when(pl.Series([cell is not None for cell in column])).then(made).alias(name)).to_series()
 
 
 def as_json(tensors: Sequence[Tensor], rows: int, by_rows: bool) -> list[str]:

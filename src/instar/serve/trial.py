@@ -139,7 +139,7 @@ def main(arguments: list[str] | None = None) -> None:
 def _try(folder: Path, digest: str) -> dict[str, Any]:
     from instar.serve.loading import load
 
-    model = load(folder, named=digest)
+    model: Any = load(folder, named=digest)
     manifest = bundle.decode((folder / bundle.MANIFEST_FILE).read_bytes())
     decides = getattr(model, "decides", True)
     facts: dict[str, Any] = {"python": sys.version.split()[0]}

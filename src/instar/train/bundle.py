@@ -26,6 +26,8 @@ from instar.core.errors import Damaged, NotFound, StoreTooNew
 
 FORMAT = 1
 FOLDER_FORMAT = 2  # a manifest with a folder: programs that know only the first format say so, instead of "damaged"
+TENSOR_FORMAT = 3  # a manifest with tensors
+FORMATS = (FORMAT, FOLDER_FORMAT, TENSOR_FORMAT)
 
 # Datatypes of the Open Inference Protocol V2 that a column may have.
 DATATYPES = ("BOOL", "INT32", "INT64", "FP32", "FP64", "BYTES")
@@ -57,6 +59,39 @@ class Column(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     minimum: float | None = None
     maximum: float | None = None
     categories: tuple[str, ...] | None = None
+
+
+class Tensor(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One input or output of a tensor model.
+
+    Attributes:
+        datatype: A datatype of the Open Inference Protocol V2; BYTES is text.
+        shape: Lengths by dimension; -1 where any is taken.
+        optional: May a call leave it out?
+        nullable: May a value of a float be missing?
+        privacy: As of a `Column`.
+    """
+
+    name: str
+    datatype: str
+    shape: tuple[int, ...]
+    optional: bool = False
+    nullable: bool = False
+    privacy: str = "internal"
+
+
+class Tensors(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What a tensor model takes and gives, instead of `inputs` and `outputs`.
+
+    Attributes:
+        rows: The first dimension of all inputs and outputs is one and the same: each of its entries is a prediction.
+        batchable: Rows of several calls may be answered together: each row's answer depends on that row alone.
+    """
+
+    inputs: tuple[Tensor, ...]
+    outputs: tuple[Tensor, ...]
+    rows: bool = False
+    batchable: bool = False
 
 
 class Encoding(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -98,7 +133,7 @@ class Portable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         file: Digest of its blob.
         size: Bytes.
         layout: `"matrix"`: one matrix, filled by `fields`. `"columns"`: one tensor a column, as ONNX graphs of whole
-            pipelines take them.
+            pipelines take them. `"tensors"`: the tensors of the manifest, as they are.
         fields: Every column of the matrix; for `"columns"` the columns that the graph takes.
         single: Numbers are rounded to single precision first, as forests of scikit-learn do.
         output: Position of P(target is true) among the model's outputs a row.
@@ -167,6 +202,7 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
         key: Columns that name the entity of a row.
         refit_of: Bundle that was judged, when this is the same recipe on more rows.
         folder: The folder of a logged model, which then is the model: there is no other form.
+        tensors: Of a tensor model; `inputs` and `outputs` are empty then.
     """
 
     format: int = FORMAT
@@ -196,6 +232,7 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     key: tuple[str, ...] = ()
     refit_of: str | None = None
     folder: Folder | None = None
+    tensors: Tensors | None = None
 
 
 OUTPUTS = (Column("score", "FP64", minimum=0.0, maximum=1.0), Column("decision", "BOOL"))
@@ -219,8 +256,9 @@ def pack(blobs: Blobs, manifest: Manifest) -> str:
 def encode(manifest: Manifest) -> bytes:
     """The one JSON text of a manifest."""
     fields = msgspec.to_builtins(manifest)
-    if manifest.folder is None:
-        del fields["folder"]  # the first format does not know it
+    for name in ("folder", "tensors"):
+        if fields[name] is None:
+            del fields[name]  # earlier formats do not know it
     return ids.canonical_json(fields)
 
 
@@ -233,8 +271,8 @@ def decode(data: bytes, subject: str = "bundle") -> Manifest:
     """
     try:
         found = json.loads(data)["format"]
-        if found not in (FORMAT, FOLDER_FORMAT):
-            asked = f"{FORMAT} or {FOLDER_FORMAT}"
+        if found not in FORMATS:
+            asked = f"{FORMAT} to {FORMATS[-1]}"
             raise StoreTooNew("it has a format this program does not know", subject=subject, found=found, asked=asked)
         return msgspec.json.decode(data, type=Manifest)
     except (ValueError, KeyError, TypeError, msgspec.ValidationError) as error:
@@ -276,7 +314,8 @@ def content_digest(manifest: Manifest) -> str:
     model: str | dict[str, str] | None = manifest.portable.file if manifest.portable else manifest.native
     if manifest.folder is not None:
         model = manifest.folder.files
-    return ids.digest_of([manifest.recipe, manifest.threshold, model, msgspec.to_builtins(manifest.inputs)])
+    parts: list[Any] = [manifest.recipe, manifest.threshold, model, msgspec.to_builtins(manifest.inputs)]
+    return ids.digest_of(parts if manifest.tensors is None else [*parts, msgspec.to_builtins(manifest.tensors)])
 
 
 def unpack(blobs: Blobs, digest: str, folder: Path) -> Manifest:

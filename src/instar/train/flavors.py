@@ -26,6 +26,7 @@ from instar.train import mlmodel
 from instar.train.bundle import FOLDER, Manifest
 from instar.train.folder_bundle import own_modules
 from instar.train.native import frame_of
+from instar.train.sessions import open_session
 
 # Why a file may not be loaded, empty when it may: given the file, its path in the folder, and the folder's own modules.
 InspectFile = Callable[[Path, str, Sequence[str]], str]
@@ -144,14 +145,9 @@ def _lightgbm(root: Path, described: mlmodel.Described, manifest: Manifest, give
 
 
 def _onnx(root: Path, described: mlmodel.Described, manifest: Manifest, given: Any) -> FolderModel:
-    runtime = _package("onnxruntime")
-    options = runtime.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = (
-        1  # a call has few rows: threads only wait for each other
-    )
-    options.log_severity_level = 3
+    _package("onnxruntime")
     place = str(described.flavors["onnx"].get("data") or "model.onnx")
-    session = runtime.InferenceSession(str(_inside(root, place)), options, providers=["CPUExecutionProvider"])
+    session = open_session(_inside(root, place))
     inputs, outputs = session.get_inputs(), session.get_outputs()
     kinds = {
         "tensor(double)": np.float64,

@@ -17,6 +17,7 @@ import numpy as np
 
 from instar.core.errors import Damaged, MissingInput
 from instar.train.bundle import Encoding, Field, Manifest, Portable
+from instar.train.sessions import open_session
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -176,16 +177,7 @@ def _treelite(data: bytes, portable: Portable) -> Callable[[Any], NDArray[np.flo
 
 
 def _onnx(data: bytes, portable: Portable) -> Callable[[Any], NDArray[np.float64]]:
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1  # a call has few rows: threads only wait for each other
-    options.inter_op_num_threads = 1
-    options.log_severity_level = 3
-    try:
-        session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # the runtime raises bare classes of its own for each kind of damage
-        raise Damaged("its graph cannot be read", found=str(error)) from error
+    session = open_session(data)
     first, output = session.get_inputs()[0], portable.output
     dtype = np.float64 if first.type == "tensor(double)" else np.float32
     wanted = [session.get_outputs()[-1].name]  # classifiers: labels, then probabilities

@@ -1,0 +1,61 @@
+"""An ONNX graph as a tensor model: its tensors in, its tensors out, at each call.
+
+model = GraphModel.load(manifest, file)
+model.infer({"x": np.zeros((1, 30), np.float32)})      # -> {"y": array([[0.2, 0.8]])}
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from instar.core.errors import Damaged
+from instar.train.bundle import Manifest, Tensors
+from instar.train.sessions import open_session
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+# Of what a session holds beside the graph's own bytes: measured for graphs of 5 kB to 10 MB, 0.4 to 1.1 MB.
+SESSION_BYTES = 1024 * 1024
+
+
+class GraphModel:
+    """A loaded graph. Holds no state: one object serves many threads.
+
+    Attributes:
+        batchable: Rows of several calls may be stacked.
+        size_bytes: Memory that it takes, estimated.
+    """
+
+    def __init__(self, session: Any, tensors: Tensors, size_bytes: int) -> None:
+        self.batchable = tensors.rows and tensors.batchable
+        self.size_bytes = size_bytes
+        self._run = session.run
+        self._names = [one.name for one in tensors.outputs]
+
+    @classmethod
+    def load(cls, manifest: Manifest, file: Path) -> GraphModel:
+        """Load the graph of a tensor model's bundle.
+
+        Raises:
+            Damaged: The file is no graph, or the manifest's is none of tensors.
+        """
+        if manifest.portable is None or manifest.tensors is None or manifest.portable.form != "onnx":
+            raise Damaged("it has no graph of tensors", subject=f"bundle of {manifest.model}")
+        return cls(open_session(file), manifest.tensors, file.stat().st_size + SESSION_BYTES)
+
+    def infer(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        """Outputs by name.
+
+        Raises:
+            Exception: Whatever the runtime raises at inputs that the graph does not take.
+        """
+        found = self._run(self._names, inputs)
+        return {
+            name: one if type(one) is np.ndarray else np.asarray(one)
+            for name, one in zip(self._names, found, strict=True)
+        }
