@@ -48,7 +48,7 @@ class FakeModel:
             raise ValueError("unlucky distance")
         if self.quirk == "nan on 13":
             return [math.nan if d == 13.0 else 0.5 for d in distances]
-        if self.quirk == "dies on 13" and 13.0 in distances:
+        if self.quirk == "dies on -1" and -1.0 in distances:
             os._exit(3)
         if self.quirk == "slow":
             time.sleep(0.05)

@@ -45,7 +45,7 @@ def test_sockets_of_a_deep_store_have_names_that_the_system_takes(
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
     monkeypatch.chdir("/")
     short = Path("/srv/instar")
-    assert routes.socket_path(short, "portable") == short / "serve" / "run" / "portable.sock"
+    assert routes.worker_socket(short, 7) == short / "serve" / "run" / "worker-7.sock"
     deep = tmp_path / ("d" * 90) / ".instar"
     folder = routes.make_run_folder(deep)
     assert deep not in folder.parents

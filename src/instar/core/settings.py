@@ -8,6 +8,12 @@
 | `INSTAR_WEBHOOK_TARGETS` | `any`: webhooks may go to http and to private addresses; default `public` |
 | `INSTAR_UPLOAD_LIMIT` | largest body of an upload, in bytes or as in `64GiB`, which is the default |
 | `INSTAR_CONNECTIONS` | requests that a gateway hands to the control process at once; default 64, more wait |
+| `INSTAR_MEMORY` | memory for all models of a server together, as in `8GiB`; default half of the machine's |
+| `INSTAR_WORKER_MEMORY` | memory of one process of a version of its own, beyond which it is replaced; default no limit |
+| `INSTAR_IDLE` | seconds without a call after which a version's own process ends; default 900 |
+| `INSTAR_HANG` | seconds after which a process that answers nothing while calls wait is killed; default 20 |
+| `INSTAR_FORK` | `off`: worker processes are started afresh, not forked from a warm one |
+| `INSTAR_CPU_HOUR_PRICE`, `INSTAR_GB_HOUR_PRICE`, `INSTAR_CURRENCY` | what `instar cost` multiplies by; default no prices |
 | `INSTAR_CONTROLLERS` | `off`: the server watches, retrains and rolls out nothing by itself |
 """
 
@@ -37,6 +43,13 @@ class Settings:
     upload_limit_bytes: int = 64 * 1024**3
     connections: int = 64
     webhook_targets: str = "public"
+    memory_bytes: int | None = None
+    worker_memory_bytes: int | None = None
+    idle_seconds: float = 900.0
+    hang_seconds: float = 20.0
+    cpu_hour_price: float | None = None
+    gb_hour_price: float | None = None
+    currency: str = "EUR"
 
     def store_folder(self, project_root: Path) -> Path:
         """The store's folder for a project at `project_root`."""
@@ -60,6 +73,13 @@ def read_settings(environment: Mapping[str, str] | None = None) -> Settings:
         controllers=values.get("INSTAR_CONTROLLERS", "on").lower() not in ("off", "0", "no", "false"),
         upload_limit_bytes=_number(values, "INSTAR_UPLOAD_LIMIT", defaults.upload_limit_bytes, SIZES),
         connections=_number(values, "INSTAR_CONNECTIONS", defaults.connections),
+        memory_bytes=_number(values, "INSTAR_MEMORY", 0, SIZES) or None,
+        worker_memory_bytes=_number(values, "INSTAR_WORKER_MEMORY", 0, SIZES) or None,
+        idle_seconds=_decimal(values, "INSTAR_IDLE") or defaults.idle_seconds,
+        hang_seconds=_decimal(values, "INSTAR_HANG") or defaults.hang_seconds,
+        cpu_hour_price=_decimal(values, "INSTAR_CPU_HOUR_PRICE"),
+        gb_hour_price=_decimal(values, "INSTAR_GB_HOUR_PRICE"),
+        currency=values.get("INSTAR_CURRENCY", "").strip() or defaults.currency,
     )
 
 
@@ -72,3 +92,12 @@ def _number(values: Mapping[str, str], name: str, default: int, units: Mapping[s
         asked = "a whole number from 1 on" + (f", or one with {', '.join(units)}" if units else "")
         raise BadInput("that setting cannot be read", subject=name, found=repr(text), asked=asked)
     return int(found[1]) * (units or {}).get(found[2], 1)
+
+
+def _decimal(values: Mapping[str, str], name: str) -> float | None:
+    text = values.get(name, "").strip()
+    if not text:
+        return None
+    if re.fullmatch(r"[0-9]{1,12}(\.[0-9]{1,9})?", text) is None or not float(text):
+        raise BadInput("that setting cannot be read", subject=name, found=repr(text), asked="a number above 0")
+    return float(text)

@@ -12,11 +12,10 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from instar.core.errors import InstarError, Unavailable
+from instar.core.errors import InstarError
 from instar.serve import record, replies, wire
 from instar.serve.commit import EndpointLog, Segment
 from instar.serve.switchboard import Endpoint, Way
-from instar.serve.upstream import WorkerLine
 
 
 @dataclass(frozen=True)
@@ -93,17 +92,12 @@ class Pending:
         self.sent = time.perf_counter_ns()
         first = way.first
         self._laters = first.messages - 1
-        if not first.line.send(first.plan, body, self, first.messages):
-            self.refuse(
-                Unavailable(
-                    "the process that holds the model is being started",
-                    subject=f"worker {first.line.worker}",
-                    next_step="Send the request again in a moment.",
-                )
-            )
+        problem = first.line.send(first.plan, body, self, first.messages)
+        if problem is not None:
+            self.refuse(problem)
             return
         for leg in way.others:
-            if leg.line.send(leg.plan, body, self, 1):
+            if leg.line.send(leg.plan, body, self, 1) is None:
                 self._laters += 1
 
     def answered(self, reply: wire.Reply) -> None:
@@ -130,10 +124,10 @@ class Pending:
         if self._laters == 0:
             segment.waiting -= 1
 
-    def failed(self, line: WorkerLine, problem: InstarError) -> None:
-        """Nothing more will come over a line."""
+    def failed(self, worker: object, problem: InstarError) -> None:
+        """Nothing more will come from a worker."""
         way = self.way
-        if self.status == 0 and way is not None and line is way.first.line:
+        if self.status == 0 and way is not None and worker is way.first.line:
             self.refuse(problem)
             return
         # What is lost is only what the record would have heard beside the answer.

@@ -99,7 +99,7 @@ class Gateway:
         self._lock = segments.BootLock(self._calls, self.boot)
         self._committer = Committer(self.loop, durable=self._durable)
         self._desk = Desk(self.loop, self.caller, self.log_of)
-        self._board = Switchboard(self.loop, self._folder, self._acknowledge)
+        self._board = Switchboard(self.loop, self._folder, self._acknowledge, settings.read_settings().hang_seconds)
         self._tasks = [self.loop.create_task(self._board.watch()), self.loop.create_task(self._tick())]
 
     async def stop(self) -> None:
@@ -255,7 +255,7 @@ class Gateway:
                 versions = [str(version)] if version is not None else [str(v) for v in endpoint.policy.versions]
                 await answer(send, 200, replies.metadata(endpoint.name, versions, endpoint.signature, endpoint.decides))
             case ["ready"]:
-                ready = way is not None and way.first.line.ready.is_set()
+                ready = way is not None and way.first.line.problem is None
                 await answer(send, 200 if ready else 503, b'{"ready":true}' if ready else b'{"ready":false}')
             case _:
                 raise NotFound("there is no such route", subject=f"endpoint {endpoint.name}")

@@ -14,6 +14,7 @@ import msgspec
 
 from instar.core.errors import Damaged, NotAllowed
 from instar.core.ids import digest
+from instar.serve.capacity import DEFAULT, Terms, together
 from instar.serve.policy import Policy
 from instar.serve.signature import Signature
 
@@ -40,11 +41,12 @@ class VersionRoute(msgspec.Struct, frozen=True):
 
 
 class EndpointRoute(msgspec.Struct, frozen=True):
-    """One endpoint: its policy, the signature it enforces, and the versions by number."""
+    """One endpoint: its policy, the signature it enforces, the versions by number, and what is agreed for their processes."""
 
     policy: Policy
     signature: Signature
     versions: dict[int, VersionRoute]
+    terms: Terms = DEFAULT
 
 
 class Snapshot(msgspec.Struct, frozen=True):
@@ -66,6 +68,17 @@ class Snapshot(msgspec.Struct, frozen=True):
             for version in endpoint.versions.values():
                 found.setdefault(version.worker, {})[version.bundle] = version
         return {worker: list(versions.values()) for worker, versions in sorted(found.items())}
+
+    def terms(self) -> dict[str, Terms]:
+        """What is agreed for the processes of each worker, over all endpoints that use it."""
+        found: dict[str, list[Terms]] = {}
+        for endpoint in self.endpoints.values():
+            champion = endpoint.policy.champion
+            for version in endpoint.versions.values():
+                # Only the version that answers is reserved; what the record hears comes when it is asked.
+                reserve = endpoint.terms.reserve and version.version == champion
+                found.setdefault(version.worker, []).append(msgspec.structs.replace(endpoint.terms, reserve=reserve))
+        return {worker: together(terms) for worker, terms in found.items()}
 
 
 class Ack(msgspec.Struct, frozen=True):
@@ -122,9 +135,14 @@ def run_folder(store_folder: Path) -> Path:
     return Path(base) / "instar" / digest(os.fsencode(folder))[3:19]
 
 
-def socket_path(store_folder: Path, worker: str) -> Path:
-    """Unix socket of a worker process."""
-    return run_folder(store_folder) / f"{worker}.sock"
+def worker_socket(store_folder: Path, number: int) -> Path:
+    """Unix socket of a worker process, by the number that its root gave it."""
+    return run_folder(store_folder) / f"worker-{number}.sock"
+
+
+def root_socket(store_folder: Path) -> Path:
+    """Unix socket on which the root hears gateways and workers."""
+    return run_folder(store_folder) / "root.sock"
 
 
 def control_socket(store_folder: Path) -> Path:

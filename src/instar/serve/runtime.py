@@ -17,11 +17,13 @@ from typing import Any, Protocol, cast
 from instar.core.errors import RequestError, StepFailed
 from instar.serve import protocol, record, replies, wire
 from instar.serve.keeping import LIMIT_BYTES
+from instar.serve.metering import Meter
+from instar.serve.models import LIMIT as MODELS_LIMIT
+from instar.serve.models import Models
 from instar.serve.table_work import TableModel, TableWork
 from instar.serve.tensor_work import TensorModel, TensorWork
 from instar.serve.work import Job, Mask, describe, mask_nothing_through
 
-MODELS_LIMIT = 256  # loaded at once; the least recently used goes first
 PLANS_LIMIT = 4096  # whose work is prepared
 
 Model = TableModel | TensorModel
@@ -53,7 +55,13 @@ class Runtime:
     Args:
         load: Makes a model from a bundle's folder.
         mask: Masks the values of a personal input.
+        limit: Models loaded at once.
         keep_bytes: Largest tensors of a call that are recorded whole (see `keeping`).
+        budget_bytes: Memory for all loaded models; None: no limit.
+
+    Attributes:
+        models: What is loaded.
+        meter: What each version used.
     """
 
     def __init__(
@@ -62,19 +70,20 @@ class Runtime:
         mask: Mask = mask_nothing_through,
         limit: int = MODELS_LIMIT,
         keep_bytes: int = LIMIT_BYTES,
+        budget_bytes: int | None = None,
     ) -> None:
-        self._load = load
         self._mask = mask
-        self._limit = limit
         self._keep_bytes = keep_bytes
-        self._models: OrderedDict[str, Model] = OrderedDict()
+        self.models = Models(load, budget_bytes, limit)
+        self.meter = Meter(self.models)
+        self._endpoint = ""
         # By identity: plans of two gateways may have one number, and hashing a signature at each call would be slow.
         self._works: OrderedDict[int, tuple[wire.Plan, Work]] = OrderedDict()
 
-    def load(self, bundle: str, folder: str) -> str | None:
-        """Have a bundle ready; returns why it cannot be, or None."""
+    def load(self, bundle: str, folder: str, keep: bool = False) -> str | None:
+        """Have a bundle ready; returns why it cannot be, or None. With `keep` it never makes room for others."""
         try:
-            self._model(bundle, folder)
+            self.models.get(bundle, folder, keep=keep)
         except Exception as problem:  # whatever a bundle's loading raises is the answer to who asked
             return describe(problem)
         return None
@@ -101,7 +110,7 @@ class Runtime:
             jobs.append(Job(job, bound, (time.perf_counter_ns() - started) // 1000))
         if plan.first and jobs:
             started = time.perf_counter_ns()
-            answers = work.ask(plan.first, jobs)
+            answers = self._ask(work, plan, plan.first, jobs)
             infer_us = (time.perf_counter_ns() - started) // 1000
             for taken, said in zip(jobs, answers, strict=True):
                 messages.append(wire.encode_answer(taken.job, _reply(work, plan, taken, said, infer_us)))
@@ -112,7 +121,7 @@ class Runtime:
         work = self._work(plan)
         return [
             wire.encode(wire.LATER, job.job, record.encode_entry(work.answers(said)))
-            for job, said in zip(jobs, work.ask(plan.later, jobs), strict=True)
+            for job, said in zip(jobs, self._ask(work, plan, plan.later, jobs), strict=True)
         ]
 
     def _work(self, plan: wire.Plan) -> Work:
@@ -130,25 +139,33 @@ class Runtime:
         return work
 
     def _table_model(self, version: wire.PlanVersion) -> TableModel:
-        model: Any = self._model(version.bundle, version.folder)
+        model: Any = self._model(version)
         if hasattr(model, "score"):  # a check of the whole protocol would take a microsecond a call
             return cast(TableModel, model)
         raise StepFailed("it takes tensors, and the endpoint has columns")
 
     def _tensor_model(self, version: wire.PlanVersion) -> TensorModel:
-        model: Any = self._model(version.bundle, version.folder)
+        model: Any = self._model(version)
         if hasattr(model, "infer"):
             return cast(TensorModel, model)
         raise StepFailed("it takes columns, and the endpoint has tensors")
 
-    def _model(self, bundle: str, folder: str) -> Model:
-        model = self._models.get(bundle)
-        if model is None:
-            model = self._models[bundle] = self._load(Path(folder))
-            if len(self._models) > self._limit:
-                self._models.popitem(last=False)
-        else:
-            self._models.move_to_end(bundle)
+    def _ask(
+        self, work: Work, plan: wire.Plan, versions: Sequence[wire.PlanVersion], jobs: Sequence[Job]
+    ) -> list[list[Any]]:
+        """Ask versions, and count what each of them uses: it begins where its model is fetched."""
+        self._endpoint = plan.endpoint
+        try:
+            return work.ask(versions, jobs)
+        finally:
+            self.meter.stop()
+            rows = sum(job.bound.rows for job in jobs)
+            for version in versions:
+                self.meter.count((plan.endpoint, version.version, version.bundle), len(jobs), rows)
+
+    def _model(self, version: wire.PlanVersion) -> Model:
+        self.meter.mark((self._endpoint, version.version, version.bundle))
+        model: Model = self.models.get(version.bundle, version.folder)
         return model
 
 

@@ -1,21 +1,18 @@
-"""The process tree of a running server: gateways, workers and the control process under one root, while it is up.
+"""The root of a running server's process tree: gateways, the control process and workers, begun and ended in good order.
 
     python -m instar.serve.supervisor --folder .instar [--port 5000] [--project .]
 
-The root opens the port and hands it to the gateways, so a gateway that dies is replaced without a refused connection. It
-starts a worker for each version that needs its own and restarts whatever dies. SIGTERM drains: gateways first, so that
-each call that was taken is answered and on the record, then the rest.
+It opens the port (`listening.py`), keeps those processes that must be there (`children.py`) and has workers come and go as
+calls need them (`workers.py`). SIGTERM drains: gateways first, so that each call that was taken is answered and on the
+record, then the rest.
 """
 
 from __future__ import annotations
 
-import fcntl
 import logging
 import os
 import select
 import signal
-import socket
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -25,81 +22,27 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-import msgspec
-
-from instar.core.errors import Conflict, Damaged, InstarError, NotAllowed, Unavailable
+from instar.core import settings
+from instar.core.errors import Damaged, InstarError, NotAllowed, Unavailable
 from instar.core.watching import FolderWatch
-from instar.serve import routes
-from instar.serve.process import Running, ready, running
+from instar.serve import listening, measuring, needs, routes
+from instar.serve.children import Child, bury_strangers, reason_of
+from instar.serve.nursery import Nursery, may_fork
+from instar.serve.process import Running, ready
+from instar.serve.root_socket import RootSocket
+from instar.serve.workers import Limits, Workers
+from instar.serve.zygote import adopt_orphans
 
 LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 DRAIN_SECONDS = 35.0
-RETIRE_SECONDS = 60.0  # a worker that no route names stays warm, for a quick way back
-LOOK_SECONDS = 5.0  # between two looks at everything, when nothing told that it changed
 BLIND_LOOK_SECONDS = 0.05  # where the system tells of no changed files
 START_LOOK_SECONDS = 0.02  # until the first answer
 MISTAKE = 78  # exit status by which the control process says that a restart would not mend it (EX_CONFIG)
-BACKOFF_SECONDS = (0.0, 0.1, 0.5, 1.0, 2.0, 5.0)  # between restarts of a process that dies young
-YOUNG_SECONDS = 5.0
 MOST_ENDS = 3  # of a process before the first answer: what ended it so often will end it again
-ENDPOINT_SECONDS = 30.0  # for which the first answer waits until the workers have loaded their models
+ENDPOINT_SECONDS = 30.0  # for which the first answer waits until what is reserved has been loaded
+MEMORY_SHARE = 0.5  # of the machine's, for all workers together, where no setting says otherwise
 
 _log = logging.getLogger("instar.serve")
-
-
-@dataclass
-class Child:
-    """One process of the tree, which is replaced when it ends."""
-
-    name: str
-    command: list[str]
-    fds: tuple[int, ...] = ()
-    process: subprocess.Popen[bytes] | None = None
-    started: float = 0.0
-    deaths: int = 0
-    next_start: float = 0.0
-    unused_since: float | None = None
-    last_code: int | None = None
-    ends: int = 0
-
-    def start(self) -> None:
-        self.process = subprocess.Popen(
-            self.command,
-            pass_fds=self.fds,
-            stdin=subprocess.DEVNULL,
-            preexec_fn=_die_with_parent,
-            start_new_session=True,
-        )
-        self.started = time.monotonic()
-
-    def tend(self) -> None:
-        """Start it when it does not run and its pause is over."""
-        now = time.monotonic()
-        if self.process is not None:
-            code = self.process.poll()
-            if code is None:
-                return
-            self.deaths = self.deaths + 1 if now - self.started < YOUNG_SECONDS else 1
-            self.next_start = now + BACKOFF_SECONDS[min(self.deaths, len(BACKOFF_SECONDS)) - 1]
-            self.process, self.last_code, self.ends = None, code, self.ends + 1
-            _log.warning("%s ended with %s; starting it again", self.name, _reason(code))
-        if now >= self.next_start:
-            self.start()
-
-    def signal(self, number: int) -> None:
-        if self.process is not None and self.process.poll() is None:
-            self.process.send_signal(number)
-
-    def wait(self, deadline: float) -> None:
-        """Wait for its end, and end it by force after the deadline."""
-        if self.process is None:
-            return
-        try:
-            self.process.wait(max(0.0, deadline - time.monotonic()))
-        except subprocess.TimeoutExpired:
-            _log.warning("%s did not end in time; killed", self.name)
-            self.process.kill()
-            self.process.wait()
 
 
 @dataclass
@@ -147,33 +90,44 @@ class Root:
                 next_step="Put a proxy with authentication before it.",
             )
         self.folder = self.folder.absolute()
-        with self._only_one(), self._listen() as listening:
-            for number in (signal.SIGTERM, signal.SIGINT):
-                signal.signal(number, self._told_to_stop)
-            signal.signal(signal.SIGCHLD, lambda number, frame: None)  # only to be woken
-            routes.make_run_folder(self.folder)
-            self._clear_sockets()
-            self._add_children(listening)
-            self._until = time.monotonic() + ENDPOINT_SECONDS
-            watch = FolderWatch(routes.serve_folder(self.folder))
-            try:
-                with self._woken_by_signals() as woken:
-                    while not self._stop:
-                        self._workers()
-                        for child in list(self._children.values()):
-                            child.tend()
-                        self._refuse_a_mistake()
-                        self._announce()
-                        self._pause(woken, watch)
-            finally:
-                self._drain()
+        with listening.only_one(self.folder), listening.listen(self.host, self.port) as port:
+            self.port = port.getsockname()[1]
+            with listening.on_record(self.folder, self.host, self.port) as state:
+                self._serve(port.fileno(), state)
+
+    def _serve(self, port: int, state: Running) -> None:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._told_to_stop)
+        signal.signal(signal.SIGCHLD, lambda number, frame: None)  # only to be woken
+        adopted = adopt_orphans()
+        routes.make_run_folder(self.folder)
+        listening.clear_sockets(self.folder)
+        self._ear = RootSocket(routes.root_socket(self.folder))
+        self._nursery = Nursery(self._worker_arguments, fork=adopted and may_fork())
+        self._workers = Workers(self.folder, self._nursery, _limits(), self._ear.tell, lambda name, process: None)
+        self._add_children(port)
+        self._until = time.monotonic() + ENDPOINT_SECONDS
+        watches = [FolderWatch(folder(self.folder)) for folder in (routes.serve_folder, routes.run_folder)]
+        try:
+            with self._woken_by_signals() as woken:
+                while not self._stop:
+                    self._take_up_routes()
+                    for child in list(self._children.values()):
+                        child.tend()
+                    self._workers.tend()
+                    bury_strangers(self._known())
+                    self._refuse_a_mistake()
+                    self._announce(state)
+                    self._pause(woken, watches)
+        finally:
+            self._drain()
+            for watch in watches:
                 watch.close()
 
-    def _announce(self) -> None:
+    def _announce(self, state: Running) -> None:
         """Say where we are, once, when we answer; a model that cannot be loaded keeps the rest waiting for a while only."""
         if self._answered:
             return
-        state = Running(os.getpid(), self.host, self.port)
         if ready(state, self.folder, control=self.control, endpoints=time.monotonic() < self._until):
             self._answered = True
             if self.listening is not None:
@@ -184,37 +138,61 @@ class Root:
         if self._answered:
             return
         for name, child in self._children.items():
-            needed = name == "control" or name.startswith("gateway-")
-            if needed and child.last_code is not None and (child.last_code == MISTAKE or child.ends >= MOST_ENDS):
+            if child.last_code is not None and (child.last_code == MISTAKE or child.ends >= MOST_ENDS):
                 raise Unavailable(
                     f"the server cannot start: its process {name} ended, and said why above",
                     subject=str(self.folder),
-                    found=_reason(child.last_code),
+                    found=reason_of(child.last_code),
                     next_step="Mend that, then start the server again.",
                 )
 
     def _told_to_stop(self, number: int, frame: FrameType | None) -> None:
         self._stop = True
 
-    def _pause(self, woken: int, watch: FolderWatch) -> None:
-        """Wait until a child ended, routes changed, somebody wants us to stop, or it is time for something."""
-        sources: list[Any] = [woken]
-        sources += [watch] if watch.tells else []
+    def _pause(self, woken: int, watches: list[FolderWatch]) -> None:
+        """Wait until something is told, a child ended, somebody wants us to stop, or it is time for something."""
+        telling = [watch for watch in watches if watch.tells]
+        sources: list[Any] = [woken, *telling, *self._ear.filenos(), *self._nursery.filenos()]
         sources += [sys.stdin] if self.watch_stdin else []
-        readable, _, _ = select.select(sources, [], [], self._seconds_to_next(watch))
+        blind = len(telling) < len(watches)
+        readable = set(select.select(sources, [], [], self._seconds_to_next(blind))[0])
         if woken in readable:
             os.read(woken, 1024)
-        if watch in readable:
-            watch.clear()
+        for watch in telling:
+            if watch in readable:
+                watch.clear()
         if sys.stdin in readable and not os.read(sys.stdin.fileno(), 1024):
             self._stop = True  # our parent is gone
+        self._hear({one for one in readable if isinstance(one, int)})
 
-    def _seconds_to_next(self, watch: FolderWatch) -> float:
+    def _hear(self, readable: set[int]) -> None:
+        """Take up what gateways and workers said."""
+        workers, ear = self._workers, self._ear
+        for line, message in ear.hear(readable):
+            match message:
+                case None if ear.has(line):
+                    for up in workers.all_up():
+                        ear.tell(up, line)
+                case None:
+                    workers.forget(line)
+                case needs.Need(worker):
+                    if not workers.knows(worker):
+                        self._take_up_routes()  # a gateway may have read them before us
+                    answer = workers.need(worker)
+                    if answer is not None:
+                        ear.tell(answer, line)
+                case needs.Loads(loads):
+                    workers.loaded(line, loads)
+                case needs.Hung(worker, copy, seconds):
+                    workers.hung(worker, copy, seconds)
+
+    def _seconds_to_next(self, blind: bool) -> float:
         if not self._answered:
             return START_LOOK_SECONDS
         now = time.monotonic()
         dead = [child.next_start - now for child in self._children.values() if child.process is None]
-        return max(0.0, min([LOOK_SECONDS if watch.tells else BLIND_LOOK_SECONDS, *dead]))
+        look = [BLIND_LOOK_SECONDS] if blind else []
+        return max(0.0, min([self._workers.seconds_to_next(), *dead, *look]))
 
     @contextmanager
     def _woken_by_signals(self) -> Iterator[int]:
@@ -229,55 +207,13 @@ class Root:
             os.close(reading)
             os.close(writing)
 
-    @contextmanager
-    def _only_one(self) -> Iterator[None]:
-        folder = routes.serve_folder(self.folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        with (folder / "server.lock").open("a") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                other = running(self.folder)
-                raise Conflict(
-                    "a server runs on this store already",
-                    subject=str(self.folder),
-                    found=other.url if other else None,
-                    next_step="Use that one, or stop it first.",
-                ) from None
-            yield
+    def _known(self) -> set[int]:
+        """Children that are waited for by name."""
+        children = {child.process.pid for child in self._children.values() if child.process is not None}
+        warm = {self._nursery.pid} if self._nursery.pid is not None else set()
+        return children | self._workers.pids() | warm
 
-    @contextmanager
-    def _listen(self) -> Iterator[socket.socket]:
-        family = socket.AF_INET6 if ":" in self.host else socket.AF_INET
-        listening = socket.socket(family, socket.SOCK_STREAM)
-        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            try:
-                listening.bind((self.host, self.port))
-            except OSError as problem:
-                raise Unavailable(
-                    f"the port cannot be opened: {problem}",
-                    subject=f"{self.host}:{self.port}",
-                    next_step="Choose another: --port 0 takes any.",
-                ) from None
-            # Inherited by what it accepts, on Linux: small answers leave at once (Nagle's algorithm would hold them 40 ms).
-            listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            listening.listen(4096)
-            self.port = listening.getsockname()[1]
-            state = Running(os.getpid(), self.host, self.port)
-            routes.replace_file(
-                routes.serve_folder(self.folder) / "server.json", msgspec.json.encode(state), durable=False
-            )
-            yield listening
-        finally:
-            listening.close()
-
-    def _clear_sockets(self) -> None:
-        # Of a server that was killed: a gateway must not take a dead worker's socket for a living one.
-        for left in routes.run_folder(self.folder).glob("*.sock"):
-            left.unlink(missing_ok=True)
-
-    def _add_children(self, listening: socket.socket) -> None:
+    def _add_children(self, port: int) -> None:
         mode = "durable" if self.durable else "prompt"
         python = [sys.executable, "-m"]
         if self.control:  # first: it has the most to load
@@ -285,66 +221,61 @@ class Root:
             project = ["--project", str(self.project)] if self.project is not None else []
             self._children["control"] = Child("control", [*python, "instar.interfaces.control", *place, *project])
         for number in range(self.gateways):
-            fd = listening.fileno()
-            command = [*python, "instar.serve.gateway", "--folder", str(self.folder), "--fd", str(fd), "--record", mode]
-            self._children[f"gateway-{number}"] = Child(f"gateway-{number}", command, (fd,))
+            name = f"gateway-{number}"
+            command = [
+                *python,
+                "instar.serve.gateway",
+                "--folder",
+                str(self.folder),
+                "--fd",
+                str(port),
+                "--record",
+                mode,
+            ]
+            self._children[name] = Child(name, command, (port,))
 
-    def _worker(self, name: str) -> Child:
+    def _worker_arguments(self) -> list[str]:
         from instar.serve.masking import mask_key_file  # brings in what workers run
 
-        key = mask_key_file(routes.serve_folder(self.folder))
-        place = ["--socket", str(routes.socket_path(self.folder, name)), "--load", self.loader, "--mask-key", str(key)]
-        return Child(f"worker {name}", [sys.executable, "-m", "instar.serve.worker", *place])
+        return ["--load", self.loader, "--mask-key", str(mask_key_file(routes.serve_folder(self.folder)))]
 
-    def _workers(self) -> None:
-        """Have the workers that routes name: one for all portable versions, one for each that needs its own; let go of others."""
+    def _take_up_routes(self) -> None:
+        """Know the workers that routes name now."""
         try:
             status = routes.routes_file(self.folder).stat()
         except FileNotFoundError:
             return
         mark = (status.st_mtime_ns, status.st_ino)
-        if mark != self._routes_mark:
-            self._routes_mark = mark
-            try:
-                named = set(routes.read_snapshot(self.folder).workers())
-            except Damaged as problem:
-                _log.error("%s", problem)
-                return
-            for name in named - set(self._children):
-                self._children[name] = self._worker(name)
-            for name, child in self._children.items():
-                if name.startswith("native-"):
-                    child.unused_since = None if name in named else child.unused_since or time.monotonic()
-        for name, child in list(self._children.items()):
-            if child.unused_since is not None and time.monotonic() - child.unused_since > RETIRE_SECONDS:
-                child.signal(signal.SIGTERM)
-                child.wait(time.monotonic() + 5.0)
-                routes.socket_path(self.folder, name).unlink(missing_ok=True)
-                del self._children[name]
+        if mark == self._routes_mark:
+            return
+        self._routes_mark = mark
+        try:
+            self._workers.take_up(routes.read_snapshot(self.folder))
+        except Damaged as problem:
+            _log.error("%s", problem)
 
     def _drain(self) -> None:
         gateways = [child for name, child in self._children.items() if name.startswith("gateway-")]
         others = [child for child in self._children.values() if child not in gateways]
-        for group, seconds in ((gateways, DRAIN_SECONDS), (others, 10.0)):
-            deadline = time.monotonic() + seconds
-            for child in group:
-                child.signal(signal.SIGTERM)
-            for child in group:
-                child.wait(deadline)
-        self._clear_sockets()
-        (routes.serve_folder(self.folder) / "server.json").unlink(missing_ok=True)
+        self._end(gateways, time.monotonic() + DRAIN_SECONDS)
+        deadline = time.monotonic() + 10.0
+        self._workers.end(deadline)
+        self._nursery.close()
+        self._end(others, deadline)
+        self._ear.close()
+        listening.clear_sockets(self.folder)
+
+    def _end(self, children: list[Child], deadline: float) -> None:
+        for child in children:
+            child.signal(signal.SIGTERM)
+        for child in children:
+            child.wait(deadline)
 
 
-def _reason(code: int) -> str:
-    return f"status {code}" if code >= 0 else f"signal {signal.Signals(-code).name}"
-
-
-def _die_with_parent() -> None:
-    """In a new child: have the kernel end us when the root is killed (Linux; elsewhere they see their sockets close)."""
-    if sys.platform == "linux":
-        import ctypes
-
-        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+def _limits() -> Limits:
+    chosen = settings.read_settings()
+    memory = chosen.memory_bytes or int(measuring.machine_memory_bytes() * MEMORY_SHARE)
+    return Limits(memory, chosen.worker_memory_bytes, chosen.idle_seconds)
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -1,7 +1,8 @@
-"""A gateway's routes at work: endpoints with their plans and lines to workers, swapped whole when a snapshot has come.
+"""A gateway's routes at work: endpoints with their plans and workers, swapped whole when a snapshot has come.
 
-A new snapshot takes effect when every version it names is loaded in its worker; until then, and for good when the
-version that should answer cannot be loaded, the one before answers. So a hot swap never meets a cold model.
+A version that becomes routed is loaded once before its snapshot takes effect; until then, and for good when the
+version that should answer cannot be loaded, the one before answers. So a hot swap never meets a version that does not load.
+What was routed before this process began is loaded by the first call that needs it.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ from instar.core.errors import Damaged
 from instar.core.watching import FolderWatch
 from instar.serve import policy as policies
 from instar.serve import record, wire
+from instar.serve.needs import FromRoot, Loads, Up
+from instar.serve.root_line import RootLine
 from instar.serve.routes import (
     EMPTY,
     EndpointRoute,
@@ -24,26 +27,29 @@ from instar.serve.routes import (
     VersionRoute,
     bundle_folder,
     read_snapshot,
+    root_socket,
     routes_file,
     serve_folder,
-    socket_path,
+    worker_socket,
 )
 from instar.serve.signature import Signature
-from instar.serve.upstream import WorkerLine
+from instar.serve.worker_group import WorkerGroup
 
-LOAD_SECONDS = 60.0  # a worker process that starts cold, in all
+LOAD_SECONDS = 60.0  # a version's proof: its worker begun and its model loaded, in all
+PROOFS = 4  # at once, so that a thousand new versions leave room for calls
+REPORT_SECONDS = 0.1  # between two words to the root on how busy workers are
 LOOK_SECONDS = 1.0  # between two looks, when nothing told that the routes changed
 BLIND_LOOK_SECONDS = 0.02  # where the system tells of no changed files
-LINE_GRACE_SECONDS = 35.0  # a line that no route names stays open for calls in flight and their shadows
+LINE_GRACE_SECONDS = 35.0  # a worker that no route names stays known for calls in flight and their shadows
 
 _log = logging.getLogger("instar.serve")
 
 
 @dataclass(frozen=True)
 class Leg:
-    """One worker's part in a route: its line, the plan there, and how many messages come back."""
+    """One worker's part in a route: the worker, the plan there, and how many messages come back."""
 
-    line: WorkerLine
+    line: WorkerGroup
     plan: int
     messages: int
 
@@ -77,6 +83,7 @@ class Endpoint:
     canary: Way | None
     pinned: dict[int, Way]
     decides: bool = True  # the champion answers with decisions, not with numbers alone
+    bundles: dict[int, str] = field(default_factory=dict)
 
     def way(self, key: str) -> Way | None:
         """Where the call with that routing key goes; None without a champion."""
@@ -97,15 +104,21 @@ class Switchboard:
     loop: asyncio.AbstractEventLoop
     store_folder: Path
     acknowledge: Callable[[int, dict[str, str], str | None], None]
+    hang_seconds: float = 20.0
     endpoints: dict[str, Endpoint] = field(default_factory=dict)
     snapshot: Snapshot = EMPTY
-    _lines: dict[str, WorkerLine] = field(default_factory=dict)
+    _groups: dict[str, WorkerGroup] = field(default_factory=dict)
     _unused: dict[str, float] = field(default_factory=dict)
     _schemas: dict[tuple[str, str], record.Schema] = field(default_factory=dict)
-    _loaded: set[tuple[str, str]] = field(default_factory=set)
+    _failed: dict[str, str] = field(default_factory=dict)
     _plan_number: int = 0
     _seen: tuple[int, int] = (0, 0)
     _refused: int = 0
+
+    def __post_init__(self) -> None:
+        self._root = RootLine(self.loop, root_socket(self.store_folder), self._heard, self._ask_again)
+        self._reporting = self.loop.call_later(REPORT_SECONDS, self._report)
+        self._proofs = asyncio.Semaphore(PROOFS)
 
     async def watch(self) -> None:
         """Take up each snapshot as it is published, for ever."""
@@ -149,24 +162,43 @@ class Switchboard:
             await self._take_up(snapshot)
 
     def ready(self) -> bool:
-        """Are the workers of all answering versions there?"""
+        """Can all endpoints that have a champion answer? One whose worker is cold can: a call begins it."""
         return all(
-            endpoint.champion is None or endpoint.champion.first.line.ready.is_set()
+            endpoint.champion is None or endpoint.champion.first.line.problem is None
             for endpoint in self.endpoints.values()
         )
 
     def sweep(self) -> None:
-        """Give up calls that took too long."""
-        for line in self._lines.values():
-            line.sweep()
+        """Give up calls that took too long, and processes that say nothing."""
+        for group in self._groups.values():
+            group.sweep()
 
     def close(self) -> None:
         """Hang up all lines."""
-        for line in self._lines.values():
-            line.close()
+        self._reporting.cancel()
+        self._root.close()
+        for group in self._groups.values():
+            group.close()
+
+    def _heard(self, message: FromRoot) -> None:
+        group = self._groups.get(message.worker)
+        if group is not None:
+            group.told(message)
+
+    def _ask_again(self) -> None:
+        for group in self._groups.values():
+            group.ask_again()
+
+    def _report(self) -> None:
+        """Tell the root how busy workers are."""
+        now = self.loop.time()
+        loads = {name: load for name, group in self._groups.items() if (load := group.load_now(now)) is not None}
+        if loads:
+            self._root.tell(Loads(loads))
+        self._reporting = self.loop.call_later(REPORT_SECONDS, self._report)
 
     async def _take_up(self, snapshot: Snapshot) -> None:
-        failed = await self._load(snapshot)
+        failed = await self._prove(snapshot)
         # What answered until now is worth more than a newer policy which cannot answer.
         for name, route in snapshot.endpoints.items():
             known, champion = self.endpoints.get(name), route.policy.champion
@@ -176,36 +208,60 @@ class Switchboard:
                 _log.error("route snapshot %d refused: version %s of %s: %s", snapshot.number, champion, name, reason)
                 self.acknowledge(snapshot.number, failed, f"version {champion} of {name} does not load: {reason}")
                 return
-        self.endpoints = {name: self._endpoint(name, route, failed) for name, route in snapshot.endpoints.items()}
-        self.snapshot = snapshot
+        before = self.snapshot.endpoints
+        self.endpoints = {
+            # Most endpoints stay as they were when one of a thousand changes.
+            name: self.endpoints[name]
+            if route == before.get(name) and not self._differs(name, route, failed)
+            else self._endpoint(name, route, failed)
+            for name, route in snapshot.endpoints.items()
+        }
+        self.snapshot, self._failed = snapshot, failed
         self._forget()
         for what, reason in failed.items():
             _log.error("route snapshot %d: version %s does not load: %s", snapshot.number, what, reason)
         self.acknowledge(snapshot.number, failed, None)
 
-    async def _load(self, snapshot: Snapshot) -> dict[str, str]:
+    def _differs(self, name: str, route: EndpointRoute, failed: dict[str, str]) -> bool:
+        return any((f"{name}@{number}" in failed) != (f"{name}@{number}" in self._failed) for number in route.versions)
+
+    async def _prove(self, snapshot: Snapshot) -> dict[str, str]:
+        """Load what was not routed before, and what is reserved; returns reasons of versions that do not load."""
+        routed = {(v.worker, v.bundle) for route in self.snapshot.endpoints.values() for v in route.versions.values()}
         bundles: dict[tuple[str, str], list[str]] = {}
+        kept: set[tuple[str, str]] = set()
         for name, route in snapshot.endpoints.items():
-            for version in route.versions.values():
-                bundles.setdefault((version.worker, version.bundle), []).append(f"{name}@{version.version}")
+            for number, version in route.versions.items():
+                bundles.setdefault((version.worker, version.bundle), []).append(f"{name}@{number}")
+                if route.terms.reserve and number == route.policy.champion:
+                    kept.add((version.worker, version.bundle))
+        for worker, group in self._groups.items():
+            group.kept = {bundle: folder for bundle, folder in group.kept.items() if (worker, bundle) in kept}
 
         async def ask(worker: str, bundle: str) -> tuple[list[str], str | None]:
-            # A version in use was loaded before and answers now, so there is nothing to wait for.
-            if (worker, bundle) in self._loaded:
-                return [], None
-            folder = str(bundle_folder(self.store_folder, bundle))
-            return bundles[worker, bundle], await self._line(worker).load(bundle, folder, LOAD_SECONDS)
+            names, group, keep = bundles[worker, bundle], self._group(worker), (worker, bundle) in kept
+            failing = next((self._failed[name] for name in names if name in self._failed), None)
+            new = self.snapshot.number > 0 and (worker, bundle) not in routed
+            if not new and failing is None and (not keep or bundle in group.kept):
+                return [], None  # it was loaded before, or is by the first call that needs it
+            async with self._proofs:
+                folder = str(bundle_folder(self.store_folder, bundle))
+                return names, await group.load(bundle, folder, LOAD_SECONDS, keep=keep)
 
         answers = await asyncio.gather(*(ask(worker, bundle) for worker, bundle in bundles))
-        found = zip(bundles, answers, strict=True)
-        self._loaded = {key for key, (_, reason) in found if reason is None}
         return {what: reason for names, reason in answers if reason is not None for what in names}
 
-    def _line(self, worker: str) -> WorkerLine:
+    def _group(self, worker: str) -> WorkerGroup:
         self._unused.pop(worker, None)
-        if worker not in self._lines:
-            self._lines[worker] = WorkerLine(self.loop, worker, socket_path(self.store_folder, worker))
-        return self._lines[worker]
+        group = self._groups.get(worker)
+        if group is None:
+            group = self._groups[worker] = WorkerGroup(
+                self.loop, worker, lambda number: worker_socket(self.store_folder, number), self._root.tell,
+                self.hang_seconds,
+            )  # fmt: skip
+            if worker in self._root.copies:
+                group.told(Up(worker, self._root.copies[worker]))
+        return group
 
     def _endpoint(self, name: str, route: EndpointRoute, failed: dict[str, str]) -> Endpoint:
         policy = route.policy
@@ -225,7 +281,8 @@ class Switchboard:
             for number in usable
         }
         decides = policy.champion is None or route.versions[policy.champion].threshold is not None
-        return Endpoint(name, policy, route.signature, schema, champion, canary, pinned, decides)
+        bundles = {number: version.bundle for number, version in route.versions.items()}
+        return Endpoint(name, policy, route.signature, schema, champion, canary, pinned, decides, bundles)
 
     def _way(
         self,
@@ -258,9 +315,9 @@ class Switchboard:
             after = tuple(later.get(worker, ()))
             before = tuple(first) if worker == home else ()
             plan = wire.Plan(self._plan_number, name, schema.number, route.signature, before, after, parameters)
-            line = self._line(worker)
-            line.plan(plan)
-            legs[worker] = Leg(line, plan.number, bool(before) + bool(after))
+            group = self._group(worker)
+            group.plan(plan)
+            legs[worker] = Leg(group, plan.number, bool(before) + bool(after))
         return Way(chosen, reason, legs.pop(home), tuple(legs.values()), len(later))
 
     def _part(self, route: VersionRoute, role: str) -> wire.PlanVersion:
@@ -286,8 +343,10 @@ class Switchboard:
             for way in (endpoint.champion, endpoint.canary, *endpoint.pinned.values()):
                 if way is not None:
                     plans.update(leg.plan for leg in (way.first, *way.others))
-        for worker, line in self._lines.items():
-            line.forget(plans, {version.bundle for version in named.get(worker, ())})
+        terms = self.snapshot.terms()
+        for worker, group in self._groups.items():
+            group.forget(plans)
+            group.retry = terms[worker].retry if worker in terms else True
             if worker not in named:
                 self._unused.setdefault(worker, self.loop.time())
 
@@ -296,4 +355,4 @@ class Switchboard:
         for worker, since in list(self._unused.items()):
             if since < limit:
                 del self._unused[worker]
-                self._lines.pop(worker).close()
+                self._groups.pop(worker).close()

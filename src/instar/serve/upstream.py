@@ -1,10 +1,15 @@
-"""A gateway's line to one worker process: all calls in flight on one Unix socket, found again when the worker was replaced."""
+"""A gateway's line to one worker process: all calls in flight on one Unix socket, while that process lives.
+
+Which processes a worker has, and what becomes of calls whose process died, is left to `worker_group.py`.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import logging
+from collections import OrderedDict
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol, cast
 
@@ -13,15 +18,15 @@ import msgspec
 from instar.core.errors import Damaged, InstarError, Unavailable
 from instar.serve import wire
 
-CALL_SECONDS = 30.0  # after which a call to a worker is given up
-RECONNECT_SECONDS = 0.02
+CONNECT_SECONDS = 5.0
+RECONNECT_SECONDS = 0.01
 
 _loaded = msgspec.msgpack.Decoder(wire.Loaded)
 _log = logging.getLogger("instar.serve")
 
 
 class Waiter(Protocol):
-    """A call in flight, as its line sees it."""
+    """A call in flight, as its worker sees it."""
 
     def answered(self, reply: wire.Reply) -> None:
         """The worker answered."""
@@ -29,160 +34,208 @@ class Waiter(Protocol):
     def later(self, answers: bytes) -> None:
         """The worker sent what only the record hears."""
 
-    def failed(self, line: WorkerLine, problem: InstarError) -> None:
-        """Nothing more will come over that line."""
+    def failed(self, worker: Any, problem: InstarError) -> None:
+        """Nothing more will come from that worker."""
+
+
+class Flight:
+    """A call handed to a worker, with all that is needed to hand it over once more.
+
+    Attributes:
+        since: Loop time at which it came.
+        messages: How many are still to come.
+        deaths: Of processes while they worked on it.
+    """
+
+    __slots__ = ("body", "deaths", "messages", "plan", "since", "waiter")
+
+    def __init__(self, plan: int, body: bytes, waiter: Waiter, messages: int, since: float) -> None:
+        self.plan = plan
+        self.body = body
+        self.waiter = waiter
+        self.messages = messages
+        self.since = since
+        self.deaths = 0
 
 
 class WorkerLine(asyncio.Protocol):
-    """The line. `ready` is set while calls may be sent."""
+    """The line to one process.
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, worker: str, socket: Path) -> None:
+    Args:
+        number: Of the process.
+        plans: Encoded plans by number; each is told to a process when a call first needs it.
+        opened: Called when calls may be sent.
+        closed: Called when it is over, with the calls that were not answered.
+        evicted: Called with a bundle that the process holds no more.
+
+    Attributes:
+        flying: Calls without an answer, by job, in the order of their coming.
+        draining: It takes no new calls, and is hung up after the last.
+    """
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        number: int,
+        socket: Path,
+        plans: dict[int, bytes],
+        opened: Callable[[WorkerLine], object],
+        closed: Callable[[WorkerLine, list[Flight]], object],
+        evicted: Callable[[str], object],
+    ) -> None:
         self._loop = loop
-        self.worker = worker
+        self.number = number
         self._socket = socket
+        self._plans = plans
+        self._opened, self._closed_by, self._evicted = opened, closed, evicted
         self._transport: asyncio.Transport | None = None
         self._splitter = wire.Splitter()
         self._job = 0
-        self._flying: dict[int, tuple[Waiter, int, float]] = {}
+        self.flying: dict[int, Flight] = {}
+        self._laters: dict[int, Flight] = {}
         self._loading: dict[int, asyncio.Future[str | None]] = {}
-        self._loads: dict[str, str] = {}
-        self._plans: dict[int, bytes] = {}
-        self.ready = asyncio.Event()
-        self._closed = False
+        self._told: OrderedDict[int, None] = OrderedDict()
+        self.answered = 0  # calls since the last report
+        self.draining = False
+        self._over = False
+        self._heard = True
+        self._silent_since: float | None = None
         self._connecting = loop.create_task(self._connect())
 
-    # What a gateway asks.
-
-    async def load(self, bundle: str, folder: str, timeout: float) -> str | None:
-        """Have a bundle ready in the worker; returns why it cannot be, or None. A worker that comes anew loads it again."""
-        try:
-            async with asyncio.timeout(timeout):
-                await self.ready.wait()
-                reason = await self._send_load(bundle, folder)
-        except TimeoutError:
-            return f"worker {self.worker} was not ready in {timeout:g} s: see the server's log"
-        except Unavailable as problem:
-            return str(problem)
-        if reason is None:
-            self._loads[bundle] = folder
-        return reason
-
-    def plan(self, plan: wire.Plan) -> None:
-        """Tell the worker a plan; told again to a worker that comes anew."""
-        message = wire.encode_struct(wire.PLAN, 0, plan)
-        self._plans[plan.number] = message
-        if self._transport is not None:
-            self._transport.write(message)
-
-    def forget(self, plans: set[int], bundles: set[str]) -> None:
-        """Keep only these for a worker that comes anew."""
-        self._plans = {number: message for number, message in self._plans.items() if number in plans}
-        self._loads = {bundle: folder for bundle, folder in self._loads.items() if bundle in bundles}
-
-    def send(self, plan: int, body: bytes, waiter: Waiter, messages: int) -> bool:
-        """Hand a call over; `waiter` hears of it `messages` times. False when the worker is not there."""
+    def send(self, flight: Flight) -> None:
+        """Hand a call over."""
         transport = self._transport
-        if transport is None or not self.ready.is_set():
-            return False
+        assert transport is not None
+        plan = flight.plan
+        if plan not in self._told:
+            self._tell(plan)
         self._job = job = (self._job + 1) & 0xFFFFFFFF
-        self._flying[job] = (waiter, messages, self._loop.time())
-        transport.write(wire.encode_infer(job, plan, body))
-        return True
+        self.flying[job] = flight
+        transport.write(wire.encode_infer(job, plan, flight.body))
 
-    def sweep(self) -> None:
-        """Give up calls that took too long. Called now and then."""
-        limit = self._loop.time() - CALL_SECONDS
-        for job, (waiter, _, since) in list(self._flying.items()):
-            if since > limit:
+    async def load(self, bundle: str, folder: str, keep: bool) -> str | None:
+        """Have a bundle ready; returns why it cannot be, or None.
+
+        Raises:
+            Unavailable: The process ended meanwhile.
+        """
+        assert self._transport is not None
+        self._job = job = (self._job + 1) & 0xFFFFFFFF
+        future: asyncio.Future[str | None] = self._loop.create_future()
+        self._loading[job] = future
+        self._transport.write(wire.encode_struct(wire.LOAD, job, wire.Load(bundle, folder, keep)))
+        return await future
+
+    def silence(self, now: float) -> float:
+        """Seconds for which the process said nothing though calls wait; asks it whether it is there. Called now and then."""
+        if self._heard or not self.flying or self._loading:
+            self._heard, self._silent_since = False, None
+        if self._transport is not None and self.flying:
+            if self._silent_since is None:
+                self._silent_since = now
+                self._transport.write(wire.encode(wire.PING, 0, b""))
+            return now - self._silent_since
+        return 0.0
+
+    def give_up(self, limit: float) -> list[Flight]:
+        """Calls that came before `limit`: their answers are not waited for any more."""
+        late = []
+        for job, flight in list(self.flying.items()):
+            if flight.since > limit:
                 break  # in order of their coming
-            del self._flying[job]
-            waiter.failed(self, self._gone(f"did not answer within {CALL_SECONDS:g} s"))
+            late.append(self.flying.pop(job))
+        return late
+
+    def drain(self) -> None:
+        """Hang up after the last answer."""
+        self.draining = True
+        self._hang_up_when_done()
 
     def close(self) -> None:
         """Hang up."""
-        self._closed = True
+        self._over = True
         self._connecting.cancel()
         if self._transport is not None:
             self._transport.close()
 
-    # The line itself.
-
     async def _connect(self) -> None:
-        while not self._closed:
+        deadline = self._loop.time() + CONNECT_SECONDS
+        while self._loop.time() < deadline:
             with contextlib.suppress(OSError):
                 await self._loop.create_unix_connection(lambda: self, str(self._socket))
                 return
             await asyncio.sleep(RECONNECT_SECONDS)
+        self._closed_by(self, [])
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
-        self._splitter = wire.Splitter()
-        # A worker works its messages in order: what it must know goes first, and calls may follow at once.
-        for bundle, folder in self._loads.items():
-            self._send_load(bundle, folder)
-        for message in self._plans.values():
-            self._transport.write(message)
-        self.ready.set()
+        if self._over:
+            transport.close()
+        elif self.draining:
+            self._hang_up_when_done()
+        else:
+            self._opened(self)
 
     def data_received(self, data: bytes) -> None:
-        flying = self._flying
+        flying = self.flying
+        self._heard = True
         try:
             for kind, job, payload in self._splitter.feed(data):
-                if kind == wire.LOADED:
-                    future = self._loading.pop(job, None)
-                    loaded = _loaded.decode(payload)
-                    if future is not None and not future.done():
-                        future.set_result(loaded.error)
-                    continue
-                entry = flying.get(job)
-                if entry is None:
-                    continue
-                waiter, messages, since = entry
-                if messages == 1:
-                    del flying[job]
-                else:
-                    flying[job] = (waiter, messages - 1, since)
                 if kind == wire.ANSWER:
-                    waiter.answered(wire.decode_answer(payload))
-                else:
-                    waiter.later(payload)
+                    flight = flying.pop(job, None)
+                    if flight is None:
+                        continue
+                    self.answered += 1
+                    if flight.messages > 1:
+                        flight.messages -= 1
+                        self._laters[job] = flight
+                    flight.waiter.answered(wire.decode_answer(payload))
+                elif kind == wire.LATER:
+                    flight = self._laters.get(job) or flying.get(job)
+                    if flight is None:
+                        continue
+                    flight.messages -= 1
+                    if flight.messages == 0:
+                        self._laters.pop(job, None)
+                        if flying.pop(job, None) is not None:
+                            self.answered += 1
+                    flight.waiter.later(payload)
+                elif kind == wire.LOADED:
+                    future = self._loading.pop(job, None)
+                    if future is not None and not future.done():
+                        future.set_result(_loaded.decode(payload).error)
+                elif kind == wire.EVICTED:
+                    self._evicted(payload.decode())
         except (Damaged, msgspec.DecodeError) as problem:
-            _log.error("worker %s: %s", self.worker, problem)
+            _log.error("worker process %d: %s", self.number, problem)
             if self._transport is not None:
                 self._transport.abort()
+        if self.draining:
+            self._hang_up_when_done()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self.ready.clear()
         self._transport = None
-        flying, self._flying = self._flying, {}
-        for waiter, _, _ in flying.values():
-            waiter.failed(self, self._gone("ended while it worked on this call"))
-        loading, self._loading = self._loading, {}
-        for future in loading.values():
+        lost = list(self.flying.values())
+        self.flying.clear()
+        gone = Unavailable("the process that holds the model ended", subject=f"worker process {self.number}")
+        for flight in self._laters.values():
+            flight.waiter.failed(None, gone)
+        self._laters.clear()
+        for future in self._loading.values():
             if not future.done():
-                future.set_exception(self._gone("ended while it loaded the model"))
-        if not self._closed:
-            _log.warning("worker %s is gone; %d calls failed", self.worker, len(flying))
-            self._connecting = self._loop.create_task(self._connect())
+                future.set_exception(gone)
+                future.exception()  # one that nobody waits for keeps the loop quiet
+        self._loading.clear()
+        self._closed_by(self, lost)
 
-    def _send_load(self, bundle: str, folder: str) -> asyncio.Future[str | None]:
+    def _tell(self, plan: int) -> None:
         assert self._transport is not None
-        self._job = job = (self._job + 1) & 0xFFFFFFFF
-        future: asyncio.Future[str | None] = self._loop.create_future()
-        future.add_done_callback(_seen)
-        self._loading[job] = future
-        self._transport.write(wire.encode_struct(wire.LOAD, job, wire.Load(bundle, folder)))
-        return future
+        self._transport.write(self._plans[plan])
+        # The worker keeps as many, and lets go of them in the same order.
+        self._told[plan] = None
+        if len(self._told) > wire.PLANS_LIMIT:
+            self._told.popitem(last=False)
 
-    def _gone(self, what: str) -> Unavailable:
-        return Unavailable(
-            f"the process that holds the model {what}",
-            subject=f"worker {self.worker}",
-            next_step="Send the request again; the worker is being replaced.",
-        )
-
-
-def _seen(future: asyncio.Future[Any]) -> None:
-    # A load that nobody waits for (after a reconnect) may fail; reading the exception keeps the loop quiet about it.
-    if not future.cancelled():
-        future.exception()
+    def _hang_up_when_done(self) -> None:
+        if self._transport is not None and not self.flying and not self._laters and not self._loading:
+            self._transport.close()

@@ -15,9 +15,11 @@ from instar.core.errors import Damaged
 from instar.serve.signature import Signature
 
 # Gateway to worker.
-LOAD, PLAN, INFER = 1, 2, 3
+LOAD, PLAN, INFER, PING = 1, 2, 3, 4
 # Worker to gateway.
-LOADED, ANSWER, LATER = 11, 12, 13
+LOADED, ANSWER, LATER, PONG, EVICTED = 11, 12, 13, 14, 15
+
+PLANS_LIMIT = 4096  # that a worker knows of one gateway; the one that it was told first goes first
 
 MESSAGE_LIMIT_BYTES = 256 * 1024 * 1024
 
@@ -29,10 +31,11 @@ _PLAN_ID = struct.Struct("<I")
 
 
 class Load(msgspec.Struct, frozen=True, array_like=True):
-    """Have a bundle ready; answered by `Loaded`."""
+    """Have a bundle ready; answered by `Loaded`. With `keep` it is never the one that makes room."""
 
     bundle: str
     folder: str
+    keep: bool = False
 
 
 class Loaded(msgspec.Struct, frozen=True, array_like=True):

@@ -1,36 +1,43 @@
 """A worker process: holds models and answers the calls that gateways hand it over a Unix socket, while a server is up.
 
-    python -m instar.serve.worker --socket S [--load module:function] [--mask-key FILE]
+    python -m instar.serve.worker --socket S [--load module:function] [--mask-key FILE] [--bundle FOLDER]
 
 One process holds all portable models; every other version has its own. A worker takes what is queued and never waits:
-calls that came while it was busy are scored together. Answers go first, what only the record hears goes after.
+calls that came while it was busy are scored together. Answers go first, what only the record hears goes after. Told to
+end, it takes no new lines and ends with the last one that gateways still hold.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import importlib
 import os
 import signal
 import sys
 from collections import OrderedDict, deque
 from pathlib import Path
+from socket import AF_UNIX
+from socket import socket as Socket
 from typing import cast
 
 import msgspec
 
 from instar.core.errors import Unavailable
-from instar.serve import wire
+from instar.serve import needs, wire
+from instar.serve.routes import bundle_of
 from instar.serve.runtime import Loader, Runtime, refusal
 from instar.serve.work import Job, Mask, mask_nothing_through
+from instar.serve.zygote import call_process
 
 BATCH_CALLS = 256  # in one batch; bounds how long the first of them waits for the last
 BATCH_BYTES = 4 * 1024 * 1024
 LATER_CALLS = 64  # in one batch for the record alone; bounds how long an answer can wait for it
 LATER_SECONDS = 0.01
 LATER_LIMIT = 2048  # calls whose shadows wait; beyond it shadows go before new answers, so that memory is bounded
-PLANS_LIMIT = 4096
+ACCOUNT_SECONDS = 5.0  # between two words to the root on what versions used
+LEAVE_SECONDS = 35.0  # for gateways to hang up, once it was told to end
 
 _FORGOTTEN = refusal(Unavailable("the worker does not know this route any more", next_step="Send the request again."))
 
@@ -53,10 +60,17 @@ class Host:
         self._later_calls = 0
         self._scheduled = False
         self._later_timer: asyncio.TimerHandle | None = None
+        self.connections: set[Connection] = set()
+        self.empty = asyncio.Event()
+        runtime.models.evicted = self._evicted
 
     def connect(self) -> Connection:
         """A protocol for one gateway's connection."""
         return Connection(self)
+
+    def _evicted(self, bundle: str) -> None:
+        for connection in self.connections:
+            connection.write(wire.encode(wire.EVICTED, 0, bundle.encode()))
 
     def put(self, connection: Connection, kind: int, job: int, payload: bytes) -> None:
         """Queue a message."""
@@ -97,7 +111,7 @@ class Host:
             queue.popleft()
             if kind == wire.LOAD:
                 request = _load.decode(payload)
-                loaded = wire.Loaded(request.bundle, self._runtime.load(request.bundle, request.folder))
+                loaded = wire.Loaded(request.bundle, self._runtime.load(request.bundle, request.folder, request.keep))
                 connection.write(wire.encode_struct(wire.LOADED, job, loaded))
                 return
             if kind == wire.PLAN:
@@ -143,7 +157,7 @@ class Connection(asyncio.Protocol):
     def learn(self, plan: wire.Plan) -> None:
         """Keep a plan under its number."""
         self.plans[plan.number] = plan
-        if len(self.plans) > PLANS_LIMIT:
+        if len(self.plans) > wire.PLANS_LIMIT:
             self.plans.popitem(last=False)
 
     def write(self, data: bytes) -> None:
@@ -153,18 +167,26 @@ class Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
+        self._host.connections.add(self)
+        self._host.empty.clear()
 
     def data_received(self, data: bytes) -> None:
         put = self._host.put
         for kind, job, payload in self._splitter.feed(data):
-            put(self, kind, job, payload)
+            if kind == wire.PING:
+                self.write(wire.encode(wire.PONG, job, b""))  # at once: it asks whether this loop turns
+            else:
+                put(self, kind, job, payload)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.lost = True
+        self._host.connections.discard(self)
+        if not self._host.connections:
+            self._host.empty.set()
 
 
-async def serve(socket: Path, runtime: Runtime) -> None:
-    """Answer on `socket` until SIGTERM or SIGINT."""
+async def serve(socket: Path, runtime: Runtime, account: Account | None = None) -> None:
+    """Answer on `socket` until SIGTERM or SIGINT, and then until gateways have hung up."""
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -176,8 +198,37 @@ async def serve(socket: Path, runtime: Runtime) -> None:
     server = await loop.create_unix_server(host.connect, str(scratch), backlog=64)
     os.chmod(scratch, 0o600)
     scratch.replace(socket)
+    accounting = loop.create_task(account.tell_now_and_then()) if account is not None else None
     await stop.wait()
     server.close()
+    if host.connections:
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(host.empty.wait(), LEAVE_SECONDS)
+    if accounting is not None and account is not None:
+        accounting.cancel()
+        account.tell()
+
+
+class Account:
+    """This worker's word to the root on what its versions used."""
+
+    def __init__(self, worker: str, root: Path, runtime: Runtime) -> None:
+        self._worker, self._runtime = worker, runtime
+        self._line = Socket(AF_UNIX)
+        self._line.connect(str(root))
+
+    async def tell_now_and_then(self) -> None:
+        """For ever."""
+        while True:
+            await asyncio.sleep(ACCOUNT_SECONDS)
+            self.tell()
+
+    def tell(self) -> None:
+        """What was used since the last word."""
+        used = self._runtime.meter.take()
+        if used:
+            with contextlib.suppress(OSError):  # the root is gone, and we end with it
+                self._line.sendall(needs.encode(needs.Usage(self._worker, used)))
 
 
 def load_function(name: str) -> Loader:
@@ -192,16 +243,25 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--socket", type=Path, required=True)
     parser.add_argument("--load", default="instar.serve.loading:load")
     parser.add_argument("--mask-key", type=Path)
+    parser.add_argument("--worker", default="worker", help="its name among routes")
+    parser.add_argument("--root", type=Path, help="socket on which the root hears what versions used")
+    parser.add_argument("--bundle", type=Path, help="loaded before the first call")
+    parser.add_argument("--memory", type=int, help="bytes for all loaded models")
     options = parser.parse_args(arguments)
     mask: Mask = mask_nothing_through
     if options.mask_key is not None:
         from instar.serve.masking import keyed_mask
 
         mask = keyed_mask(options.mask_key.read_bytes())
-    runtime = Runtime(load_function(options.load), mask)
+    runtime = Runtime(load_function(options.load), mask, budget_bytes=options.memory)
+    account = None if options.root is None else Account(options.worker, options.root, runtime)
+    call_process(options.worker)
+    if options.bundle is not None:
+        # What does not load is the answer to the first who asks.
+        runtime.load(bundle_of(options.bundle), str(options.bundle))
     import uvloop
 
-    uvloop.run(serve(options.socket, runtime))
+    uvloop.run(serve(options.socket, runtime, account))
     # What native libraries do at exit is no business of a drained worker.
     sys.stdout.flush()
     os._exit(0)
