@@ -21,7 +21,7 @@ def test_a_snapshot_comes_back_whole(tmp_path: Path) -> None:
     assert snapshot.workers() == {versions[1].worker: [versions[1]], "portable": [versions[0]]}
 
 
-@pytest.mark.parametrize("change", [(b'"champion":1', b'"champion":2'), (b"}", b""), (b"digest", b"digset")])
+@pytest.mark.parametrize("change", [(b'"champion":1', b'"champion":2'), (b"}", b""), (b"signature", b"signatrue")])
 def test_a_changed_snapshot_is_refused(tmp_path: Path, change: tuple[bytes, bytes]) -> None:
     fakes.route(tmp_path, [fakes.version(tmp_path, 1)])
     file = routes.routes_file(tmp_path)

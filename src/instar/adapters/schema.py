@@ -10,6 +10,8 @@ OWNERS = (
     "instar.core.journal",
     "instar.core.lineage",
     "instar.core.notes",
+    "instar.core.refusals",
+    "instar.core.tokens",
     "instar.plan.executions",
     "instar.plan.leases",
     "instar.plan.revisions",

@@ -18,7 +18,9 @@
     │       └── TooLarge
     ├── NotFound              nothing has that name
     ├── Conflict              it contradicts what is on the record
+    ├── Unauthenticated       nobody proved who calls
     ├── NotAllowed            this actor may not
+    ├── TooManyCalls          this caller called more often than it may
     ├── UnsafeModel           loading it could run code that nobody allowed
     ├── Blocked               it needs somebody or something else first
     ├── CheckFailed           data broke an expectation of severity `error`
@@ -151,8 +153,22 @@ class Conflict(InstarError):
     """It contradicts what is already on the record."""
 
 
+class Unauthenticated(InstarError):
+    """Nobody proved who calls."""
+
+
 class NotAllowed(InstarError):
     """This actor may not do that."""
+
+
+class TooManyCalls(InstarError):
+    """This caller called more often than it may.
+
+    Attributes:
+        retry_after: Seconds after which it may call again.
+    """
+
+    retry_after = 1
 
 
 class UnsafeModel(InstarError):

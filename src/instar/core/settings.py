@@ -14,6 +14,9 @@
 | `INSTAR_HANG` | seconds after which a process that answers nothing while calls wait is killed; default 20 |
 | `INSTAR_FORK` | `off`: worker processes are started afresh, not forked from a warm one |
 | `INSTAR_CPU_HOUR_PRICE`, `INSTAR_GB_HOUR_PRICE`, `INSTAR_CURRENCY` | what `instar cost` multiplies by; default no prices |
+| `INSTAR_LOOPBACK` | `token`: callers on this machine prove who they are, too; default `trust` |
+| `INSTAR_HOSTS` | names under which others reach the server, with commas; then everybody needs a token |
+| `INSTAR_IDENTITY_MAX_STALE` | time without word about tokens after which they are refused, as in `15m`; default: none |
 | `INSTAR_CONTROLLERS` | `off`: the server watches, retrains and rolls out nothing by itself |
 """
 
@@ -29,6 +32,7 @@ from instar.core.errors import BadInput
 
 STORE_FOLDER = ".instar"
 DEFAULT_PROJECT = "default"  # of a store that is used without a contract
+UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 SIZES = {"KiB": 1024, "MiB": 1024**2, "GiB": 1024**3, "TiB": 1024**4}
 
 
@@ -50,6 +54,14 @@ class Settings:
     cpu_hour_price: float | None = None
     gb_hour_price: float | None = None
     currency: str = "EUR"
+    loopback: str = "trust"
+    hosts: tuple[str, ...] = ()
+    identity_max_stale_seconds: int | None = None
+
+    @property
+    def trusting(self) -> bool:
+        """Whether who calls from this machine without a token is the owner of the store."""
+        return self.loopback == "trust" and not self.hosts
 
     def store_folder(self, project_root: Path) -> Path:
         """The store's folder for a project at `project_root`."""
@@ -70,6 +82,9 @@ def read_settings(environment: Mapping[str, str] | None = None) -> Settings:
         database=values.get("INSTAR_DATABASE") or None,
         url=values.get("INSTAR_URL") or None,
         webhook_targets=values.get("INSTAR_WEBHOOK_TARGETS", "public").lower(),
+        loopback=_one_of(values, "INSTAR_LOOPBACK", ("trust", "token")),
+        hosts=tuple(host.strip().lower() for host in values.get("INSTAR_HOSTS", "").split(",") if host.strip()),
+        identity_max_stale_seconds=_number(values, "INSTAR_IDENTITY_MAX_STALE", 0, UNITS) or None,
         controllers=values.get("INSTAR_CONTROLLERS", "on").lower() not in ("off", "0", "no", "false"),
         upload_limit_bytes=_number(values, "INSTAR_UPLOAD_LIMIT", defaults.upload_limit_bytes, SIZES),
         connections=_number(values, "INSTAR_CONNECTIONS", defaults.connections),
@@ -101,3 +116,10 @@ def _decimal(values: Mapping[str, str], name: str) -> float | None:
     if re.fullmatch(r"[0-9]{1,12}(\.[0-9]{1,9})?", text) is None or not float(text):
         raise BadInput("that setting cannot be read", subject=name, found=repr(text), asked="a number above 0")
     return float(text)
+
+
+def _one_of(values: Mapping[str, str], name: str, allowed: tuple[str, ...]) -> str:
+    text = values.get(name, "").strip().lower() or allowed[0]
+    if text not in allowed:
+        raise BadInput("that setting cannot be read", subject=name, found=repr(text), asked=" or ".join(allowed))
+    return text

@@ -23,12 +23,10 @@ class Desk:
     """What a call needs of its gateway.
 
     Attributes:
-        caller: Who calls; one local user for now.
         log_of: The log of an endpoint in this gateway.
     """
 
     loop: asyncio.AbstractEventLoop
-    caller: str
     log_of: Callable[[str], EndpointLog]
 
 
@@ -49,6 +47,7 @@ class Pending:
         "at",
         "body",
         "call",
+        "caller",
         "done",
         "key",
         "recorded",
@@ -64,6 +63,7 @@ class Pending:
         endpoint: Endpoint,
         way: Way | None,
         call: str,
+        caller: str,
         key: str | None,
         at: int,
         recorded: int,
@@ -73,6 +73,7 @@ class Pending:
         self._endpoint = endpoint
         self.way = way
         self.call = call
+        self.caller = caller
         self.key = key
         self.at = at
         self.recorded = recorded
@@ -152,7 +153,7 @@ class Pending:
             salt, key = os.urandom(record.SALT_BYTES), None
         metadata = record.encode_call(
             record.Call(
-                self.call, self.at, self.recorded, desk.caller, endpoint.policy.number,
+                self.call, self.at, self.recorded, self.caller, endpoint.policy.number,
                 way.reason if way else "", way.version if way else None, key, self.status,
                 (now - self.started) // 1000, (now - self.sent) // 1000, error, None,
                 0 if self._dead else self._laters + len(self._early or ()),

@@ -17,13 +17,15 @@ from pathlib import Path
 
 import msgspec
 
-from instar.core import identity, ids, settings, telemetry
+from instar.core import ids, settings, telemetry
 from instar.core.errors import InstarError, MalformedRequest, NotFound, TooLarge, Unavailable
 from instar.serve import protocol, replies, segments
 from instar.serve.commit import Committer, EndpointLog
 from instar.serve.control_line import unix
 from instar.serve.door import DoorServer
+from instar.serve.entrance import Entrance
 from instar.serve.flight import Desk, Pending
+from instar.serve.keyring import Pass
 from instar.serve.relay import Receive, Relay, Scope, Send, answer, answer_error
 from instar.serve.routes import Ack, control_socket, door_socket, forget_ack, write_ack
 from instar.serve.switchboard import Endpoint, Switchboard
@@ -51,7 +53,7 @@ class Gateway:
         self._calls = store_folder / "calls"
         self._durable = durable
         self.boot = ids.new_boot()
-        self.caller = identity.local_user().name
+        self._entrance = Entrance(store_folder, settings.read_settings(), segments.boot_letters(self.boot))
         self._sequence = 0
         self._flying = self._flying_bytes = 0
         self._relay = Relay(unix(control_socket(store_folder)), settings.read_settings().connections)
@@ -74,17 +76,26 @@ class Gateway:
             if path.startswith("/v2"):
                 await self._inference(path, scope, receive, send)
             elif path == "/metrics":
-                body = telemetry.exposition()
-                fields = [
-                    (b"content-type", b"text/plain; version=0.0.4; charset=utf-8"),
-                    (b"content-length", b"%d" % len(body)),
-                ]
-                await send({"type": "http.response.start", "status": 200, "headers": fields})
-                await send({"type": "http.response.body", "body": body})
+                await self._metrics(scope, send)
             else:
                 await self._relay(scope, receive, send)
         elif scope["type"] == "lifespan":
             await self._lifespan(receive, send)
+
+    async def _metrics(self, scope: Scope, send: Send) -> None:
+        try:
+            held = self._entrance.enter(scope["headers"], scope["method"], "/metrics")
+            self._entrance.require_reader(held, scope["method"], "/metrics")
+        except InstarError as problem:
+            await answer_error(send, problem)
+            return
+        body = telemetry.exposition()
+        fields = [
+            (b"content-type", b"text/plain; version=0.0.4; charset=utf-8"),
+            (b"content-length", b"%d" % len(body)),
+        ]
+        await send({"type": "http.response.start", "status": 200, "headers": fields})
+        await send({"type": "http.response.body", "body": body})
 
     def log_of(self, endpoint: str) -> EndpointLog:
         """The log of an endpoint's calls in this gateway."""
@@ -98,9 +109,13 @@ class Gateway:
         self.loop = asyncio.get_running_loop()
         self._lock = segments.BootLock(self._calls, self.boot)
         self._committer = Committer(self.loop, durable=self._durable)
-        self._desk = Desk(self.loop, self.caller, self.log_of)
         self._board = Switchboard(self.loop, self._folder, self._acknowledge, settings.read_settings().hang_seconds)
-        self._tasks = [self.loop.create_task(self._board.watch()), self.loop.create_task(self._tick())]
+        self._desk = Desk(self.loop, self.log_of)
+        self._tasks = [
+            self.loop.create_task(self._board.watch()),
+            self.loop.create_task(self._entrance.watch()),
+            self.loop.create_task(self._tick()),
+        ]
 
     async def stop(self) -> None:
         """End in good order: called when the last request is answered."""
@@ -123,6 +138,7 @@ class Gateway:
         parts = path.split("/")
         count = len(parts)
         try:
+            held = None if parts[2:3] == ["health"] else self._entrance.enter(scope["headers"], scope["method"], path)
             # /v2/models/NAME/infer and /v2/models/NAME/versions/N/infer
             if count >= 5 and parts[2] == "models":
                 endpoint = self._board.endpoints.get(parts[3])
@@ -132,17 +148,22 @@ class Gateway:
                         subject=f"endpoint {parts[3][:100]}",
                         next_step="GET /v2 lists the endpoints.",
                     )
+                assert held is not None
+                if parts[-1] == "infer":
+                    self._entrance.require(held, scope["method"], path, endpoint.name, endpoint.policy.project)
                 if count == 5 and parts[4] == "infer":
-                    await self._infer(endpoint, None, scope, receive, send)
+                    await self._infer(endpoint, None, held, scope, receive, send)
                     return
                 if count == 7 and parts[4] == "versions" and parts[6] == "infer":
-                    await self._infer(endpoint, self._version(endpoint, parts[5]), scope, receive, send)
+                    await self._infer(endpoint, self._version(endpoint, parts[5]), held, scope, receive, send)
                     return
-            await self._about(parts, scope, send)
+            await self._about(parts, held, scope, send)
         except InstarError as problem:
             await answer_error(send, problem)
 
-    async def _infer(self, endpoint: Endpoint, version: int | None, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _infer(
+        self, endpoint: Endpoint, version: int | None, held: Pass, scope: Scope, receive: Receive, send: Send
+    ) -> None:
         if scope["method"] != "POST":
             await answer(send, 405, replies.encode_error(MalformedRequest("send a POST")), [(b"allow", b"POST")])
             return
@@ -191,7 +212,7 @@ class Gateway:
                 asked=f"{FLYING_LIMIT} at most",
                 next_step="Send it again later.",
             )
-        pending = Pending(self._desk, endpoint, way, call, key, at, recorded, started)
+        pending = Pending(self._desk, endpoint, way, call, held.caller.name, key, at, recorded, started)
         size = len(body) if body is not None else 0
         self._flying += 1
         self._flying_bytes += size
@@ -217,21 +238,24 @@ class Gateway:
         await send({"type": "http.response.start", "status": status, "headers": fields})
         await send({"type": "http.response.body", "body": content})
 
-    async def _about(self, parts: list[str], scope: Scope, send: Send) -> None:
+    async def _about(self, parts: list[str], held: Pass | None, scope: Scope, send: Send) -> None:
         """Health and metadata, as the protocol has them."""
         board = self._board
         if scope["method"] not in ("GET", "HEAD"):
             raise NotFound("there is no such route", subject=f"{scope['method']} {'/'.join(parts)[:200]}")
         rest = [part for part in parts[2:] if part]
         match rest:
-            case []:
-                await answer(send, 200, _server(board))
+            case [] if held is not None:
+                seen = [one for one in board.endpoints.values() if self._sees(held, one)]
+                await answer(send, 200, _server(seen))
             case ["health", "live"]:
                 await answer(send, 200, b'{"live":true}')
             case ["health", "ready"]:
                 ready = board.snapshot.number > 0 and board.ready()
                 await answer(send, 200 if ready else 503, b'{"ready":true}' if ready else b'{"ready":false}')
-            case ["models", name, *more] if name in board.endpoints:
+            case ["models", name, *more] if name in board.endpoints and held is not None:
+                project = board.endpoints[name].policy.project
+                self._entrance.require_sight(held, scope["method"], scope["path"], name, project)
                 await self._about_model(board.endpoints[name], more, send)
             case ["models", name, *_]:
                 raise NotFound(
@@ -241,6 +265,9 @@ class Gateway:
                 )
             case _:
                 raise NotFound("there is no such route", subject="/".join(parts)[:200])
+
+    def _sees(self, held: Pass, endpoint: Endpoint) -> bool:
+        return self._entrance.sees(held, endpoint.name, endpoint.policy.project)
 
     async def _about_model(self, endpoint: Endpoint, rest: list[str], send: Send) -> None:
         match rest:
@@ -335,8 +362,9 @@ def _event_time(value: bytes) -> int:
     return (delta.days * 86_400 + delta.seconds) * 1_000_000 + delta.microseconds
 
 
-def _server(board: Switchboard) -> bytes:
-    about = {"name": "instar", "version": "2", "extensions": [], "endpoints": sorted(board.endpoints)}
+def _server(endpoints: list[Endpoint]) -> bytes:
+    names = sorted(endpoint.name for endpoint in endpoints)
+    about = {"name": "instar", "version": "2", "extensions": [], "endpoints": names}
     return msgspec.json.encode(about)
 
 

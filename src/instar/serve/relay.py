@@ -230,7 +230,7 @@ class _Exchange:
 async def answer_error(send: Send, problem: Exception, headers: list[tuple[bytes, bytes]] | None = None) -> None:
     """Answer with an error's status and facts."""
     body = replies.encode_error(problem)
-    await answer(send, replies.status_of(problem), body, headers)
+    await answer(send, replies.status_of(problem), body, [*replies.headers_of(problem), *(headers or ())])
 
 
 async def answer(send: Send, status: int, body: bytes, headers: list[tuple[bytes, bytes]] | None = None) -> None:

@@ -7,11 +7,21 @@ from typing import Any
 
 import msgspec
 
-from instar.core.errors import MalformedRequest, NotAllowed, NotFound, RequestError, TooLarge, Unavailable
+from instar.core.errors import (
+    MalformedRequest,
+    NotAllowed,
+    NotFound,
+    RequestError,
+    TooLarge,
+    TooManyCalls,
+    Unauthenticated,
+    Unavailable,
+)
 from instar.serve.signature import BYTES, Signature, TensorSpec
 
 _STATUS: tuple[tuple[type[Exception], int], ...] = (
-    (TooLarge, 413), (RequestError, 400), (NotAllowed, 403), (NotFound, 404), (Unavailable, 503),
+    (TooLarge, 413), (RequestError, 400), (Unauthenticated, 401), (NotAllowed, 403), (NotFound, 404),
+    (TooManyCalls, 429), (Unavailable, 503),
 )  # fmt: skip
 
 _encoder = msgspec.json.Encoder()
@@ -79,6 +89,15 @@ def status_of(problem: Exception) -> int:
         if isinstance(problem, kind):
             return status
     return 500
+
+
+def headers_of(problem: Exception) -> list[tuple[bytes, bytes]]:
+    """What a refusal says beside its body: how to say who one is, or when to come again."""
+    if isinstance(problem, Unauthenticated):
+        return [(b"www-authenticate", b'Bearer realm="instar"')]
+    if isinstance(problem, TooManyCalls):
+        return [(b"retry-after", b"%d" % problem.retry_after)]
+    return []
 
 
 def encode_error(problem: Exception) -> bytes:

@@ -1,4 +1,4 @@
-"""The route snapshot: what gateways answer from, on disk, numbered, digested, replaced whole and acknowledged by number.
+"""The route snapshot: what gateways answer from, on disk, numbered, signed, replaced whole and acknowledged by number.
 
 Read by gateways and written by the control side (`snapshot.py`); imports no database, so that a gateway never does.
 Files: `serve/routes.json`, `serve/bundles/<digest>/`, `serve/acks/<boot>.json` in the store's folder.
@@ -12,13 +12,16 @@ from pathlib import Path
 
 import msgspec
 
-from instar.core.errors import Damaged, NotAllowed
+from instar.core.durable import replace_file as replace_file
+from instar.core.errors import NotAllowed
 from instar.core.ids import digest
 from instar.serve.capacity import DEFAULT, Terms, together
 from instar.serve.policy import Policy
 from instar.serve.signature import Signature
+from instar.serve.signed_file import read_signed, write_signed
 
 PORTABLE = "portable"
+KEY = "routes"  # by which the snapshot is signed
 
 SOCKET_FOLDER_LIMIT_BYTES = 76  # a Unix socket's path has 104 bytes on macOS, 108 on Linux; the longest name takes 28
 
@@ -96,11 +99,6 @@ class Ack(msgspec.Struct, frozen=True):
     error: str | None = None
 
 
-class _File(msgspec.Struct):
-    digest: str
-    snapshot: msgspec.Raw
-
-
 EMPTY = Snapshot(0, 0, {})
 
 
@@ -175,33 +173,17 @@ def make_run_folder(store_folder: Path) -> Path:
 
 def write_snapshot(store_folder: Path, snapshot: Snapshot) -> None:
     """Replace the snapshot, whole."""
-    body = msgspec.json.encode(snapshot)
-    data = msgspec.json.encode({"digest": digest(body), "snapshot": msgspec.Raw(body)})
-    replace_file(routes_file(store_folder), data)
+    write_signed(store_folder, routes_file(store_folder), KEY, msgspec.json.encode(snapshot))
 
 
 def read_snapshot(store_folder: Path) -> Snapshot:
     """The snapshot on disk; `EMPTY` when none was ever published.
 
     Raises:
-        Damaged: The file is not what was written.
+        Damaged: The file is not what the control side of this store wrote.
     """
-    file = routes_file(store_folder)
-    try:
-        data = file.read_bytes()
-    except FileNotFoundError:
-        return EMPTY
-    try:
-        parsed = msgspec.json.decode(data, type=_File)
-        body = bytes(parsed.snapshot)
-        if digest(body) == parsed.digest:
-            return msgspec.json.decode(body, type=Snapshot)
-        reason = "its digest does not hold"
-    except msgspec.DecodeError as problem:
-        reason = str(problem)
-    raise Damaged(
-        f"the route snapshot cannot be read: {reason}", subject=str(file), next_step="Publish it again: `instar apply`."
-    )
+    body = read_signed(store_folder, routes_file(store_folder), KEY)
+    return EMPTY if body is None else msgspec.json.decode(body, type=Snapshot)
 
 
 def write_ack(store_folder: Path, boot_name: str, ack: Ack) -> None:
@@ -220,18 +202,6 @@ def read_ack(store_folder: Path, boot_name: str) -> Ack | None:
         return msgspec.json.decode(_ack_file(store_folder, boot_name).read_bytes(), type=Ack)
     except (FileNotFoundError, msgspec.DecodeError):
         return None
-
-
-def replace_file(path: Path, data: bytes, *, durable: bool = True) -> None:
-    """Write a file so that readers see the old or the new content, never a part."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    scratch = path.with_name(f".{path.name}.{os.getpid()}")
-    with scratch.open("wb") as file:
-        file.write(data)
-        if durable:
-            file.flush()
-            os.fsync(file.fileno())
-    scratch.replace(path)
 
 
 def _ack_file(store_folder: Path, boot_name: str) -> Path:

@@ -7,13 +7,14 @@ wait_acknowledged(store, number)       # every gateway that runs answers from it
 from __future__ import annotations
 
 import fcntl
+import logging
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from instar.core.errors import Unavailable
+from instar.core.errors import Damaged, Unavailable
 from instar.core.store import Store
 from instar.serve import routing, segments
 from instar.serve.endpoint_signature import signature_of
@@ -33,6 +34,8 @@ from instar.serve.routes import (
 if TYPE_CHECKING:
     from instar.train.bundle import Manifest
 
+log = logging.getLogger("instar.serve")
+
 
 def publish(store: Store) -> int:
     """Write the current policies of all endpoints as a snapshot; bundles come first. Returns its number.
@@ -43,13 +46,22 @@ def publish(store: Store) -> int:
         NotFound: A bundle that a policy names is not in the store.
     """
     with _lock(serve_folder(store.folder) / "routes.lock"):
-        before = read_snapshot(store.folder)
+        before = _before(store)
         routes = {revision.policy.endpoint: _endpoint(store, revision) for revision in routing.endpoints(store)}
-        if before.number and routes == before.endpoints:
+        if before.made_at and routes == before.endpoints:
             return before.number
         made_at = int(store.clock.wall().timestamp() * 1_000_000)
         write_snapshot(store.folder, Snapshot(before.number + 1, made_at, routes))
         return before.number + 1
+
+
+def _before(store: Store) -> Snapshot:
+    try:
+        return read_snapshot(store.folder)
+    except Damaged as problem:  # the policies are on the record: the file is written again, with a number that is new
+        log.error("%s", problem)
+        acks = [read_ack(store.folder, boot) for boot in segments.alive_boots(store.folder / "calls")]
+        return Snapshot(max([ack.number for ack in acks if ack is not None], default=0), 0, {})
 
 
 def wait_acknowledged(store: Store, number: int, timeout: float = 30.0) -> list[Ack]:

@@ -1,3 +1,13 @@
+CREATE TABLE access_refusal (
+	minute BIGINT NOT NULL, 
+	caller VARCHAR(200) NOT NULL, 
+	route VARCHAR(300) NOT NULL, 
+	status INTEGER NOT NULL, 
+	project VARCHAR(200) NOT NULL, 
+	count BIGINT NOT NULL, 
+	CONSTRAINT pk_access_refusal PRIMARY KEY (minute, caller, route, status, project)
+);
+
 CREATE TABLE action (
 	id VARCHAR(60) NOT NULL, 
 	project VARCHAR(200) NOT NULL, 
@@ -35,6 +45,24 @@ CREATE TABLE alert (
 	measurement VARCHAR(400) NOT NULL, 
 	text TEXT NOT NULL, 
 	CONSTRAINT pk_alert PRIMARY KEY (id)
+);
+
+CREATE TABLE api_token (
+	id VARCHAR(60) NOT NULL, 
+	name VARCHAR(100) NOT NULL, 
+	kind VARCHAR(20) NOT NULL, 
+	hash VARCHAR(64) NOT NULL, 
+	roles TEXT NOT NULL, 
+	endpoints TEXT, 
+	rate FLOAT, 
+	created_at BIGINT NOT NULL, 
+	created_by VARCHAR(200) NOT NULL, 
+	expires_at BIGINT, 
+	used_at BIGINT, 
+	revoked_at BIGINT, 
+	revoked_by VARCHAR(200), 
+	CONSTRAINT pk_api_token PRIMARY KEY (id), 
+	CONSTRAINT uq_api_token_hash UNIQUE (hash)
 );
 
 CREATE TABLE approval (
@@ -696,6 +724,8 @@ CREATE TABLE webhook_delivery (
 	ended_at BIGINT, 
 	CONSTRAINT pk_webhook_delivery PRIMARY KEY (id)
 );
+
+CREATE INDEX ix_api_token_name ON api_token (name);
 
 CREATE INDEX ix_approval_version ON approval (version);
 

@@ -11,13 +11,11 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import os
-import secrets
 from collections.abc import Mapping
 from datetime import datetime
-from pathlib import Path
 from urllib.parse import quote, urlencode
 
+from instar.core.keys import signing_key
 from instar.core.store import Store
 from instar.interfaces.mlflow.errors import Refusal
 from instar.interfaces.mlflow.frame import Call
@@ -60,27 +58,4 @@ def prove(store: Store, query: Mapping[str, str], *what: object) -> None:
 
 def _signature(store: Store, moment: str, what: tuple[object, ...]) -> str:
     text = repr((moment, *map(str, what)))
-    return hmac.new(_key(store), text.encode(), hashlib.sha256).hexdigest()
-
-
-def _key(store: Store) -> bytes:
-    place = store.folder / "secrets" / "addresses"
-    try:
-        return place.read_bytes()
-    except FileNotFoundError:
-        return _make_key(place)
-
-
-def _make_key(place: Path) -> bytes:
-    place.parent.mkdir(parents=True, exist_ok=True)
-    place.parent.chmod(0o700)
-    aside = place.with_name(secrets.token_hex(8))
-    with os.fdopen(os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-        file.write(secrets.token_bytes(32))
-    try:
-        os.link(aside, place)  # of two that make one at once, the first one's holds
-    except FileExistsError:
-        pass
-    finally:
-        aside.unlink()
-    return place.read_bytes()
+    return hmac.new(signing_key(store.folder, "addresses"), text.encode(), hashlib.sha256).hexdigest()
