@@ -9,14 +9,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from instar.core.errors import MalformedRequest, MissingInput, RequestError, WrongDatatype, WrongShape
-from instar.serve.protocol import Request, Tensor, decode
+from instar.serve.protocol import Request, Tensor
 from instar.serve.signature import ACCEPTED, DATATYPES, ELEMENT_BYTES, FLOATS, Signature, TensorSpec
-from instar.serve.tensors import DTYPES, Bound, bind
+from instar.serve.tensors import DTYPES, Binder, Bound
 from tests.serve.tensor_fakes import SIGNATURE, body
 
 
 def read(value: Any, signature: Signature = SIGNATURE) -> Bound:
-    return bind(decode(json.dumps(value).encode()), signature)
+    return Binder(signature).read(json.dumps(value).encode())
 
 
 def one(datatype: str, data: Any, shape: list[int] | None = None, spec: TensorSpec | None = None) -> Bound:
@@ -99,7 +99,7 @@ def test_wider_types_take_narrower_ones(asked: str) -> None:
 def array(values: Any, datatype: str, spec: TensorSpec) -> Bound:
     """A tensor as the binary form brings it."""
     tensor = Tensor("t", [len(values)], datatype, values)
-    return bind(Request([tensor]), Signature(tensors=(spec,), outputs=(TensorSpec("y", "FP32", ()),)))
+    return Binder(Signature(tensors=(spec,), outputs=(TensorSpec("y", "FP32", ()),))).bind(Request([tensor]))
 
 
 def test_arrays_are_held_to_the_same_rules() -> None:

@@ -33,14 +33,17 @@ Loader = Callable[[Path], Model]
 class Work(Protocol):
     """What is done with the calls of one plan. `Any` stands for what the two kinds of work have of their own."""
 
+    def read(self, body: bytes | memoryview) -> Any:
+        """A request in JSON, held to the plan's signature."""
+
     def bind(self, request: protocol.Request) -> Any:
-        """The request held to the plan's signature."""
+        """A request that came in another form, held to the plan's signature."""
 
     def ask(self, versions: Sequence[wire.PlanVersion], jobs: Sequence[Job]) -> list[list[Any]]:
         """What each version says, by job and version."""
 
-    def outputs(self, said: Any, wanted: Sequence[str] | None) -> list[replies.Output]:
-        """What is answered of it."""
+    def outputs(self, said: Any, wanted: Sequence[str] | None, plain: bool = True) -> list[replies.Output]:
+        """What is answered of it: lists for JSON (`plain`), or arrays where the model gave them."""
 
     def answers(self, said: Sequence[Any]) -> list[record.Answer]:
         """What is recorded of it."""
@@ -100,7 +103,7 @@ class Runtime:
         for job, body in calls:
             started = time.perf_counter_ns()
             try:
-                bound = work.bind(protocol.decode(body))
+                bound = work.read(body)
             except RequestError as problem:
                 if plan.first:
                     messages.append(wire.encode_answer(job, refusal(problem)))

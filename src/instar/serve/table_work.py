@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 from instar.serve import columns, record, replies, wire
-from instar.serve.protocol import Request
+from instar.serve.protocol import Request, decode
 from instar.serve.record import Answer
 from instar.serve.signature import Signature
 from instar.serve.work import Job, Mask, describe
@@ -36,6 +36,10 @@ class TableWork:
         self._signature = signature
         self._model = model
         self._mask = mask
+
+    def read(self, body: bytes | memoryview) -> columns.Bound:
+        """A request in JSON, held to the signature."""
+        return columns.bind(decode(body), self._signature)
 
     def bind(self, request: Request) -> columns.Bound:
         """The request held to the signature."""
@@ -64,7 +68,7 @@ class TableWork:
                 start = stop
         return said
 
-    def outputs(self, said: Answer, wanted: Sequence[str] | None) -> list[replies.Output]:
+    def outputs(self, said: Answer, wanted: Sequence[str] | None, plain: bool = True) -> list[replies.Output]:
         """Outputs `score` (FP64) and `decision` (INT64, 1 from the threshold on), the latter where the version decides."""
         rows = [len(said.scores)]
         outputs = [replies.Output("score", rows, "FP64", said.scores)]

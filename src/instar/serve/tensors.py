@@ -4,7 +4,7 @@ Used inside workers; numpy comes in only where a caller sent arrays. Values stay
 calls of a batch are laid together, since one conversion of many lists is quicker than many of one. Whatever does not fit is
 refused with the JSON path of the first thing that is wrong.
 
-    bound = bind(decode(body), signature)
+    bound = Binder(signature).read(body)
     bound.tensors["x"].shape      # -> (1, 30)
 
 A dimension that the signature leaves open may be 0, with no data. Where the first dimension counts rows, a call has at least one:
@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import math
 import sys
+from collections.abc import Callable
 from itertools import chain
 from typing import Any
 
@@ -26,6 +27,7 @@ from instar.serve.protocol import (
     Request,
     Tensor,
     asked_of,
+    decode,
     missing,
     other_datatype,
     out_of_range,
@@ -42,12 +44,33 @@ DTYPES = {
     BYTES: "object",
 }  # fmt: skip
 
+
+class _Floats(Tensor):
+    data: list[float]
+
+
+class _Whole(Tensor):
+    data: list[int]
+
+
+class _FloatRequest(Request):
+    inputs: list[_Floats]  # type: ignore[assignment]
+
+
+class _WholeRequest(Request):
+    inputs: list[_Whole]  # type: ignore[assignment]
+
+
 _NONE = type(None)
 _KINDS: dict[str, frozenset[type]] = {
     **dict.fromkeys(DTYPES, frozenset({int})),
     **dict.fromkeys(FLOATS, frozenset({float, int})),
     "BOOL": frozenset({bool}),
     BYTES: frozenset({str, bytes}),
+}
+_TYPED: dict[frozenset[type], Callable[[bytes | memoryview], Request]] = {
+    frozenset({float, int}): msgspec.json.Decoder(_FloatRequest).decode,
+    frozenset({int}): msgspec.json.Decoder(_WholeRequest).decode,
 }
 # Smallest and largest value of each number.
 _RANGES: dict[str, tuple[float, float]] = {
@@ -77,72 +100,130 @@ class Bound(msgspec.Struct):
         tensors: By name, in the signature's order; one that was not required and not given is absent.
         rows: Predictions that it asks for: entries of the first dimension where that counts rows, else 1.
         asked: What the caller said beside the inputs.
+        laid: The stack that it lies in when it is asked, and its first and last row there (see `tensor_work`).
     """
 
     tensors: dict[str, Given]
     rows: int
     asked: Asked
+    laid: Any = None
 
 
-def bind(request: Request, signature: Signature) -> Bound:
-    """Hold a request to a signature.
+class Binder:
+    """Holds requests to one signature; made once, used at each call."""
 
-    Raises:
-        MissingInput: A required tensor is not there.
-        MalformedRequest: A tensor or a wanted output that the signature does not have, or one twice.
-        WrongShape: A shape that is not the signature's, that its data does not have, or whose rows differ between inputs.
-        WrongDatatype: A datatype or value that the tensor does not take.
-    """
-    inputs = request.inputs
-    given: dict[str, int] = {}
-    for position, tensor in enumerate(inputs):
-        if given.setdefault(tensor.name, position) != position:
-            raise twice(tensor.name, position)
-    tensors: dict[str, Given] = {}
-    rows = -1 if signature.rows else 1
-    for spec in signature.tensors:
-        at = given.pop(spec.name, None)
-        if at is None:
-            if spec.required:
-                raise missing(spec.name, spec.datatype, list(given))
-            continue
-        one = tensors[spec.name] = _take(inputs[at], at, spec)
-        if signature.rows and rows != one.shape[0]:
-            if rows >= 0 or not one.shape[0]:
-                raise _other_rows(spec.name, at, one.shape[0], rows)
-            rows = one.shape[0]
-    if given:
-        name, position = next(iter(given.items()))
-        raise unknown(name, position, [spec.name for spec in signature.tensors])
-    if request.outputs is None and not request.parameters:
-        return Bound(tensors, rows, Asked(request.id))
-    return Bound(tensors, rows, asked_of(request, rows, [spec.name for spec in signature.outputs]))
+    def __init__(self, signature: Signature) -> None:
+        self._signature = signature
+        self._inputs = [_Input(spec) for spec in signature.tensors]
+        kinds = {_KINDS[spec.datatype] for spec in signature.tensors if not spec.nullable}
+        self._decode: Callable[[bytes | memoryview], Request] | None = None
+        if len(kinds) == 1 and not any(spec.nullable for spec in signature.tensors):
+            self._decode = _TYPED.get(next(iter(kinds)))
+
+    def read(self, body: bytes | memoryview) -> Bound:
+        """A request in JSON, read and held to the signature.
+
+        Raises:
+            RequestError: As `decode` and `bind`.
+        """
+        if self._decode is not None:
+            # Where all values are numbers of one kind, reading and holding them to it is one step. Whatever it stumbles over
+            # (nested data, too) is read again for what it is.
+            try:
+                request = self._decode(body)
+            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+                return self.bind(decode(body))
+            return self._bind(request, typed=True)
+        return self.bind(decode(body))
+
+    def bind(self, request: Request) -> Bound:
+        """Hold a request to the signature.
+
+        Raises:
+            MissingInput: A required tensor is not there.
+            MalformedRequest: A tensor or a wanted output that the signature does not have, or one twice.
+            WrongShape: A shape that is not the signature's, that its data does not have, or whose rows differ between inputs.
+            WrongDatatype: A datatype or value that the tensor does not take.
+        """
+        return self._bind(request, typed=False)
+
+    def _bind(self, request: Request, typed: bool) -> Bound:
+        given: dict[str, int] = {}
+        for position, tensor in enumerate(request.inputs):
+            if given.setdefault(tensor.name, position) != position:
+                raise twice(tensor.name, position)
+        tensors: dict[str, Given] = {}
+        by_rows = self._signature.rows
+        rows = -1 if by_rows else 1
+        for one in self._inputs:
+            name = one.spec.name
+            at = given.pop(name, None)
+            if at is None:
+                if one.spec.required:
+                    raise missing(name, one.spec.datatype, list(given))
+                continue
+            taken = tensors[name] = one.take(request.inputs[at], at, typed)
+            if by_rows and rows != taken.shape[0]:
+                if rows >= 0 or not taken.shape[0]:
+                    raise _other_rows(name, at, taken.shape[0], rows)
+                rows = taken.shape[0]
+        if given:
+            name, position = next(iter(given.items()))
+            raise unknown(name, position, [spec.name for spec in self._signature.tensors])
+        if request.outputs is None and not request.parameters:
+            return Bound(tensors, rows, Asked(request.id))
+        return Bound(tensors, rows, asked_of(request, rows, [spec.name for spec in self._signature.outputs]))
 
 
-def _take(tensor: Tensor, position: int, spec: TensorSpec) -> Given:
-    shape, asked = tuple(tensor.shape), spec.shape
+class _Input:
+    """One tensor of a signature, prepared."""
+
+    __slots__ = ("accepted", "inner", "largest", "open", "spec", "width")
+
+    def __init__(self, spec: TensorSpec) -> None:
+        self.spec = spec
+        self.accepted = ACCEPTED[spec.datatype] | {spec.datatype}
+        # Rows of a fixed form, by far the most common: then two comparisons say that a shape fits.
+        self.open = spec.shape[:1] == (DYNAMIC,) and DYNAMIC not in spec.shape[1:]
+        self.inner = list(spec.shape[1:])
+        self.width = math.prod(self.inner)
+        self.largest = _RANGES[spec.datatype][1] if spec.datatype in FLOATS else 0.0
+
+    def take(self, tensor: Tensor, position: int, typed: bool) -> Given:
+        spec, shape = self.spec, tensor.shape
+        if self.open and shape and shape[0] >= 0 and shape[1:] == self.inner:
+            count = shape[0] * self.width
+        else:
+            count = _fitting(tensor, position, spec)
+        if tensor.datatype not in self.accepted:
+            raise other_datatype(spec.name, position, tensor.datatype, spec.datatype)
+        values: Any = tensor.data
+        if not typed and type(values) is list and values and type(values[0]) is list:
+            values = _flat(tensor, position)
+        if len(values) != count:
+            raise WrongShape(
+                f"the shape of input {spec.name!r} and its data disagree",
+                subject=f"$.inputs[{position}].shape",
+                found=f"{len(values)} values",
+                asked=f"{count} as in the shape",
+            )
+        if type(values) is not list:
+            values = _array(values, tensor, position, spec)
+        # The root of the sum of squares is no less than any of them, and quicker than looking at each.
+        elif not (typed and self.largest and math.hypot(*values) <= self.largest):
+            _check(values, tensor, position, spec)
+        return Given(tuple(shape), values)
+
+
+def _fitting(tensor: Tensor, position: int, spec: TensorSpec) -> int:
+    """How many values a shape has that is the signature's."""
+    shape, asked = tensor.shape, spec.shape
     if len(shape) != len(asked):
         raise _other_shape(tensor, position, spec)
     for length, wanted in zip(shape, asked, strict=True):
         if length != wanted and (wanted != DYNAMIC or length < 0):
             raise _other_shape(tensor, position, spec)
-    if tensor.datatype != spec.datatype and tensor.datatype not in ACCEPTED[spec.datatype]:
-        raise other_datatype(spec.name, position, tensor.datatype, spec.datatype)
-    values: Any = tensor.data
-    if type(values) is list and values and type(values[0]) is list:
-        values = _flat(tensor, position)
-    if len(values) != math.prod(shape):
-        raise WrongShape(
-            f"the shape of input {spec.name!r} and its data disagree",
-            subject=f"$.inputs[{position}].shape",
-            found=f"{len(values)} values",
-            asked=f"{math.prod(shape)} as in the shape",
-        )
-    if type(values) is list:
-        _check(values, tensor, position, spec)
-    else:
-        values = _array(values, tensor, position, spec)
-    return Given(shape, values)
+    return math.prod(shape)
 
 
 def _flat(tensor: Tensor, position: int) -> list[Any]:
