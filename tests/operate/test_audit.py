@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from types import SimpleNamespace
 
 import polars as pl
 import pytest
@@ -15,7 +14,7 @@ from instar.operate import promotion
 from instar.operate.audit import Audit, verify
 from instar.release.approval import approval_table
 from instar.release.registry import ModelVersion
-from instar.serve import calls, sealing
+from instar.serve import verification
 from instar.serve.routing import policy_revision
 
 
@@ -103,9 +102,6 @@ def test_a_lost_blob_is_found(record: Store) -> None:
 
 
 def test_faults_of_sealed_segments_are_the_audits(record: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    sealed = SimpleNamespace(project="flights", endpoint="delay")
-    monkeypatch.setattr(calls, "catalogue", lambda _store: {"7-3": sealed, "8-1": SimpleNamespace(project="other")})
-    monkeypatch.setattr(sealing, "verify", lambda _store, _endpoint: [sealing.Fault("7-3", "another root")])
-    found = verify(record, "flights")
-    assert faults(found) == ["segment 7-3: another root"]
-    assert found.checks[-1].looked_at == 1
+    fault = verification.Fault("7-3", "another root")
+    monkeypatch.setattr(verification, "verify", lambda _store, **_: [fault])
+    assert faults(verify(record, "flights")) == ["segment 7-3: another root"]

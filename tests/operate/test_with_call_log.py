@@ -124,7 +124,7 @@ def test_a_sealed_segment_that_was_edited_is_found(store: Store, names: list[str
     (sealed,) = sealing.seal(store, grace_seconds=0.0)
     segment_check = verify(store, "flights").checks[-1]
     assert (segment_check.holds, segment_check.looked_at) == (True, 1)
-    (file,) = (store.folder / "tables" / "flights" / "delay__predictions").glob("*.parquet")
+    (file,) = (store.folder / "tables" / "flights" / "delay__predictions").glob("day=*/*.parquet")
     file.write_bytes(file.read_bytes()[:-100] + b"x" * 100)
     (fault,) = verify(store, "flights").checks[-1].faults
     assert sealed.id in fault

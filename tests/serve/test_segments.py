@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from instar.core import frames
 from instar.core.errors import Damaged
 from instar.core.ids import call_id
-from instar.serve import segments
+from instar.serve import record, segments
 from instar.serve.segments import MAGIC, BootLock, SegmentName
 
 payloads = st.lists(st.binary(min_size=1, max_size=60), max_size=8)
@@ -42,16 +42,38 @@ def test_a_flipped_bit_ends_the_reading_before_it(parts: list[bytes], data: st.D
     assert end <= at
 
 
-@settings(max_examples=30, deadline=None)
-@given(parts=payloads, torn=st.binary(min_size=1, max_size=7) | st.integers(8, 64).map(bytes))
-def test_recovery_cuts_the_torn_tail_and_nothing_else(
-    tmp_path_factory: pytest.TempPathFactory, parts: list[bytes], torn: bytes
-) -> None:
+def recorded(count: int) -> list[bytes]:
+    """Frames as a gateway numbers them."""
+    return [
+        frames.pack(record.encode_frame(n, record.encode_entry(record.Later(f"call {n}", n, [])))) for n in range(count)
+    ]
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 8), st.binary(max_size=7) | st.integers(8, 64).map(bytes))
+def test_a_torn_tail_is_no_damage(tmp_path_factory: pytest.TempPathFactory, count: int, torn: bytes) -> None:
     path = tmp_path_factory.mktemp("torn") / "one.seg"
-    path.write_bytes(written(parts) + torn)
-    assert segments.recover(path) == len(torn)
-    assert path.read_bytes() == written(parts)
-    assert segments.recover(path) == 0
+    path.write_bytes(MAGIC + b"".join(recorded(count)) + torn)
+    found = segments.salvage(path)
+    assert [frame.sequence for frame in found.frames] == list(range(count))
+    assert (found.gaps, found.torn) == ((), len(torn))
+
+
+@settings(max_examples=80, deadline=None)
+@given(st.integers(2, 8), st.data())
+def test_damage_between_good_frames_is_told_from_a_torn_tail(
+    tmp_path_factory: pytest.TempPathFactory, count: int, data: st.DataObject
+) -> None:
+    parts = recorded(count)
+    hit = data.draw(st.integers(0, count - 2))
+    start = len(MAGIC) + sum(map(len, parts[:hit]))
+    whole = bytearray(MAGIC + b"".join(parts))
+    whole[data.draw(st.integers(start, start + len(parts[hit]) - 1))] ^= 1 << data.draw(st.integers(0, 7))
+    path = tmp_path_factory.mktemp("damaged") / "one.seg"
+    path.write_bytes(whole)
+    found = segments.salvage(path)
+    assert [frame.sequence for frame in found.frames] == [n for n in range(count) if n != hit]
+    assert found.gaps == ((hit, hit + 1),)
 
 
 def test_reading_goes_on_where_it_stopped(tmp_path: Path) -> None:

@@ -84,8 +84,23 @@ def read(table: Path, version: int) -> Commit | None:
     return Commit(version, added, frozenset(removed), own, schema_changed)
 
 
-def add(path: str, size: int, rows: int, modified_ms: int, tags: dict[str, str]) -> Action:
-    """The action that makes a file part of the table."""
+def add(
+    path: str,
+    size: int,
+    rows: int,
+    modified_ms: int,
+    tags: dict[str, str],
+    between: dict[str, tuple[Any, Any]] | None = None,
+) -> Action:
+    """The action that makes a file part of the table.
+
+    Args:
+        between: Lowest and highest value by column, as JSON values, by which any reader of the table skips files.
+    """
+    stats: dict[str, Any] = {"numRecords": rows}
+    if between:
+        stats |= {"minValues": {name: low for name, (low, _) in between.items()}}
+        stats |= {"maxValues": {name: high for name, (_, high) in between.items()}}
     return {
         "add": {
             "path": path,
@@ -93,7 +108,7 @@ def add(path: str, size: int, rows: int, modified_ms: int, tags: dict[str, str])
             "size": size,
             "modificationTime": modified_ms,
             "dataChange": True,
-            "stats": json.dumps({"numRecords": rows}),
+            "stats": json.dumps(stats),
             "tags": tags,
         }
     }
@@ -112,7 +127,7 @@ def commit(
     transaction: str,
     own: dict[str, Any],
     at_ms: int,
-    schema: pl.Schema | None,
+    schema: pl.Schema | str | None,
 ) -> None:
     """Put a commit, durably and all or nothing.
 
@@ -123,7 +138,7 @@ def commit(
         transaction: Application transaction id: the execution's key.
         own: Facts that let a later writer recognise the commit after a crash.
         at_ms: Unix milliseconds.
-        schema: The table's schema, when it is new or has changed.
+        schema: The table's schema, when it is new or has changed; as columns, or as Delta's own JSON text.
 
     Raises:
         Conflict: Another program has committed this number.
@@ -169,8 +184,9 @@ def checkpoint(table: Path) -> None:
     DeltaTable(str(table)).create_checkpoint()
 
 
-def _describe(table: Path, version: int, schema: pl.Schema, at_ms: int) -> list[Action]:
-    text, local_times = _schema_string(tuple(schema.items()))
+def _describe(table: Path, version: int, schema: pl.Schema | str, at_ms: int) -> list[Action]:
+    text = schema if isinstance(schema, str) else schema_string(tuple(schema.items()))
+    local_times = "timestamp_ntz" in text
     # Timestamps without a zone are a feature that readers must know; without them the oldest protocol will do.
     protocol: Action = {"minReaderVersion": 1, "minWriterVersion": 2}
     if local_times:
@@ -189,12 +205,12 @@ def _describe(table: Path, version: int, schema: pl.Schema, at_ms: int) -> list[
 
 
 @lru_cache(maxsize=64)
-def _schema_string(columns: tuple[tuple[str, pl.DataType], ...]) -> tuple[str, bool]:
+def schema_string(columns: tuple[tuple[str, pl.DataType], ...]) -> str:
+    """Columns as Delta's own JSON text."""
     from deltalake import Schema
 
     empty = pl.DataFrame(schema=dict(columns)).to_arrow(compat_level=pl.CompatLevel.oldest())
-    text = Schema.from_arrow(empty.schema).to_json()
-    return text, "timestamp_ntz" in text
+    return str(Schema.from_arrow(empty.schema).to_json())
 
 
 def _file(table: Path, version: int) -> Path:

@@ -10,20 +10,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 import sqlalchemy as sa
 
 from instar.core import journal
 from instar.core.database import Transaction
-from instar.core.errors import Damaged, NotFound
+from instar.core.errors import BadInput, Damaged, NotFound
 from instar.core.journal import Entry
 from instar.core.store import Store
 from instar.data.versions import table_version
 from instar.evaluate.evaluation import evaluation_table
 from instar.release.approval import approval_table
 from instar.release.registry import version_table
-from instar.serve import calls, routing, sealing
+from instar.serve import catalogue, verification
 from instar.serve.routing import policy_revision
 
 SHOWN_FAULTS = 20
@@ -72,14 +73,29 @@ class Audit:
         return "consistent, not anchored" if self.consistent else "NOT consistent"
 
 
-def verify(store: Store, project: str) -> Audit:
-    """Audit one project."""
+def verify(
+    store: Store,
+    project: str,
+    *,
+    since: datetime | None = None,
+    sample: float = 1.0,
+    progress: verification.Progress | None = None,
+) -> Audit:
+    """Audit one project.
+
+    Args:
+        since: Of sealed calls, open only files with an event time from then on.
+        sample: Of these files, open only this share, drawn anew each time.
+        progress: Called with how many predictions were looked at, and of how many.
+    """
+    if not 0 <= sample <= 1:
+        raise BadInput("that is no share", found=sample, asked="0 to 1")
     with store.database.read() as tx:
         chain = journal.verify(tx, project)
         entries = journal.entries(tx, project)
         broken = () if chain.consistent else (f"entry {chain.broken_at}: {chain.reason}",)
         checks = [Check("journal chain", chain.entries, broken), _records(tx, project, entries)]
-    checks += [_blobs(store, entries), _segments(store, project)]
+    checks += [_blobs(store, entries), _segments(store, project, since, sample, progress)]
     return Audit(project, chain.head, chain.entries, tuple(checks))
 
 
@@ -123,12 +139,12 @@ def _blobs(store: Store, entries: Sequence[Entry]) -> Check:
     return Check("blobs that the journal names", len(named), tuple(faults[:SHOWN_FAULTS]))
 
 
-def _segments(store: Store, project: str) -> Check:
-    sealed = [one for one in calls.catalogue(store).values() if one.project == project]
-    endpoints = {one.endpoint for one in sealed} | {one.policy.endpoint for one in routing.endpoints(store, project)}
-    faults = [
-        f"segment {fault.segment}: {fault.reason}"
-        for endpoint in sorted(endpoints)
-        for fault in sealing.verify(store, endpoint)
-    ]
-    return Check("sealed segments of the prediction log", len(sealed), tuple(faults[:SHOWN_FAULTS]))
+def _segments(
+    store: Store, project: str, since: datetime | None, sample: float, progress: verification.Progress | None
+) -> Check:
+    found = verification.verify(store, project=project, since=since, sample=sample, progress=progress)
+    sealed = [one for one in catalogue.segments(store).values() if one.project == project]
+    faults = tuple(f"segment {fault.segment}: {fault.reason}" for fault in found[:SHOWN_FAULTS])
+    whole = since is None and sample == 1
+    name = "sealed segments of the prediction log" + ("" if whole else ", opened in part")
+    return Check(name, len(sealed), faults)

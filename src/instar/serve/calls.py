@@ -10,99 +10,27 @@ segments are sealed; one look at it decides, for each reading, where each segmen
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Set
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import polars as pl
-import sqlalchemy as sa
 
-from instar.core.database import Instant, Json, metadata
 from instar.core.errors import MalformedRequest, NotFound
 from instar.core.ids import CallId, parse_call_id, parse_prediction_id
 from instar.core.store import Store
-from instar.serve import decoding, prediction_rows, segments
-
-# The catalogue: which segments are sealed, where, and what they hold.
-segment = sa.Table(
-    "segment",
-    metadata,
-    sa.Column("id", sa.String(160), primary_key=True),
-    sa.Column("project", sa.String(200), nullable=False, index=True),
-    sa.Column("endpoint", sa.String(100), nullable=False, index=True),
-    sa.Column("boot", sa.BigInteger, nullable=False),
-    sa.Column("number", sa.Integer, nullable=False),
-    sa.Column("state", sa.String(20), nullable=False),
-    sa.Column("first_call", sa.String(40), nullable=False),
-    sa.Column("last_call", sa.String(40), nullable=False),
-    sa.Column("first_at", Instant, nullable=False),
-    sa.Column("last_at", Instant, nullable=False),
-    sa.Column("calls", sa.BigInteger, nullable=False),
-    sa.Column("predictions", sa.BigInteger, nullable=False),
-    sa.Column("frames", sa.BigInteger, nullable=False),
-    sa.Column("delta_version", sa.BigInteger, nullable=False),
-    sa.Column("files", Json, nullable=False),
-    sa.Column("root", sa.String(80), nullable=False),
-    sa.Column("chain", sa.String(80), nullable=False),
-    sa.Column("sealed_at", Instant, nullable=False),
-)
+from instar.serve import catalogue, decoding, layout, segments
+from instar.serve.catalogue import Unit
 
 CACHED_ROWS = 1_000_000  # of sealed segments kept decoded; the oldest segments go first, and are read from Delta again
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
-@dataclass(frozen=True)
-class Sealed:
-    """A sealed segment, as the catalogue has it.
-
-    Attributes:
-        first_call, last_call: Smallest and largest call id in it.
-        first_at, last_at: Event times between which its calls lie.
-        files: Digest by path of the Delta table's files that hold it.
-        root: Merkle root over its frames; `chain` adds the chain of the segment before it in that boot.
-    """
-
-    id: str
-    project: str
-    endpoint: str
-    boot: int
-    number: int
-    first_call: str
-    last_call: str
-    first_at: datetime
-    last_at: datetime
-    calls: int
-    predictions: int
-    frames: int
-    delta_version: int
-    files: Mapping[str, str]
-    root: str
-    chain: str
-    sealed_at: datetime
-
-
 def calls_folder(store_folder: Path) -> Path:
     """Where gateways write segments."""
     return store_folder / "calls"
-
-
-def table_folder(store_folder: Path, project: str, endpoint: str) -> Path:
-    """The Delta table of an endpoint's sealed calls."""
-    return store_folder / "tables" / project / f"{endpoint}__predictions"
-
-
-def catalogue(store: Store, endpoint: str | None = None) -> dict[str, Sealed]:
-    """Sealed segments by id."""
-    query = sa.select(segment).where(segment.c.state == "sealed").order_by(segment.c.id)
-    if endpoint is not None:
-        query = query.where(segment.c.endpoint == endpoint)
-    names = Sealed.__dataclass_fields__
-    with store.database.read() as tx:
-        rows = [row._mapping for row in tx.execute(query)]
-    return {row["id"]: Sealed(**{name: row[name] for name in names}) for row in rows}
 
 
 class CallLog:
@@ -132,25 +60,30 @@ class CallLog:
             A failed call is one row with row number 0, its status and error, the version that it was routed to, and no
             score, decision or answers.
         """
+        try:
+            return self._read(endpoint, since, until)
+        except FileNotFoundError:
+            # Files that the catalogue names go only after a grace, but for an erasure, which waits for no reader: the
+            # catalogue names others now.
+            return self._read(endpoint, since, until)
+
+    def _read(self, endpoint: str, since: datetime | None, until: datetime | None) -> pl.DataFrame:
         first, last = _microseconds(since), _microseconds(until)
         with self._lock:
-            sealed = catalogue(self._store, endpoint)
+            sealed = catalogue.sealed_ids(self._store, endpoint)
+            units = catalogue.units(self._store, endpoint=endpoint, since=since, until=until)
             readers = self._refresh(endpoint, sealed)
             frames = [frame for reader in readers for frame in reader.frames(first, last)]
             decoded = {reader.name.id for reader in readers}
-        apart = [
-            one
-            for name, one in sealed.items()
-            if name not in decoded
-            and (since is None or one.last_at >= since)
-            and (until is None or one.first_at < until)
-        ]
-        if apart:
-            frames.append(self._from_delta(apart, since, until))
+        for unit in units:
+            if not decoded.issuperset(unit.segments):
+                frames.append(self._rows(unit, _within(since, until, decoded.intersection(unit.segments))))
         return decoding.align(frames)
 
     def find(self, prediction: str) -> dict[str, Any]:
         """One prediction as a mapping of the columns of `read`.
+
+        The catalogue says which file can hold it, so that of all sealed calls one file is opened, and of that one group of rows.
 
         Args:
             prediction: A prediction id, or a call id, which means its row 0.
@@ -160,22 +93,9 @@ class CallLog:
             NotFound: No call of that id is in the log, or it has fewer rows.
         """
         call, row = (prediction, 0) if "/" not in prediction else parse_prediction_id(prediction)
-        place = parse_call_id(call)
-        match = (pl.col("call") == call) & (pl.col("row") == row)
-        with self._lock:
-            sealed = catalogue(self._store)
-            for reader in self._refresh(None, sealed):
-                if reader.name.boot == place.boot and reader.calls.get(place.sequence) == place.milliseconds:
-                    for frame in reader.frames(None, None):
-                        found = frame.filter(match)
-                        if found.height:
-                            return found.row(0, named=True)
-            decoded = {name for name, reader in self._readers.items() if reader.chunks}
-        for one in sealed.values():
-            if one.id not in decoded and one.boot == place.boot and one.first_call <= call <= one.last_call:
-                found = self._scan(one).filter(match).collect()
-                if found.height:
-                    return decoding.align([_columns(found)]).row(0, named=True)
+        found = self._call(call).filter(pl.col("row") == row)
+        if found.height:
+            return found.row(0, named=True)
         raise NotFound(
             "no such prediction is in the log",
             subject=f"prediction {prediction}",
@@ -184,29 +104,35 @@ class CallLog:
 
     def seen(self, call_id: str) -> bool:
         """Is the call in the log? Quick for calls of late; a malformed id is not in it."""
+        call = call_id.split("/", 1)[0]
         try:
-            place = parse_call_id(call_id.split("/", 1)[0])
+            place = parse_call_id(call)
         except MalformedRequest:
             return False
         with self._lock:
             if self._has(place):
                 return True
-            sealed = catalogue(self._store)
-            self._refresh(None, sealed)
+            self._refresh(None, catalogue.sealed_ids(self._store))
             if self._has(place):
                 return True
-        call = call_id.split("/", 1)[0]
-        for one in sealed.values():
-            if one.boot == place.boot and one.first_call <= call <= one.last_call and one.id not in self._readers:
-                with self._lock:
-                    known = self._scan(one).select("call").unique().collect()["call"]
-                    if call in known:
-                        return True
-        return False
+        return any(self._rows(unit, pl.col("call") == call).height for unit in catalogue.units(self._store, call=call))
+
+    def _call(self, call: str) -> pl.DataFrame:
+        """Rows of one call, wherever it lies; none where it is nowhere."""
+        place = parse_call_id(call)
+        sealed = catalogue.sealed_ids(self._store, boot=place.boot)
+        for unit in catalogue.units(self._store, call=call):
+            rows = self._rows(unit, pl.col("call") == call)
+            if rows.height:
+                return rows
+        for name in segments.list_segments(self._calls, boot=place.boot):
+            if name.id not in sealed and (frames := segments.frames_of(name.path(self._calls), call)):
+                return decoding.decode(name, frames).filter(pl.col("call") == call)
+        return decoding.empty()
 
     def endpoints(self) -> list[str]:
         """Endpoints that were ever called."""
-        named = {one.endpoint for one in catalogue(self._store).values()}
+        named = {endpoint for _, endpoint in catalogue.tables(self._store)}
         return sorted(named | {name.endpoint for name in segments.list_segments(self._calls)})
 
     def _has(self, place: CallId) -> bool:
@@ -215,7 +141,7 @@ class CallLog:
             for reader in self._readers.values()
         )
 
-    def _refresh(self, endpoint: str | None, sealed: Mapping[str, Sealed]) -> list[decoding.Reader]:
+    def _refresh(self, endpoint: str | None, sealed: Set[str]) -> list[decoding.Reader]:
         """Readers of all segments that are read from their files, or still held decoded, brought up to date."""
         for name in segments.list_segments(self._calls, endpoint):
             # A segment that was sealed before we ever read it is read from Delta.
@@ -232,7 +158,7 @@ class CallLog:
         self._let_go(sealed)
         return [reader for reader in readers if reader.name.id in self._readers]
 
-    def _let_go(self, sealed: Mapping[str, Sealed]) -> None:
+    def _let_go(self, sealed: Set[str]) -> None:
         held = sum(chunk.frame.height for reader in self._readers.values() for chunk in reader.chunks)
         for name in sorted(
             self._readers, key=lambda name: min((c.first for c in self._readers[name].chunks), default=0)
@@ -243,25 +169,19 @@ class CallLog:
                 held -= sum(chunk.frame.height for chunk in self._readers[name].chunks)
                 del self._readers[name]
 
-    def _from_delta(self, apart: list[Sealed], since: datetime | None, until: datetime | None) -> pl.DataFrame:
-        frames = []
-        for one in apart:
-            rows = self._scan(one)
-            if since is not None:
-                rows = rows.filter(pl.col("at") >= since)
-            if until is not None:
-                rows = rows.filter(pl.col("at") < until)
-            frames.append(_columns(rows.collect()))
-        return decoding.align(frames)
-
-    def _scan(self, one: Sealed) -> pl.LazyFrame:
-        folder = table_folder(self._store.folder, one.project, one.endpoint)
-        return pl.scan_parquet([folder / file for file in one.files])
+    def _rows(self, unit: Unit, which: pl.Expr | None) -> pl.DataFrame:
+        """Rows of a unit, as those of the log."""
+        path = catalogue.tables_folder(self._store.folder, unit.project) / unit.rows_path
+        scan = pl.scan_parquet(path)
+        scan = scan.select(pl.exclude("frames", "prediction", "endpoint"))
+        return layout.logged((scan if which is None else scan.filter(which)).collect(), unit.endpoint)
 
 
-def _columns(sealed: pl.DataFrame) -> pl.DataFrame:
-    """Of a sealed segment the columns of the log."""
-    return sealed.select(name for name in (*prediction_rows.SCHEMA, prediction_rows.OUTPUTS) if name in sealed.columns)
+def _within(since: datetime | None, until: datetime | None, decoded: Set[str]) -> pl.Expr | None:
+    conditions = [pl.col("at") >= since] if since is not None else []
+    conditions += [pl.col("at") < until] if until is not None else []
+    conditions += [~pl.col("segment").is_in(sorted(decoded))] if decoded else []
+    return pl.all_horizontal(conditions) if conditions else None
 
 
 def _microseconds(moment: datetime | None) -> int | None:

@@ -6,13 +6,15 @@ have; all others are frozen into data frames once, so that reading the last minu
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import polars as pl
 
+from instar.core.errors import Damaged
 from instar.core.ids import parse_call_id
 from instar.serve import record, segments
 from instar.serve.prediction_rows import ANSWER, MOMENT, OUTPUTS, SCHEMA, Chunk, Kind, Rows, kind_of
@@ -58,17 +60,20 @@ class Reader:
             return
         payloads, self._offset = segments.read(self._path, self._offset)
         for payload in payloads:
-            frame = record.decode_frame(payload)
-            entry = record.decode_entry(frame.metadata)
-            if type(entry) is record.Call:
-                self._call(entry, frame)
-            elif type(entry) is record.Later:
-                self._later(entry)
-            elif type(entry) is record.Schema:
-                self._schemas[entry.number] = entry
-            elif type(entry) is record.End:
-                self.ended = True
+            self.take(record.decode_frame(payload))
         self._freeze()
+
+    def take(self, frame: record.Frame) -> None:
+        """One more frame, in the order of the segment."""
+        entry = record.decode_entry(frame.metadata)
+        if type(entry) is record.Call:
+            self._call(entry, frame)
+        elif type(entry) is record.Later:
+            self._later(entry)
+        elif type(entry) is record.Schema:
+            self._schemas[entry.number] = entry
+        elif type(entry) is record.End:
+            self.ended = True
 
     def frames(self, since: int | None, until: int | None) -> list[pl.DataFrame]:
         """Rows with event time in [since, until), microseconds since 1970."""
@@ -156,6 +161,24 @@ class Reader:
             else:
                 merged.append(chunk)
         self.chunks = merged + self.chunks[-8:]
+
+
+def decode(name: segments.SegmentName, frames: Iterable[record.Frame]) -> pl.DataFrame:
+    """Rows of the log that frames of one segment make, in order of event time.
+
+    Raises:
+        Damaged: A frame tells of columns that none before it describes.
+    """
+    reader = Reader(name, Path())
+    try:
+        for frame in frames:
+            reader.take(frame)
+    except (KeyError, msgspec.DecodeError) as error:
+        raise Damaged(
+            "its frames do not tell a whole story", subject=f"segment {name.id}", found=repr(error)
+        ) from error
+    reader.end()
+    return align(reader.frames(None, None))
 
 
 @dataclass

@@ -16,6 +16,7 @@ from blake3 import blake3
 from instar.serve.work import Mask
 
 PREFIX = "masked:"
+KEY_FILE = "mask.key"
 
 
 def keyed_mask(key: bytes) -> Mask:
@@ -33,7 +34,7 @@ def keyed_mask(key: bytes) -> Mask:
 
 def mask_key_file(serve_folder: Path) -> Path:
     """The store's mask key; made at first use."""
-    path = serve_folder / "mask.key"
+    path = serve_folder / KEY_FILE
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)

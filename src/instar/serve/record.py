@@ -248,6 +248,11 @@ def decode_entry(metadata: bytes) -> Entry:
     return entry
 
 
+def kind(metadata: bytes) -> int:
+    """Kind of an entry, without decoding it: the first item of its array."""
+    return metadata[1] if metadata[0] != 0xDC else metadata[3]
+
+
 def decode_personal(personal: bytes) -> Personal:
     """The personal part of a frame."""
     return _personal.decode(personal)

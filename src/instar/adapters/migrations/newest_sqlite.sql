@@ -122,6 +122,37 @@ CREATE TABLE bundle_trial (
 	CONSTRAINT pk_bundle_trial PRIMARY KEY (bundle)
 );
 
+CREATE TABLE call_table (
+	project VARCHAR(200) NOT NULL, 
+	endpoint VARCHAR(100) NOT NULL, 
+	delta_version BIGINT NOT NULL, 
+	CONSTRAINT pk_call_table PRIMARY KEY (project, endpoint)
+);
+
+CREATE TABLE call_unit (
+	id VARCHAR(60) NOT NULL, 
+	project VARCHAR(200) NOT NULL, 
+	endpoint VARCHAR(100) NOT NULL, 
+	day VARCHAR(10) NOT NULL, 
+	rows_path VARCHAR(400) NOT NULL, 
+	rows_digest VARCHAR(80) NOT NULL, 
+	rows_size BIGINT NOT NULL, 
+	frames_path VARCHAR(400) NOT NULL, 
+	frames_digest VARCHAR(80) NOT NULL, 
+	frames_size BIGINT NOT NULL, 
+	predictions BIGINT NOT NULL, 
+	first_call VARCHAR(40) NOT NULL, 
+	last_call VARCHAR(40) NOT NULL, 
+	first_at BIGINT NOT NULL, 
+	last_at BIGINT NOT NULL, 
+	segments TEXT NOT NULL, 
+	listed TEXT NOT NULL, 
+	lost VARCHAR(40) NOT NULL, 
+	added_at BIGINT NOT NULL, 
+	retired_at BIGINT, 
+	CONSTRAINT pk_call_unit PRIMARY KEY (id)
+);
+
 CREATE TABLE contract_revision (
 	project VARCHAR(200) NOT NULL, 
 	number INTEGER NOT NULL, 
@@ -146,6 +177,20 @@ CREATE TABLE dataset (
 	schema TEXT, 
 	profile TEXT, 
 	CONSTRAINT pk_dataset PRIMARY KEY (id)
+);
+
+CREATE TABLE erasure (
+	id VARCHAR(60) NOT NULL, 
+	project VARCHAR(200) NOT NULL, 
+	endpoint VARCHAR(100), 
+	selector TEXT, 
+	why TEXT NOT NULL, 
+	asked_by VARCHAR(200) NOT NULL, 
+	asked_at BIGINT NOT NULL, 
+	state VARCHAR(10) NOT NULL, 
+	done_at BIGINT, 
+	predictions BIGINT NOT NULL, 
+	CONSTRAINT pk_erasure PRIMARY KEY (id)
 );
 
 CREATE TABLE evaluation (
@@ -448,6 +493,20 @@ CREATE TABLE policy_revision (
 	CONSTRAINT uq_policy_revision_id UNIQUE (id)
 );
 
+CREATE TABLE record_hold (
+	id VARCHAR(60) NOT NULL, 
+	project VARCHAR(200) NOT NULL, 
+	endpoint VARCHAR(100) NOT NULL, 
+	since BIGINT, 
+	until BIGINT, 
+	why TEXT NOT NULL, 
+	placed_by VARCHAR(200) NOT NULL, 
+	placed_at BIGINT NOT NULL, 
+	released_by VARCHAR(200), 
+	released_at BIGINT, 
+	CONSTRAINT pk_record_hold PRIMARY KEY (id)
+);
+
 CREATE TABLE registered_model (
 	project VARCHAR(200) NOT NULL, 
 	name VARCHAR(200) NOT NULL, 
@@ -628,11 +687,9 @@ CREATE TABLE segment (
 	calls BIGINT NOT NULL, 
 	predictions BIGINT NOT NULL, 
 	frames BIGINT NOT NULL, 
-	delta_version BIGINT NOT NULL, 
-	files TEXT NOT NULL, 
 	root VARCHAR(80) NOT NULL, 
 	chain VARCHAR(80) NOT NULL, 
-	sealed_at BIGINT NOT NULL, 
+	sealed_at BIGINT NOT NULL, gaps TEXT, 
 	CONSTRAINT pk_segment PRIMARY KEY (id)
 );
 
@@ -734,6 +791,10 @@ CREATE INDEX ix_artifact_blob ON artifact (blob);
 CREATE INDEX ix_bundle_fit_key ON bundle (fit_key);
 
 CREATE INDEX ix_bundle_run ON bundle (run);
+
+CREATE INDEX ix_call_unit_at ON call_unit (endpoint, first_at);
+
+CREATE INDEX ix_call_unit_call ON call_unit (first_call, last_call);
 
 CREATE INDEX ix_evaluation_bundle ON evaluation (bundle);
 

@@ -1,0 +1,102 @@
+"""Putting many small units of a day together into few large ones, after sealing, so that a log of years is not a log of files.
+
+What is merged stands in the journal: which files went and which came, with their digests. Roots are over frames, and frames stay.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+
+from instar.core.errors import Damaged
+from instar.core.ids import new_id
+from instar.core.store import Store
+from instar.serve import catalogue, rewriting, sealed_table
+from instar.serve.catalogue import Unit
+
+log = logging.getLogger("instar.sealing")
+
+SMALL = 500_000  # predictions; a larger unit is left as it is
+LARGEST = 4_000_000  # predictions of a merged unit
+MANY = 32  # small units of a day that is not over yet
+
+
+def merge(store: Store, *, many: int = MANY) -> list[Unit]:
+    """Merge what is worth it: many small units of one day, or the last ones of a day that is over.
+
+    Returns:
+        The units that were made. A unit whose files are not as they were sealed is left out, and said so in the log.
+    """
+    made = []
+    for project, endpoint in catalogue.tables(store):
+        with sealed_table.alone(store):
+            for day, group in _groups(store, project, endpoint, many):
+                sealed_table.repair(store, project, endpoint)
+                made.append(_merge(store, project, endpoint, day, group))
+    return made
+
+
+def _groups(store: Store, project: str, endpoint: str, many: int) -> Iterator[tuple[str, list[Unit]]]:
+    today = store.clock.wall().date().isoformat()
+    alike: dict[tuple[str, str, str], list[Unit]] = {}
+    for one in catalogue.units(store, project=project, endpoint=endpoint):
+        if one.predictions < SMALL:
+            columns = repr(rewriting.schema(store, one)) if _there(store, one) else ""
+            alike.setdefault((rewriting.day_of(one), columns, one.lost), []).append(one)
+    for (day, columns, _), found in sorted(alike.items()):
+        if columns and len(found) >= (2 if day < today else many):
+            for group in _not_too_large([one for one in found if _whole(store, one)]):
+                yield day, group
+
+
+def _there(store: Store, one: Unit) -> bool:
+    return (catalogue.tables_folder(store.folder, one.project) / one.rows_path).exists()
+
+
+def _whole(store: Store, one: Unit) -> bool:
+    try:
+        rewriting.check(store, one)
+    except Damaged as problem:
+        log.error("a unit of %s is not merged: %s", one.endpoint, problem)
+        return False
+    return True
+
+
+def _not_too_large(units: Sequence[Unit]) -> Iterator[list[Unit]]:
+    group: list[Unit] = []
+    for one in units:
+        if group and sum(other.predictions for other in group) + one.predictions > LARGEST:
+            if len(group) > 1:
+                yield group
+            group = []
+        group.append(one)
+    if len(group) > 1:
+        yield group
+
+
+def _merge(store: Store, project: str, endpoint: str, day: str, group: Sequence[Unit]) -> Unit:
+    names = [name for one in group for name in one.segments]
+    made = sealed_table.make_unit(
+        store,
+        project,
+        endpoint,
+        day,
+        new_id("part"),
+        rewriting.rows_in_order(store, group),
+        rewriting.frames_in_order(store, group),
+        names,
+        lost=group[0].lost,
+    )
+    if made.predictions != sum(one.predictions for one in group):
+        raise Damaged("merging lost rows", subject=f"{endpoint}, {day}", found=made.predictions)
+    facts = {"endpoint": endpoint, "day": day, "segments": len(names), "predictions": made.predictions}
+    sealed_table.change(
+        store,
+        project,
+        endpoint,
+        group,
+        [made],
+        ("calls merged", f"{endpoint}/{day}", facts),
+        transaction=f"merge/{made.id}",
+    )
+    return made
