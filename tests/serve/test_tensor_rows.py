@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from instar.core.store import Store
-from instar.serve import keeping, record, sealing
+from instar.serve import keeping, record, sealing, verification
 from instar.serve.calls import CallLog
 from instar.serve.record import Answer, Personal, Schema, Tensor
 from instar.serve.signature import ELEMENT_BYTES
@@ -123,7 +123,7 @@ def test_the_log_reads_the_same_when_it_was_sealed(store: Store) -> None:
     assert after.to_dicts() == before.to_dicts()
     found = CallLog(store).find(before["prediction"][1])
     assert found["inputs"]["x"]["data"] == [3, 4]
-    assert sealing.verify(store) == []
+    assert verification.verify(store) == []
 
 
 def test_what_was_sealed_before_there_were_outputs_is_read(store: Store) -> None:
