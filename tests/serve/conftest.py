@@ -21,7 +21,8 @@ def start(folder: Path, **options: Any) -> ServerTree:
     """A server whose workers load the fakes."""
     options = {"control": False, "loader": "tests.serve.fakes:load", **options}
     path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
-    return ServerTree.start(folder, environment={"PYTHONPATH": path}, **options)
+    environment = {"PYTHONPATH": path, **options.pop("environment", {})}
+    return ServerTree.start(folder, environment=environment, **options)
 
 
 def wait_for(what: Callable[[], Any], seconds: float = 20.0) -> Any:

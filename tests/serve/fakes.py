@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import math
 import os
+import signal
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from instar.core.ids import digest
+from instar.serve.capacity import DEFAULT, Terms
 from instar.serve.policy import Canary, Policy, Shadow
 from instar.serve.routes import (
     PORTABLE,
@@ -36,9 +38,11 @@ SIGNATURE = Signature(COLUMNS)
 class FakeModel:
     """score = bias + distance / 10000, with a switch for each way to misbehave."""
 
-    def __init__(self, bias: float, quirk: str | None) -> None:
+    def __init__(self, bias: float, quirk: str | None, mark: Path | None = None) -> None:
         self.bias = bias
         self.quirk = quirk
+        self.mark = mark or Path("nowhere")
+        self.held: list[bytearray] = []
 
     def score(self, columns: Mapping[str, Sequence[Any]]) -> list[float]:
         distances = columns["distance"]
@@ -50,6 +54,13 @@ class FakeModel:
             return [math.nan if d == 13.0 else 0.5 for d in distances]
         if self.quirk == "dies on -1" and -1.0 in distances:
             os._exit(3)
+        if self.quirk == "dies once" and -1.0 in distances and not self.mark.exists():
+            self.mark.touch()
+            os.kill(os.getpid(), signal.SIGSEGV)
+        if self.quirk == "hangs on -1" and -1.0 in distances:
+            time.sleep(120)
+        if self.quirk == "leaks":
+            self.held.append(bytearray(os.urandom(1024)) * 1024 * int(distances[0]))
         if self.quirk == "slow":
             time.sleep(0.05)
         return [self.bias + distance / 10_000 for distance in distances]
@@ -59,8 +70,10 @@ def load(folder: Path) -> FakeModel:
     """Loader for workers: `--load tests.serve.fakes:load`."""
     spec = json.loads((folder / "model.json").read_text())
     if spec.get("quirk") == "does not load":
-        raise ModuleNotFoundError("No module named 'lightgbm'")
-    return FakeModel(spec["bias"], spec.get("quirk"))
+        raise ModuleNotFoundError("No module named 'lightgbm'", name="lightgbm")
+    if spec.get("quirk") == "dies at once":
+        os._exit(4)
+    return FakeModel(spec["bias"], spec.get("quirk"), folder / "mark")
 
 
 def version(
@@ -85,12 +98,13 @@ def route(
     shadows: Sequence[Shadow] = (),
     endpoint: str = "delay",
     signature: Signature = SIGNATURE,
+    terms: Terms = DEFAULT,
 ) -> int:
     """Publish one endpoint's policy; returns the snapshot's number."""
     before = read_snapshot(store_folder)
     known = before.endpoints.get(endpoint)
     policy = Policy(endpoint, "flights", known.policy.number + 1 if known else 1, champion, canary, tuple(shadows))
-    routes = {**before.endpoints, endpoint: EndpointRoute(policy, signature, {v.version: v for v in versions})}
+    routes = {**before.endpoints, endpoint: EndpointRoute(policy, signature, {v.version: v for v in versions}, terms)}
     write_snapshot(store_folder, Snapshot(before.number + 1, 0, routes))
     return before.number + 1
 

@@ -22,6 +22,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 from collections.abc import Mapping
@@ -98,15 +99,27 @@ def read_settings(environment: Mapping[str, str] | None = None) -> Settings:
     )
 
 
+def size_bytes(text: str) -> int:
+    """Bytes that a size such as `"2GiB"` or `"4096"` means.
+
+    Raises:
+        ValueError: It is none.
+    """
+    found = re.fullmatch(r"([1-9][0-9]{0,18}) ?([A-Za-z]*)", text.strip())
+    if found is None or (found[2] and found[2] not in SIZES):
+        raise ValueError(text)
+    return int(found[1]) * SIZES.get(found[2], 1)
+
+
 def _number(values: Mapping[str, str], name: str, default: int, units: Mapping[str, int] | None = None) -> int:
     text = values.get(name, "").strip()
     if not text:
         return default
-    found = re.fullmatch(r"([1-9][0-9]{0,18}) ?([A-Za-z]*)", text)
-    if found is None or (found[2] and found[2] not in (units or {})):
-        asked = "a whole number from 1 on" + (f", or one with {', '.join(units)}" if units else "")
-        raise BadInput("that setting cannot be read", subject=name, found=repr(text), asked=asked)
-    return int(found[1]) * (units or {}).get(found[2], 1)
+    if units or text.isdigit():
+        with contextlib.suppress(ValueError):
+            return size_bytes(text)
+    asked = "a whole number from 1 on" + (f", or one with {', '.join(units)}" if units else "")
+    raise BadInput("that setting cannot be read", subject=name, found=repr(text), asked=asked)
 
 
 def _decimal(values: Mapping[str, str], name: str) -> float | None:

@@ -99,7 +99,7 @@ def _serve(app: App, socket: Path) -> None:
     # A thread that decodes a large body must not keep the loop waiting for the interpreter: 5 ms each is Python's own limit.
     sys.setswitchinterval(SWITCH_SECONDS)
     # What was decided while nothing ran takes effect before the first answer, and a contract that cannot be read stops us.
-    snapshot.publish(app.store)
+    snapshot.publish(app.store, whole=True)
     application = build(app)
     log.info("serving project %s", app.project_name)
     clear_uploads(app.store.folder)

@@ -162,6 +162,24 @@ class Monitor(Section, frozen=True, kw_only=True):
     consecutive: int = 1
 
 
+class Serving(Section, frozen=True, kw_only=True):
+    """What is agreed for the processes that answer calls of the problem's endpoint.
+
+    Attributes:
+        reserve: The champion is loaded from the start of the server and stays; otherwise the first call loads it.
+        idle: Without a call, after which a version's own process ends; default as the server has it (`INSTAR_IDLE`).
+        most: Processes of one version at most, when calls wait in a queue; default as many as there are cores.
+        memory: Of one process of a version of its own, as in `"2GiB"`: beyond it the process is replaced.
+        retry: A call whose process died is asked once more of another; `false` for a model that must not be asked twice.
+    """
+
+    reserve: bool = False
+    idle: timedelta | None = None
+    most: int | None = None
+    memory: str | None = None
+    retry: bool = True
+
+
 class Problem(Section, frozen=True, kw_only=True):
     """One machine-learning problem of the objective.
 
@@ -172,7 +190,7 @@ class Problem(Section, frozen=True, kw_only=True):
         cost: Of each mistake.
         oversight: What a person does: `"none"`, `"advice"` (people decide, advised), `"approval"` (a person confirms each).
         features: `"all"` (all but key, event time, created time and target) or the columns' names.
-        split, outcome, gates, rollout, retrain, monitor: The sections of the same names.
+        split, outcome, gates, rollout, retrain, monitor, serving: The sections of the same names.
         privacy: Privacy class of columns that are not internal.
         nullable: Features that a call may leave out although none was missing when the model was fitted; those that
             were missing then may be left out in any case.
@@ -190,6 +208,7 @@ class Problem(Section, frozen=True, kw_only=True):
     rollout: Rollout = Rollout()
     retrain: Retrain = Retrain()
     monitor: Monitor = Monitor()
+    serving: Serving | None = None
     privacy: dict[str, Literal["public", "internal", "personal"]] = {}
     nullable: tuple[str, ...] = ()
 

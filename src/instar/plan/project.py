@@ -24,6 +24,7 @@ import msgspec
 
 from instar.core import ids
 from instar.core.errors import ContractError, NotFound
+from instar.core.settings import SIZES, size_bytes
 from instar.plan import terms
 from instar.plan.contract import (
     Contract,
@@ -36,6 +37,7 @@ from instar.plan.contract import (
     Retrain,
     Rollout,
     Schedule,
+    Serving,
     Split,
     StepTerms,
 )
@@ -138,6 +140,9 @@ def load_project(root: Path) -> Project:
 def revision_of(contract: Contract) -> str:
     """Digest of the contract's values, defaults written out; a kind of section that it has none of does not count."""
     plain = msgspec.to_builtins(contract)
+    for problem in plain["problem"].values():
+        if problem["serving"] is None:
+            del problem["serving"]
     return ids.digest_of({name: section for name, section in plain.items() if section})
 
 
@@ -261,6 +266,8 @@ def _prove(contract: Contract) -> None:
         growing = all(low < high for low, high in zip((0.0, *steps), steps, strict=False))
         _expect(bool(steps) and growing and steps[-1] == 100, f"{path}.rollout.steps", list(steps), _GROWING)
         _expect(problem.rollout.shadow >= 0, f"{path}.rollout.shadow", problem.rollout.shadow, "0 or more")
+        if problem.serving is not None:
+            _prove_serving(f"{path}.serving", problem.serving)
         for index, reason in enumerate(problem.retrain.when):
             reasons = ["drift", "cost", *(f"schedule:{one}" for one in SCHEDULES)]
             _expect(
@@ -277,6 +284,16 @@ def _prove(contract: Contract) -> None:
         fits = one.retries is None or 0 <= one.retries <= terms.MOST_RETRIES
         _expect(fits, f"{path}.retries", one.retries, f"0 to {terms.MOST_RETRIES}")
         _expect(one.timeout is None or one.timeout > timedelta(0), f"{path}.timeout", "0", "more than 0")
+
+
+def _prove_serving(path: str, serving: Serving) -> None:
+    _expect(serving.idle is None or serving.idle > timedelta(0), f"{path}.idle", "0", "more than 0")
+    _expect(serving.most is None or serving.most >= 1, f"{path}.most", serving.most, "1 or more")
+    if serving.memory is not None:
+        try:
+            size_bytes(serving.memory)
+        except ValueError:
+            raise _wrong(f"{path}.memory", serving.memory, f"a whole number with {', '.join(SIZES)}") from None
 
 
 def _prove_schedule(path: str, name: str, schedule: Schedule) -> None:

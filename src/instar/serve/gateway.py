@@ -280,7 +280,10 @@ class Gateway:
         match rest:
             case []:
                 versions = [str(version)] if version is not None else [str(v) for v in endpoint.policy.versions]
-                await answer(send, 200, replies.metadata(endpoint.name, versions, endpoint.signature, endpoint.decides))
+                about = replies.metadata(
+                    endpoint.name, versions, endpoint.signature, endpoint.decides, endpoint.state(version)
+                )
+                await answer(send, 200, about)
             case ["ready"]:
                 ready = way is not None and way.first.line.problem is None
                 await answer(send, 200 if ready else 503, b'{"ready":true}' if ready else b'{"ready":false}')

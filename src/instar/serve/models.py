@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -50,7 +50,7 @@ class Models:
         load: Makes a model from a bundle's folder.
         budget_bytes: For all models together; None: no limit. One model alone may be larger.
         limit: Models at most.
-        evicted: Called with each bundle that was let go.
+        changed: Called with each bundle that was loaded (true) or let go.
     """
 
     def __init__(
@@ -58,12 +58,12 @@ class Models:
         load: Callable[[Path], Any],
         budget_bytes: int | None = None,
         limit: int = LIMIT,
-        evicted: Callable[[str], object] | None = None,
+        changed: Callable[[str, bool], object] | None = None,
     ) -> None:
         self._load = load
         self._budget = budget_bytes
         self._limit = limit
-        self.evicted = evicted
+        self.changed = changed
         self._models: OrderedDict[str, Loaded] = OrderedDict()
         self._failed: dict[str, _Failed] = {}
         self._bytes = 0
@@ -77,6 +77,9 @@ class Models:
 
     def __contains__(self, bundle: str) -> bool:
         return bundle in self._models
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._models)
 
     def __len__(self) -> int:
         return len(self._models)
@@ -107,6 +110,8 @@ class Models:
         self._models[bundle] = Loaded(model, size, time.monotonic(), keep)
         self._bytes += size
         self.loads[bundle] = self.loads.get(bundle, 0) + 1
+        if self.changed is not None:
+            self.changed(bundle, True)
         self._make_room(bundle)
         return model
 
@@ -133,8 +138,8 @@ class Models:
                 return
             self._account(victim)
             self._bytes -= self._models.pop(victim).bytes
-            if self.evicted is not None:
-                self.evicted(victim)
+            if self.changed is not None:
+                self.changed(victim, False)
 
     def _fail(self, bundle: str, problem: Exception) -> None:
         before = self._failed.get(bundle)

@@ -108,11 +108,14 @@ def encode_error(problem: Exception) -> bytes:
     return _encoder.encode(body)
 
 
-def metadata(model: str, versions: Sequence[str], signature: Signature, decides: bool = True) -> bytes:
+def metadata(
+    model: str, versions: Sequence[str], signature: Signature, decides: bool = True, state: str = "cold"
+) -> bytes:
     """The body of `GET /v2/models/{model}`.
 
     Args:
         decides: The champion answers with decisions, not with scores alone.
+        state: `"warm"`: it is loaded; `"cold"`: the next call loads it.
     """
     inputs: list[dict[str, Any]] = [
         {"name": c.name, "datatype": c.datatype, "shape": [-1], "parameters": {"nullable": c.nullable}}
@@ -128,7 +131,14 @@ def metadata(model: str, versions: Sequence[str], signature: Signature, decides:
         ]
         outputs = [_tensor(t) for t in signature.outputs]
     return _encoder.encode(
-        {"name": model, "versions": versions, "platform": "instar", "inputs": inputs, "outputs": outputs}
+        {
+            "name": model,
+            "versions": versions,
+            "platform": "instar",
+            "inputs": inputs,
+            "outputs": outputs,
+            "parameters": {"state": state},
+        }
     )
 
 

@@ -99,7 +99,15 @@ class Ack(msgspec.Struct, frozen=True):
     error: str | None = None
 
 
+class _Written(msgspec.Struct):
+    number: int
+    made_at: int
+    endpoints: dict[str, msgspec.Raw]
+
+
 EMPTY = Snapshot(0, 0, {})
+
+_route = msgspec.json.Decoder(EndpointRoute)
 
 
 def serve_folder(store_folder: Path) -> Path:
@@ -176,14 +184,37 @@ def write_snapshot(store_folder: Path, snapshot: Snapshot) -> None:
     write_signed(store_folder, routes_file(store_folder), KEY, msgspec.json.encode(snapshot))
 
 
-def read_snapshot(store_folder: Path) -> Snapshot:
+def read_snapshot(store_folder: Path, reading: Reading | None = None) -> Snapshot:
     """The snapshot on disk; `EMPTY` when none was ever published.
+
+    Args:
+        reading: What was read last: endpoints that are written as they were then are not read again.
 
     Raises:
         Damaged: The file is not what the control side of this store wrote.
     """
     body = read_signed(store_folder, routes_file(store_folder), KEY)
-    return EMPTY if body is None else msgspec.json.decode(body, type=Snapshot)
+    if body is None:
+        return EMPTY
+    return (reading or Reading()).take(msgspec.json.decode(body, type=_Written))
+
+
+class Reading:
+    """What one reader read last, so that one change among a thousand endpoints is one endpoint to read."""
+
+    def __init__(self) -> None:
+        self._written: dict[str, bytes] = {}
+        self._endpoints: dict[str, EndpointRoute] = {}
+
+    def take(self, written: _Written) -> Snapshot:
+        """The snapshot of what is written."""
+        texts = {name: bytes(text) for name, text in written.endpoints.items()}
+        self._endpoints = {
+            name: self._endpoints[name] if self._written.get(name) == text else _route.decode(text)
+            for name, text in texts.items()
+        }
+        self._written = texts
+        return Snapshot(written.number, written.made_at, self._endpoints)
 
 
 def write_ack(store_folder: Path, boot_name: str, ack: Ack) -> None:

@@ -12,11 +12,17 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import msgspec
 
 from instar.core.errors import Damaged, Unavailable
+from instar.core.settings import size_bytes
 from instar.core.store import Store
+from instar.plan import revisions
+from instar.plan.contract import Serving
 from instar.serve import routing, segments
+from instar.serve.capacity import DEFAULT, Terms
 from instar.serve.endpoint_signature import signature_of
 from instar.serve.routes import (
     PORTABLE,
@@ -37,17 +43,26 @@ if TYPE_CHECKING:
 log = logging.getLogger("instar.serve")
 
 
-def publish(store: Store) -> int:
+def publish(store: Store, *, whole: bool = False) -> int:
     """Write the current policies of all endpoints as a snapshot; bundles come first. Returns its number.
 
     Publishing what is published already makes no new number.
+
+    Args:
+        whole: Work out every route anew, and not only those whose policy is another: done when a server starts.
 
     Raises:
         NotFound: A bundle that a policy names is not in the store.
     """
     with _lock(serve_folder(store.folder) / "routes.lock"):
         before = _before(store)
-        routes = {revision.policy.endpoint: _endpoint(store, revision) for revision in routing.endpoints(store)}
+        agreed = _Agreed(store)
+        routes = {}
+        for revision in routing.endpoints(store):
+            name, terms = revision.policy.endpoint, agreed.terms(revision.policy)
+            known = None if whole else before.endpoints.get(name)
+            stays = known is not None and known.terms == terms and _holds(store, known, revision)
+            routes[name] = known if known is not None and stays else _endpoint(store, revision, terms)
         if before.made_at and routes == before.endpoints:
             return before.number
         made_at = int(store.clock.wall().timestamp() * 1_000_000)
@@ -101,7 +116,7 @@ def wait_acknowledged(store: Store, number: int, timeout: float = 30.0) -> list[
         pause = min(pause * 1.5, 0.02)
 
 
-def _endpoint(store: Store, revision: routing.Revision) -> EndpointRoute:
+def _endpoint(store: Store, revision: routing.Revision, terms: Terms) -> EndpointRoute:
     from instar.serve.trial import threshold_of  # both for models, of which a server that only tracks runs has none
     from instar.train import bundle as bundles
 
@@ -120,7 +135,41 @@ def _endpoint(store: Store, revision: routing.Revision) -> EndpointRoute:
         )
         for version, manifest in manifests.items()
     }
-    return EndpointRoute(policy, signature_of(policy, manifests), versions)
+    return EndpointRoute(policy, signature_of(policy, manifests), versions, terms)
+
+
+def _holds(store: Store, route: EndpointRoute, revision: routing.Revision) -> bool:
+    """Is a route as its revision has it, with its bundles in their place?"""
+    bundles = {number: version.bundle for number, version in route.versions.items()}
+    if route.policy != revision.policy or bundles != revision.bundles:
+        return False
+    return all(bundle_folder(store.folder, bundle).exists() for bundle in bundles.values())
+
+
+class _Agreed:
+    """What contracts in effect say of the processes of endpoints."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._problems: dict[str, dict[str, Any]] = {}
+
+    def terms(self, policy: routing.Policy) -> Terms:
+        problems = self._problems.get(policy.project)
+        if problems is None:
+            with self._store.database.read() as tx:
+                contract = revisions.current(tx, policy.project)
+            problems = self._problems[policy.project] = {} if contract is None else contract.contract["problem"]
+        section = problems.get(policy.endpoint, {}).get("serving")
+        if section is None:
+            return DEFAULT
+        serving = msgspec.convert(section, Serving)
+        return Terms(
+            serving.reserve,
+            None if serving.idle is None else serving.idle.total_seconds(),
+            serving.most,
+            None if serving.memory is None else size_bytes(serving.memory),
+            serving.retry,
+        )
 
 
 def worker_of(digest: str, manifest: Manifest) -> str:

@@ -72,6 +72,7 @@ class Root:
     _until: float = 0.0
     _children: dict[str, Child] = field(default_factory=dict)
     _routes_mark: tuple[int, int] = (0, 0)
+    _reading: routes.Reading = field(default_factory=routes.Reading)
 
     def run(self) -> None:
         """Serve until SIGTERM, SIGINT or the end of whoever holds our standard input.
@@ -250,7 +251,7 @@ class Root:
             return
         self._routes_mark = mark
         try:
-            self._workers.take_up(routes.read_snapshot(self.folder))
+            self._workers.take_up(routes.read_snapshot(self.folder, self._reading))
         except Damaged as problem:
             _log.error("%s", problem)
 

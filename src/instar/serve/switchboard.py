@@ -23,6 +23,7 @@ from instar.serve.root_line import RootLine
 from instar.serve.routes import (
     EMPTY,
     EndpointRoute,
+    Reading,
     Snapshot,
     VersionRoute,
     bundle_folder,
@@ -85,6 +86,11 @@ class Endpoint:
     decides: bool = True  # the champion answers with decisions, not with numbers alone
     bundles: dict[int, str] = field(default_factory=dict)
 
+    def state(self, version: int | None = None) -> str:
+        """Is the champion, or that version, loaded (`warm`), or will a call load it (`cold`)?"""
+        way = self.champion if version is None else self.pinned.get(version)
+        return "warm" if way is not None and self.bundles[way.version] in way.first.line.warm else "cold"
+
     def way(self, key: str) -> Way | None:
         """Where the call with that routing key goes; None without a champion."""
         if self.canary is None:
@@ -111,6 +117,7 @@ class Switchboard:
     _unused: dict[str, float] = field(default_factory=dict)
     _schemas: dict[tuple[str, str], record.Schema] = field(default_factory=dict)
     _failed: dict[str, str] = field(default_factory=dict)
+    _reading: Reading = field(default_factory=Reading)
     _plan_number: int = 0
     _seen: tuple[int, int] = (0, 0)
     _refused: int = 0
@@ -156,7 +163,7 @@ class Switchboard:
         mark = (status.st_mtime_ns, status.st_ino)
         if mark == self._seen:
             return
-        snapshot = read_snapshot(self.store_folder)
+        snapshot = read_snapshot(self.store_folder, self._reading)
         self._seen = mark
         if snapshot.number not in (self.snapshot.number, self._refused):
             await self._take_up(snapshot)
@@ -212,7 +219,7 @@ class Switchboard:
         self.endpoints = {
             # Most endpoints stay as they were when one of a thousand changes.
             name: self.endpoints[name]
-            if route == before.get(name) and not self._differs(name, route, failed)
+            if (route is before.get(name) or route == before.get(name)) and not self._differs(name, route, failed)
             else self._endpoint(name, route, failed)
             for name, route in snapshot.endpoints.items()
         }

@@ -66,7 +66,7 @@ class WorkerLine(asyncio.Protocol):
         plans: Encoded plans by number; each is told to a process when a call first needs it.
         opened: Called when calls may be sent.
         closed: Called when it is over, with the calls that were not answered.
-        evicted: Called with a bundle that the process holds no more.
+        held: Called with each bundle that the process has loaded (true) or let go.
 
     Attributes:
         flying: Calls without an answer, by job, in the order of their coming.
@@ -81,13 +81,13 @@ class WorkerLine(asyncio.Protocol):
         plans: dict[int, bytes],
         opened: Callable[[WorkerLine], object],
         closed: Callable[[WorkerLine, list[Flight]], object],
-        evicted: Callable[[str], object],
+        held: Callable[[WorkerLine, str, bool], object],
     ) -> None:
         self._loop = loop
         self.number = number
         self._socket = socket
         self._plans = plans
-        self._opened, self._closed_by, self._evicted = opened, closed, evicted
+        self._opened, self._closed_by, self._held = opened, closed, held
         self._transport: asyncio.Transport | None = None
         self._splitter = wire.Splitter()
         self._job = 0
@@ -204,8 +204,8 @@ class WorkerLine(asyncio.Protocol):
                     future = self._loading.pop(job, None)
                     if future is not None and not future.done():
                         future.set_result(_loaded.decode(payload).error)
-                elif kind == wire.EVICTED:
-                    self._evicted(payload.decode())
+                elif kind == wire.HELD:
+                    self._held(self, payload[1:].decode(), payload[:1] == b"+")
         except (Damaged, msgspec.DecodeError) as problem:
             _log.error("worker process %d: %s", self.number, problem)
             if self._transport is not None:

@@ -17,7 +17,7 @@ from instar.serve.signature import Signature
 # Gateway to worker.
 LOAD, PLAN, INFER, PING = 1, 2, 3, 4
 # Worker to gateway.
-LOADED, ANSWER, LATER, PONG, EVICTED = 11, 12, 13, 14, 15
+LOADED, ANSWER, LATER, PONG, HELD = 11, 12, 13, 14, 15
 
 PLANS_LIMIT = 4096  # that a worker knows of one gateway; the one that it was told first goes first
 
@@ -98,6 +98,11 @@ def encode(kind: int, job: int, payload: bytes) -> bytes:
 def encode_struct(kind: int, job: int, payload: Load | Loaded | Plan) -> bytes:
     """A message whose payload is MessagePack."""
     return encode(kind, job, msgspec.msgpack.encode(payload))
+
+
+def encode_held(bundle: str, held: bool) -> bytes:
+    """That a bundle is loaded now, or is not any more."""
+    return encode(HELD, 0, (b"+" if held else b"-") + bundle.encode())
 
 
 def encode_infer(job: int, plan: int, body: bytes) -> bytes:

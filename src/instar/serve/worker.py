@@ -62,15 +62,19 @@ class Host:
         self._later_timer: asyncio.TimerHandle | None = None
         self.connections: set[Connection] = set()
         self.empty = asyncio.Event()
-        runtime.models.evicted = self._evicted
+        runtime.models.changed = self._held
 
     def connect(self) -> Connection:
         """A protocol for one gateway's connection."""
         return Connection(self)
 
-    def _evicted(self, bundle: str) -> None:
+    def _held(self, bundle: str, held: bool) -> None:
         for connection in self.connections:
-            connection.write(wire.encode(wire.EVICTED, 0, bundle.encode()))
+            connection.write(wire.encode_held(bundle, held))
+
+    def all_held(self) -> bytes:
+        """What a gateway that came anew is told of what is loaded."""
+        return b"".join(wire.encode_held(bundle, True) for bundle in self._runtime.models)
 
     def put(self, connection: Connection, kind: int, job: int, payload: bytes) -> None:
         """Queue a message."""
@@ -169,6 +173,7 @@ class Connection(asyncio.Protocol):
         self._transport = cast(asyncio.Transport, transport)
         self._host.connections.add(self)
         self._host.empty.clear()
+        self.write(self._host.all_held())
 
     def data_received(self, data: bytes) -> None:
         put = self._host.put

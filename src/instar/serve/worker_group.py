@@ -36,7 +36,6 @@ class WorkerGroup:
 
     Attributes:
         retry: Calls whose process died are asked once more.
-        cold_starts: Calls that had to wait for the worker to begin.
         warm: Bundles that are loaded, as far as it is known.
     """
 
@@ -135,8 +134,6 @@ class WorkerGroup:
             return f"worker {self.worker} was not ready in {timeout:g} s: see the server's log"
         except Unavailable as problem:
             return str(problem)
-        if reason is None:
-            self.warm.add(bundle)
         return reason
 
     def plan(self, plan: wire.Plan) -> None:
@@ -203,7 +200,7 @@ class WorkerGroup:
         for number in copies:
             if number not in self._lines:
                 self._lines[number] = WorkerLine(
-                    self._loop, number, self._place(number), self._plans, self._opened, self._lost, self.warm.discard
+                    self._loop, number, self._place(number), self._plans, self._opened, self._lost, self._held
                 )
         for number, line in list(self._lines.items()):
             if number in copies or line.draining:
@@ -256,9 +253,7 @@ class WorkerGroup:
             reason = await line.load(bundle, folder, True)
         except Unavailable as problem:
             reason = str(problem)
-        if reason is None:
-            self.warm.add(bundle)
-        else:
+        if reason is not None:
             _log.error("what is reserved does not load: %s", reason)
 
     def _lost(self, line: WorkerLine, lost: list[Flight]) -> None:
@@ -284,6 +279,12 @@ class WorkerGroup:
         if not self._lines and (self._waiting or self._suspects):
             self._tell_root(Need(self.worker))
         self._next()
+
+    def _held(self, line: WorkerLine, bundle: str, held: bool) -> None:
+        if held:
+            self.warm.add(bundle)
+        elif all(one is line for one in self._open):
+            self.warm.discard(bundle)
 
     def _set_open(self, lines: list[WorkerLine]) -> None:
         self._open = lines

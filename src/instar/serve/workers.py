@@ -211,8 +211,13 @@ class Workers:
         """Until something is due though nothing is told."""
         now = time.monotonic()
         coming = any(not copy.up for worker in self._workers.values() for copy in worker.copies.values())
-        waiting = [worker.not_before - now for worker in self._workers.values() if worker.wanted]
-        return max(0.0, min([0.05 if coming else LOOK_SECONDS, *waiting]))
+        due = [worker.not_before - now for worker in self._workers.values() if worker.wanted]
+        due += [
+            worker.used + self._idle_seconds(worker) - now
+            for worker in self._workers.values()
+            if worker.native and not worker.terms.reserve and worker.staying()
+        ]
+        return max(0.01, min([0.05 if coming else LOOK_SECONDS, *due]))
 
     def end(self, deadline: float) -> None:
         """End all: gateways are gone, so there are no calls."""
@@ -344,9 +349,12 @@ class Workers:
             elif one.copies > 1 and not coming and now - worker.crowded > capacity.QUIET_SECONDS:
                 worker.crowded = now
                 self._leave(worker, worker.staying()[-1])
-            idle = worker.terms.idle_seconds or self._limits.idle_seconds
-            if worker.native and not worker.terms.reserve and not one.flying and now - worker.used > idle:
+            idle = now - worker.used > self._idle_seconds(worker)
+            if worker.native and not worker.terms.reserve and not one.flying and idle:
                 self._rest(worker)
+
+    def _idle_seconds(self, worker: Worker) -> float:
+        return worker.terms.idle_seconds or self._limits.idle_seconds
 
     def _rest(self, worker: Worker) -> None:
         for copy in worker.staying():
