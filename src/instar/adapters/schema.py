@@ -31,6 +31,7 @@ OWNERS = (
     "instar.release.version_records",
     "instar.release.webhooks",
     "instar.serve.catalogue",
+    "instar.serve.costs",
     "instar.serve.erasing",
     "instar.serve.holds",
     "instar.serve.routing",

@@ -1,4 +1,4 @@
-"""What a server does beside answering: the project's controllers and the delivery of webhooks, from its first answer on."""
+"""What a server does beside answering, from its first answer on: the project's controllers, webhooks, and its own accounts."""
 
 from __future__ import annotations
 
@@ -13,11 +13,12 @@ from instar.core.identity import SYSTEM
 log = logging.getLogger("instar.control")
 
 END_SECONDS = 30.0
+ACCOUNT_SECONDS = 60.0
 PAUSE_SECONDS = 10.0  # after a mistake of ours, before it is begun again
 
 
 class Background:
-    """Two threads, which begin when the server answers: what they load would hold up its start."""
+    """Threads, which begin when the server answers: what they load would hold up its start."""
 
     def __init__(self, app: App) -> None:
         # Decisions that nobody makes by hand are the system's own, and the record says so.
@@ -25,16 +26,16 @@ class Background:
         self._stop = threading.Event()
         self._threads = [
             threading.Thread(target=_again, args=(name, work, self._app, self._stop), name=name, daemon=True)
-            for name, work in (("controllers", _control), ("webhooks", _deliver))
+            for name, work in (("controllers", _control), ("webhooks", _deliver), ("accounts", _account))
         ]
 
     def begin(self) -> None:
-        """Start both."""
+        """Start them."""
         for thread in self._threads:
             thread.start()
 
     def end(self) -> None:
-        """Have both end what they do, and wait for them."""
+        """Have them end what they do, and wait for them."""
         self._stop.set()
         for thread in self._threads:
             if thread.ident is not None:
@@ -63,6 +64,14 @@ def _deliver(app: App, stop: threading.Event) -> None:
     from instar.release import delivery
 
     delivery.run(app.store, stop)
+
+
+def _account(app: App, stop: threading.Event) -> None:
+    """Take what the server used into the store, every minute."""
+    from instar.serve import costs
+
+    while not stop.wait(ACCOUNT_SECONDS):
+        costs.take_in(app.store)
 
 
 def _control(app: App, stop: threading.Event) -> None:

@@ -26,6 +26,7 @@ from instar.core import settings
 from instar.core.errors import Damaged, InstarError, NotAllowed, Unavailable
 from instar.core.watching import FolderWatch
 from instar.serve import listening, measuring, needs, routes
+from instar.serve.accounts import Accounts
 from instar.serve.children import Child, bury_strangers, reason_of
 from instar.serve.nursery import Nursery, may_fork
 from instar.serve.process import Running, ready
@@ -40,6 +41,7 @@ START_LOOK_SECONDS = 0.02  # until the first answer
 MISTAKE = 78  # exit status by which the control process says that a restart would not mend it (EX_CONFIG)
 MOST_ENDS = 3  # of a process before the first answer: what ended it so often will end it again
 ENDPOINT_SECONDS = 30.0  # for which the first answer waits until what is reserved has been loaded
+ACCOUNT_SECONDS = 2.0  # between two looks at what processes use
 MEMORY_SHARE = 0.5  # of the machine's, for all workers together, where no setting says otherwise
 
 _log = logging.getLogger("instar.serve")
@@ -72,6 +74,7 @@ class Root:
     _until: float = 0.0
     _children: dict[str, Child] = field(default_factory=dict)
     _routes_mark: tuple[int, int] = (0, 0)
+    _accounted: float = 0.0
     _reading: routes.Reading = field(default_factory=routes.Reading)
 
     def run(self) -> None:
@@ -105,7 +108,8 @@ class Root:
         listening.clear_sockets(self.folder)
         self._ear = RootSocket(routes.root_socket(self.folder))
         self._nursery = Nursery(self._worker_arguments, fork=adopted and may_fork())
-        self._workers = Workers(self.folder, self._nursery, _limits(), self._ear.tell, lambda name, process: None)
+        self._accounts = Accounts(self.folder)
+        self._workers = Workers(self.folder, self._nursery, _limits(), self._ear.tell, self._accounts.ended)
         self._add_children(port)
         self._until = time.monotonic() + ENDPOINT_SECONDS
         watches = [FolderWatch(folder(self.folder)) for folder in (routes.serve_folder, routes.run_folder)]
@@ -117,6 +121,7 @@ class Root:
                         child.tend()
                     self._workers.tend()
                     bury_strangers(self._known())
+                    self._account()
                     self._refuse_a_mistake()
                     self._announce(state)
                     self._pause(woken, watches)
@@ -176,6 +181,8 @@ class Root:
                         ear.tell(up, line)
                 case None:
                     workers.forget(line)
+                case needs.Usage(worker, versions):
+                    self._accounts.used(worker, versions)
                 case needs.Need(worker):
                     if not workers.knows(worker):
                         self._take_up_routes()  # a gateway may have read them before us
@@ -220,7 +227,8 @@ class Root:
         if self.control:  # first: it has the most to load
             place = ["--folder", str(self.folder), "--socket", str(routes.control_socket(self.folder))]
             project = ["--project", str(self.project)] if self.project is not None else []
-            self._children["control"] = Child("control", [*python, "instar.interfaces.control", *place, *project])
+            command = [*python, "instar.interfaces.control", *place, *project]
+            self._children["control"] = Child("control", command, ended=self._accounts.ended)
         for number in range(self.gateways):
             name = f"gateway-{number}"
             command = [
@@ -233,7 +241,9 @@ class Root:
                 "--record",
                 mode,
             ]
-            self._children[name] = Child(name, command, (port,))
+            self._children[name] = Child(
+                name, command, (port,), ended=lambda _, ended: self._accounts.ended("gateway", ended)
+            )
 
     def _worker_arguments(self) -> list[str]:
         from instar.serve.masking import mask_key_file  # brings in what workers run
@@ -251,18 +261,41 @@ class Root:
             return
         self._routes_mark = mark
         try:
-            self._workers.take_up(routes.read_snapshot(self.folder, self._reading))
+            snapshot = routes.read_snapshot(self.folder, self._reading)
+            self._accounts.take_up(snapshot)
+            self._workers.take_up(snapshot)
         except Damaged as problem:
             _log.error("%s", problem)
+
+    def _account(self) -> None:
+        """Look at what all processes use, now and then, and write it down every minute."""
+        now = time.monotonic()
+        if now - self._accounted > ACCOUNT_SECONDS:
+            self._accounted = now
+            self._measure()
+            self._accounts.write_if_due()
+
+    def _measure(self) -> None:
+        found = [(name, process.pid, size) for name, process, size in self._workers.processes()]
+        for name, child in self._children.items():
+            if child.process is not None:
+                found.append(("gateway" if name.startswith("gateway-") else name, child.process.pid, 0))
+        found.append(("root", os.getpid(), 0))
+        if self._nursery.pid is not None:
+            found.append(("warm process", self._nursery.pid, 0))
+        self._accounts.measured(found)
 
     def _drain(self) -> None:
         gateways = [child for name, child in self._children.items() if name.startswith("gateway-")]
         others = [child for child in self._children.values() if child not in gateways]
+        self._measure()
         self._end(gateways, time.monotonic() + DRAIN_SECONDS)
         deadline = time.monotonic() + 10.0
         self._workers.end(deadline)
+        self._hear(set(self._ear.filenos()))  # the last words of workers on what they used
         self._nursery.close()
         self._end(others, deadline)
+        self._accounts.write()
         self._ear.close()
         listening.clear_sockets(self.folder)
 
@@ -271,6 +304,8 @@ class Root:
             child.signal(signal.SIGTERM)
         for child in children:
             child.wait(deadline)
+            if child.process is not None and child.ended is not None:
+                child.ended(child.name, child.process)
 
 
 def _limits() -> Limits:

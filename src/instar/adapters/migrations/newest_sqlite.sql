@@ -693,6 +693,27 @@ CREATE TABLE segment (
 	CONSTRAINT pk_segment PRIMARY KEY (id)
 );
 
+CREATE TABLE serving_account (
+	name VARCHAR(100) NOT NULL, 
+	taken_at BIGINT NOT NULL, 
+	CONSTRAINT pk_serving_account PRIMARY KEY (name)
+);
+
+CREATE TABLE serving_usage (
+	hour BIGINT NOT NULL, 
+	what VARCHAR(100) NOT NULL, 
+	endpoint VARCHAR(100) NOT NULL, 
+	version INTEGER NOT NULL, 
+	bundle VARCHAR(80) NOT NULL, 
+	calls BIGINT NOT NULL, 
+	rows BIGINT NOT NULL, 
+	cpu_seconds FLOAT NOT NULL, 
+	byte_seconds FLOAT NOT NULL, 
+	busy_seconds FLOAT NOT NULL, 
+	starts BIGINT NOT NULL, 
+	CONSTRAINT pk_serving_usage PRIMARY KEY (hour, what, endpoint, version, bundle)
+);
+
 CREATE TABLE store_format (
 	number INTEGER NOT NULL
 );

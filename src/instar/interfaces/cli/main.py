@@ -36,6 +36,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "schedule": ("schedule", "Show and run the schedules of instar.toml."),
     "up": ("serve", "Serve everything on one port."),
     "predict": ("serve", "Ask an endpoint for a prediction."),
+    "cost": ("cost", "Say what each version costs to serve."),
     "promote": ("operate", "Make a model version the champion."),
     "rollback": ("operate", "Return to the champion before."),
     "live": ("operate", "Say what answers, now or at a time."),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from datetime import datetime
 from itertools import pairwise
 from typing import Any
@@ -14,7 +15,7 @@ from instar.interfaces.console import chart
 from instar.interfaces.console.chart import Chart, Line, Mark
 from instar.operate import alerts, rollout
 from instar.operate.measurement import Measurement, measurements
-from instar.serve import routing
+from instar.serve import costs, routing
 from instar.serve.routing import Revision
 
 SMOOTHED = 7  # windows: costs of single days jump
@@ -41,6 +42,7 @@ def endpoint(request: Request) -> dict[str, Any]:
         "measured": _latest(measurements(store, project, endpoint=name, limit=400)),
         "rollouts": rollout.rollouts(store, project, name),
         "alerts": alerts.alerts(store, project, endpoint=name)[:20],
+        "used": [asdict(one) for one in costs.costs(store, endpoint=name)],
         "revisions": [_described(one) for one in reversed(history)],
     }
 

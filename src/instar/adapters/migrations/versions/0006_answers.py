@@ -15,6 +15,7 @@ depends_on = None
 def upgrade() -> None:
     _identity()
     _record()
+    _costs()
 
 
 def _identity() -> None:
@@ -115,6 +116,30 @@ def _record() -> None:
     op.add_column("segment", sa.Column("gaps", sa.Text(), nullable=True))
     op.drop_column("segment", "files")
     op.drop_column("segment", "delta_version")
+
+
+def _costs() -> None:
+    op.create_table(
+        "serving_usage",
+        sa.Column("hour", sa.BigInteger(), nullable=False),
+        sa.Column("what", sa.String(length=100), nullable=False),
+        sa.Column("endpoint", sa.String(length=100), nullable=False),
+        sa.Column("version", sa.Integer(), autoincrement=False, nullable=False),
+        sa.Column("bundle", sa.String(length=80), nullable=False),
+        sa.Column("calls", sa.BigInteger(), nullable=False),
+        sa.Column("rows", sa.BigInteger(), nullable=False),
+        sa.Column("cpu_seconds", sa.Float(), nullable=False),
+        sa.Column("byte_seconds", sa.Float(), nullable=False),
+        sa.Column("busy_seconds", sa.Float(), nullable=False),
+        sa.Column("starts", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("hour", "what", "endpoint", "version", "bundle", name=op.f("pk_serving_usage")),
+    )
+    op.create_table(
+        "serving_account",
+        sa.Column("name", sa.String(length=100), nullable=False),
+        sa.Column("taken_at", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("name", name=op.f("pk_serving_account")),
+    )
 
 
 def _name_units() -> None:
