@@ -18,7 +18,7 @@ from instar.plan.project import Project
 from instar.release import approval, registry, scan
 from instar.release.registry import ModelVersion
 from instar.serve import derived, trial
-from instar.train.bundle import load_manifest
+from instar.train.bundle import BROUGHT, load_manifest
 
 
 def find_version(store: Store, project: str, ref: str) -> ModelVersion:
@@ -52,9 +52,9 @@ def judge_again(loop: Loop, version: ModelVersion, cause: str = "user") -> Evalu
     """
     store = loop.store
     problem = loop.project.contract.problem.get(version.model)
-    if load_manifest(store.blobs, version.bundle).folder is not None:
+    if load_manifest(store.blobs, version.bundle).kind in BROUGHT:
         raise BadInput(
-            "a model that was logged is judged by no gates", subject=version.name,
+            "a model that was logged, or brought as a file, is judged by no gates", subject=version.name,
             next_step=f"Serve it on an endpoint of its own: instar approve {version.name}",
         )  # fmt: skip
     if problem is None or loop.project.name != version.project:
@@ -107,10 +107,10 @@ def approve(
         UnsafeModel, Unavailable, StepFailed, Damaged: As `trial.try_out`.
     """
     has_problem = project is not None and version.model in project.contract.problem
-    if load_manifest(store.blobs, version.bundle).folder is not None:
+    if load_manifest(store.blobs, version.bundle).kind in BROUGHT:
         if has_problem:
             raise Conflict(
-                "a model that was logged passes no gates, so it cannot be the champion of a problem",
+                "a model that was logged, or brought as a file, passes no gates, so it cannot be the champion of a problem",
                 subject=version.name,
                 next_step="Register it under another name and serve it there, or make it a step of the pipeline.",
             )

@@ -78,6 +78,7 @@ def card(store: Store, version: ModelVersion, project: Project | None = None) ->
         # Of the run that made the model: whether somebody has shown that it can be made again.
         "reproductions": [proofs.document(one) for one in proofs.of_run(store, version.project, manifest.run)],
         "inputs": [msgspec.to_builtins(column) for column in manifest.inputs],
+        "tensors": msgspec.to_builtins(manifest.tensors),
         "evaluation": {
             "id": evaluation.id,
             "verdict": evaluation.verdict.state,
@@ -155,15 +156,7 @@ def to_markdown(facts: dict[str, Any]) -> str:
         "",
         *([_reproduction(found) for found in facts["reproductions"]] or ["Nobody has made it again."]),
         "",
-        "## Inputs",
-        "",
-        "| input | type | missing allowed | privacy |",
-        "| --- | --- | --- | --- |",
-        *(
-            f"| {column['name']} | {column['datatype']} | {'yes' if column['nullable'] else 'no'} | {column['privacy']} |"
-            for column in facts["inputs"]
-        ),
-        "",
+        *(_tensors(facts["tensors"]) if facts["tensors"] else _columns(facts["inputs"])),
         *_evaluation(facts["evaluation"]),
         "## Approvals",
         "",
@@ -172,8 +165,50 @@ def to_markdown(facts: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def _columns(inputs: list[dict[str, Any]]) -> list[str]:
+    return [
+        "## Inputs",
+        "",
+        "| input | type | missing allowed | privacy |",
+        "| --- | --- | --- | --- |",
+        *(
+            f"| {column['name']} | {column['datatype']} | {'yes' if column['nullable'] else 'no'} | {column['privacy']} |"
+            for column in inputs
+        ),
+        "",
+    ]
+
+
+def _tensors(tensors: dict[str, Any]) -> list[str]:
+    lines = [
+        "## Tensors",
+        "",
+        "| tensor | type | shape | missing allowed | privacy |",
+        "| --- | --- | --- | --- | --- |",
+    ]
+    for what in ("inputs", "outputs"):
+        for one in tensors[what]:
+            name = f"{one['name']} ({what[:-1]}{', optional' if one['optional'] else ''})"
+            missing = "yes" if one["nullable"] else "no"
+            lines.append(f"| {name} | {one['datatype']} | {list(one['shape'])} | {missing} | {one['privacy']} |")
+    return [*lines, "", f"- {stacked(tensors)}", ""]
+
+
+def stacked(tensors: dict[str, Any]) -> str:
+    """How calls of a tensor model are answered together, in words."""
+    if not tensors["rows"]:
+        return "A call is one prediction; calls are answered one by one."
+    if not tensors["batchable"]:
+        return "Each row is a prediction; calls are answered one by one."
+    apart = tensors["difference"]
+    exact = "equal to the last bit" if not apart else f"that differ by {apart:.1e} of the largest value at most"
+    return f"Each row is a prediction; rows of several calls are answered together, with answers {exact}."
+
+
 def _model(model: dict[str, Any]) -> list[str]:
     folder = model["folder"]
+    if model["kind"] == "file":
+        return [f"- Brought as a file; served from its {model['form']} form"]
     if folder is None:
         return [
             f"- Step `{model['step']}` ({model['kind']}), parameters {_parameters(model['parameters'])}",

@@ -12,7 +12,7 @@ from instar.core import journal
 from instar.core.database import Instant, Transaction, metadata, rows_where
 from instar.core.store import Store
 
-Origin = Literal["baseline", "recipe", "refit", "ad hoc", "logged"]
+Origin = Literal["baseline", "recipe", "refit", "ad hoc", "logged", "file"]
 VersionState = Literal["registered", "approved", "rejected"]
 
 version_table = sa.Table(

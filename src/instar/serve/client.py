@@ -368,6 +368,8 @@ def _answer(status: int, call: str, body: bytes) -> Answer:
         return Answer(status, call, error=decoded.error)
     outputs = {output.name: output.data for output in decoded.outputs}
     decisions = outputs.get("decision")
+    if "score" not in outputs:
+        return Answer(status, call, int(decoded.model_version), error="it answers with tensors, not with a score")
     return Answer(status, call, int(decoded.model_version), outputs["score"][0], decisions[0] if decisions else None)
 
 

@@ -12,6 +12,7 @@ from instar.serve.runtime import Model
 from instar.train import bundle
 from instar.train.graph_model import GraphModel
 from instar.train.portable import PortableModel
+from instar.train.tree_model import TreesModel
 
 
 def load(folder: Path, named: str | None = None) -> Model:
@@ -28,7 +29,8 @@ def load(folder: Path, named: str | None = None) -> Model:
     manifest = bundle.decode(data, f"bundle in {folder.name}")
     _verify(folder, data, manifest, named or bundle_of(folder))
     if manifest.portable is not None and manifest.portable.layout == "tensors":
-        return GraphModel.load(manifest, folder / bundle.portable_file(manifest))
+        kind = GraphModel if manifest.portable.form == "onnx" else TreesModel
+        return kind.load(manifest, folder / bundle.portable_file(manifest))
     if manifest.portable is not None:
         return PortableModel.load(manifest, folder / bundle.portable_file(manifest))
     # Imported here, since they bring the data frames which the worker of the portable forms does without.

@@ -9,6 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from instar.core.errors import MissingInput
 from instar.core.ids import digest
 from instar.serve.loading import load
 from instar.train import bundle
@@ -25,11 +26,12 @@ class Predictor:
         self.manifest = bundle.decode(data, f"bundle in {folder.name}")
         self._model: Any = load(folder, named=digest(data))
 
-    def predict(self, rows: Any, params: dict[str, Any] | None = None) -> pd.DataFrame:
-        """The endpoint's answers for rows: columns `score` and `decision`.
+    def predict(self, rows: Any, params: dict[str, Any] | None = None) -> pd.DataFrame | dict[str, Any]:
+        """The endpoint's answers for rows: columns `score` and `decision`, or the arrays of a tensor model by name.
 
         Args:
-            rows: A data frame with the columns of the signature; NaN and None are missing values.
+            rows: A data frame with the columns of the signature; NaN and None are missing values. For a tensor model arrays
+                by name, or one array where it takes one.
             params: None are known.
 
         Raises:
@@ -38,9 +40,27 @@ class Predictor:
         import numpy as np
         import pandas as pd
 
+        if self.manifest.tensors is not None:
+            return self._infer(rows, self.manifest.tensors)
         columns = {one.name: _values(rows[one.name], one.datatype) for one in self.manifest.inputs if one.name in rows}
         scores = np.asarray(self._model.score(columns), dtype=np.float64)
         return pd.DataFrame({"score": scores, "decision": scores >= self.manifest.threshold}, index=rows.index)
+
+    def _infer(self, given: Any, tensors: bundle.Tensors) -> dict[str, Any]:
+        import numpy as np
+
+        from instar.serve.tensors import DTYPES
+
+        named = given if isinstance(given, dict) else {tensors.inputs[0].name: given}
+        missing = [one.name for one in tensors.inputs if not one.optional and one.name not in named]
+        if missing:
+            raise MissingInput("an input is missing", subject=f"input {missing[0]}", found=", ".join(named))
+        arrays = {
+            one.name: np.asarray(named[one.name]).astype(DTYPES[one.datatype], copy=False)
+            for one in tensors.inputs
+            if one.name in named
+        }
+        return dict(self._model.infer(arrays))
 
 
 def _load_pyfunc(path: str) -> Predictor:

@@ -26,7 +26,7 @@ from instar.serve.routes import bundle_folder
 from instar.train import bundle
 from instar.train.bundle import FOLDER, Manifest
 
-BINARY, NUMBER = "binary", "number"
+BINARY, NUMBER, TENSORS = "binary", "number", "tensors"
 TIMEOUT_SECONDS = 180.0
 
 trial_table = sa.Table(
@@ -45,6 +45,7 @@ class Trial:
 
     Attributes:
         task: `"binary"`: a score is the probability of the second of two classes. `"number"`: it is what is predicted.
+            `"tensors"`: it answers with tensors.
         facts: The row that it was asked for and what it answered, where it has an example; Python and seconds.
     """
 
@@ -90,7 +91,9 @@ def trial_of(store: Store, digest: str) -> Trial | None:
 
 
 def threshold_of(store: Store, digest: str, manifest: Manifest) -> float | None:
-    """Where a version decides; None for one that predicts a number."""
+    """Where a version decides; None for one that predicts a number, or tensors."""
+    if manifest.tensors is not None:
+        return None
     if manifest.folder is None:
         return manifest.threshold
     trial = trial_of(store, digest)
@@ -143,10 +146,23 @@ def _try(folder: Path, digest: str) -> dict[str, Any]:
     manifest = bundle.decode((folder / bundle.MANIFEST_FILE).read_bytes())
     decides = getattr(model, "decides", True)
     facts: dict[str, Any] = {"python": sys.version.split()[0]}
+    if manifest.tensors is not None:
+        return {"task": TENSORS, "facts": facts | _asked(model, manifest.tensors)}
     row = _example(folder / FOLDER, manifest)
     if row is not None:
         facts |= {"asked": row, "score": float(model.score({name: [value] for name, value in row.items()})[0])}
     return {"task": BINARY if decides else NUMBER, "facts": facts}
+
+
+def _asked(model: Any, tensors: bundle.Tensors) -> dict[str, Any]:
+    """What a tensor model answers to one row of made-up values, which not every model takes."""
+    from instar.train.stacking import example
+
+    try:
+        outputs = model.infer({one.name: example(one, 0)[:1] for one in tensors.inputs if not one.optional})
+    except Exception as error:
+        return {"asked": "made-up values", "refused": f"{type(error).__name__}: {error}"[:300]}
+    return {"asked": "made-up values", "answered": {name: list(array.shape) for name, array in outputs.items()}}
 
 
 def _example(folder: Path, manifest: Manifest) -> dict[str, Any] | None:

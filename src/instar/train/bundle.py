@@ -33,6 +33,9 @@ FORMATS = (FORMAT, FOLDER_FORMAT, TENSOR_FORMAT)
 DATATYPES = ("BOOL", "INT32", "INT64", "FP32", "FP64", "BYTES")
 PRIVACY_CLASSES = ("public", "internal", "personal")
 
+# Kinds of bundles that no step of a pipeline made: there is no evidence on them, and no gate asks for any.
+BROUGHT = ("logged", "file")
+
 # Names of a bundle's files in a folder (see `unpack`).
 MANIFEST_FILE, NATIVE_FILE, CODE_FILE = "manifest.json", "native.pickle", "code.zip"
 FOLDER = "mlflow"  # here lie the files of a logged model's folder
@@ -86,12 +89,16 @@ class Tensors(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     Attributes:
         rows: The first dimension of all inputs and outputs is one and the same: each of its entries is a prediction.
         batchable: Rows of several calls may be answered together: each row's answer depends on that row alone.
+        least: Rows that a question has at least; the last row is repeated where a call has fewer (see `stacking`).
+        difference: Largest difference between a row's answers alone and together that was found, relative; 0 means none.
     """
 
     inputs: tuple[Tensor, ...]
     outputs: tuple[Tensor, ...]
     rows: bool = False
     batchable: bool = False
+    least: int = 1
+    difference: float = 0.0
 
 
 class Encoding(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -188,7 +195,8 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     Attributes:
         model: Registered model, which is the problem's name.
         step: The step that made it.
-        kind: `"model"`, `"baseline"`, or `"logged"` for a folder that somebody logged.
+        kind: `"model"`, `"baseline"`, `"logged"` for a folder that somebody logged, or `"file"` for a model's file that
+            somebody brought.
         recipe: Digest of the step's source and parameters: equal for a fit and its refits.
         inputs: Signature; the order has no meaning to the model.
         threshold: A score at or above it is decided `true`.

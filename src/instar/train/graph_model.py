@@ -36,6 +36,7 @@ class GraphModel:
         self.size_bytes = size_bytes
         self._run = session.run
         self._names = [one.name for one in tensors.outputs]
+        self._least = tensors.least if tensors.rows else 1
 
     @classmethod
     def load(cls, manifest: Manifest, file: Path) -> GraphModel:
@@ -54,8 +55,22 @@ class GraphModel:
         Raises:
             Exception: Whatever the runtime raises at inputs that the graph does not take.
         """
-        found = self._run(self._names, inputs)
+        rows = len(next(iter(inputs.values()))) if self._least > 1 else 0
+        if 0 < rows < self._least:
+            longer = {
+                name: np.repeat(array, [1] * (rows - 1) + [self._least - rows + 1], 0) for name, array in inputs.items()
+            }
+            return {name: array[:rows] for name, array in self._outputs(self._run(self._names, longer)).items()}
+        return self._outputs(self._run(self._names, inputs))
+
+    def _outputs(self, found: list[Any]) -> dict[str, NDArray[Any]]:
         return {
-            name: one if type(one) is np.ndarray else np.asarray(one)
-            for name, one in zip(self._names, found, strict=True)
+            name: one if type(one) is np.ndarray else _laid(one) for name, one in zip(self._names, found, strict=True)
         }
+
+
+def _laid(given: Any) -> NDArray[Any]:
+    """What is no tensor: probabilities by label, as converters write them by default, in the order of the labels."""
+    if isinstance(given, list) and all(isinstance(one, dict) for one in given):
+        return np.array([list(one.values()) for one in given], dtype=np.float32).reshape(len(given), -1)
+    return np.asarray(given)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from instar.train.bundle import MANIFEST_FILE, Column, Manifest
+from instar.train.bundle import MANIFEST_FILE, Column, Manifest, Tensor
 from instar.train.mlmodel import COLUMN_TYPES, FILE
 
 LOADER = "instar.serve.pyfunc"
@@ -45,11 +45,7 @@ def mlmodel(manifest: Manifest, digest: str) -> bytes:
             },
         },
         "run_id": manifest.run,
-        "signature": {
-            "inputs": json.dumps([spec(column) for column in manifest.inputs]),
-            "outputs": json.dumps([spec(column) for column in manifest.outputs]),
-            "params": None,
-        },
+        "signature": _signature(manifest),
     }
     text: str = yaml.safe_dump(facts, sort_keys=True, allow_unicode=True)
     return text.encode()
@@ -60,6 +56,22 @@ def requirements(manifest: Manifest) -> bytes:
     extra = "" if manifest.portable is None and manifest.native is None else "[sklearn]"
     pandas = "pandas\n" if manifest.form == "pandas" and manifest.portable is None else ""
     return f"instar{extra}\n{pandas}".encode()
+
+
+def _signature(manifest: Manifest) -> dict[str, Any]:
+    if manifest.tensors is not None:
+        inputs = [tensor_spec(one) for one in manifest.tensors.inputs]
+        outputs = [tensor_spec(one) for one in manifest.tensors.outputs]
+    else:
+        inputs, outputs = [spec(one) for one in manifest.inputs], [spec(one) for one in manifest.outputs]
+    return {"inputs": json.dumps(inputs), "outputs": json.dumps(outputs), "params": None}
+
+
+def tensor_spec(tensor: Tensor) -> dict[str, Any]:
+    """A tensor as MLflow's signatures have it."""
+    kind = {"FP": "float", "UI": "uint", "IN": "int"}.get(tensor.datatype[:2], "")
+    named = {"BOOL": "bool", "BYTES": "object"}.get(tensor.datatype) or kind + tensor.datatype.lstrip("FPUINT")
+    return {"name": tensor.name, "type": "tensor", "tensor-spec": {"dtype": named, "shape": list(tensor.shape)}}
 
 
 def spec(column: Column) -> dict[str, Any]:

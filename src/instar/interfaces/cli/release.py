@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from instar.interfaces.cli.model_files import import_file
 from instar.interfaces.cli.tables import print_table
 
 if TYPE_CHECKING:
@@ -122,6 +123,9 @@ def set_alias(folder: str | None, model: str, name: str, number: int | None) -> 
     click.echo(f"{model}@{name} is {model}@{number}" if number else f"{model}@{name} is no more")
 
 
+models.add_command(import_file)
+
+
 @click.command("evaluate")
 @click.argument("version")
 @AS_JSON
@@ -216,8 +220,8 @@ def _print_version(facts: dict[str, Any]) -> None:
             click.echo(f"{name:<12} {value}")
     found = facts["evaluation"]
     if found is None:
-        what = "approve it" if model["folder"] is not None else "judge it"
-        command = "approve" if model["folder"] is not None else "evaluate"
+        brought = model["folder"] is not None or model["kind"] == "file"
+        what, command = ("approve it", "approve") if brought else ("judge it", "evaluate")
         click.echo(f"{'evaluation':<12} none; {what}: instar {command} {facts['version']}")
         return
     click.echo(f"{'evaluation':<12} {found['verdict']}: {found['reason']} ({found['id']})\n")
@@ -238,6 +242,8 @@ def _made(model: dict[str, Any], data: dict[str, Any]) -> list[tuple[str, str]]:
     """How a version's bundle was made, as lines."""
     parameters = ", ".join(f"{key}={value}" for key, value in model["parameters"].items()) or "no parameters"
     folder = model["folder"]
+    if model["kind"] == "file":
+        return [("made", "elsewhere, and brought as a file"), ("form", model["form"])]
     if folder is not None:
         own = ", runs Python code of its own" if folder["code"] else ""
         return [

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable, Sequence
 
     from instar.serve.client import Answer
 
@@ -72,6 +72,13 @@ def up_command(project: str | None, host: str, port: int, gateways: int, record:
     help="A file of rows: JSON (a list of objects), JSON lines or CSV; - is standard input.",
 )
 @click.option(
+    "--tensor",
+    "tensors",
+    multiple=True,
+    metavar="NAME=JSON",
+    help="A whole tensor of a tensor model, as in x=[[1.5, 2]]; may be given for each.",
+)
+@click.option(
     "--url", help="Address of the server; default INSTAR_URL, else the one that runs on this project's store."
 )
 @click.option("--at", "event_time", help="Event time, as in 2013-03-01T08:15:00Z; default now.")
@@ -85,6 +92,7 @@ def predict_command(
     endpoint: str | None,
     inputs: tuple[str, ...],
     rows: Any,
+    tensors: tuple[str, ...],
     url: str | None,
     event_time: str | None,
     key: str | None,
@@ -94,9 +102,12 @@ def predict_command(
 ) -> None:
     """Ask an endpoint for predictions, of one row or of a file of rows; each is a call on the record."""
     from instar.core.errors import BadInput
+    from instar.interfaces.cli import asking
     from instar.interfaces.sdk.client import address_here
     from instar.serve.client import Ask, InferClient
+    from instar.serve.tensor_client import TensorClient
 
+    inputs = (*inputs, *tensors)
     if (rows is None) == (not inputs):
         raise BadInput("give one row as NAME=VALUE, or a file with --rows", subject="instar predict")
     if endpoint is None:
@@ -104,15 +115,27 @@ def predict_command(
             "name the endpoint first", subject="instar predict", asked="instar predict ENDPOINT NAME=VALUE ..."
         )
     moment = _moment(event_time)
-    with InferClient(url or address_here(Path(project) if project else None), endpoint) as client:
-        given = [_pairs(inputs)] if rows is None else _read(rows.read())
+    address = url or address_here(Path(project) if project else None)
+    given: list[dict[str, Any]] = [_pairs(inputs)] if rows is None else _read(rows.read())
+    with TensorClient(address, endpoint) as asker:
+        if asker.takes_tensors:
+            said = asking.ask_tensors(
+                asker, given, event_time=moment, key=key, entity=entity, table_version=table_version
+            )
+            _end(said, as_json, asking.document, asking.line)
+            return
+    with InferClient(address, endpoint) as client:
         asks = [Ask(_typed(row, client.inputs), moment, key, entity, table_version) for row in given]
         answers = client.infer_all(asks)
+    _end(answers, as_json, _document, _line)
+
+
+def _end(answers: Sequence[Any], as_json: bool, document: Callable[[Any], Any], line: Callable[[Any], str]) -> None:
     if as_json:
-        click.echo(json.dumps([_document(answer) for answer in answers], indent=2))
+        click.echo(json.dumps([document(answer) for answer in answers], indent=2))
     else:
         for answer in answers:
-            click.echo(_line(answer))
+            click.echo(line(answer))
     if any(answer.status != 200 for answer in answers):
         sys.exit(1)
 
