@@ -25,7 +25,9 @@ from instar.train.tree_model import FORMS
 
 TIMEOUT_SECONDS = 180.0
 
-_BESIDE = re.compile(r"external data|external_data|External initializer|GetExtData|model_path must not be empty", re.IGNORECASE)
+_BESIDE = re.compile(
+    r"external data|external_data|External initializer|GetExtData|model_path must not be empty", re.IGNORECASE
+)
 _OPERATOR = re.compile(
     r"not a registered function/op|No Op registered|No opset import|is not registered", re.IGNORECASE
 )
