@@ -78,9 +78,11 @@ def test_entries_come_back() -> None:
 def test_a_call_is_written_around_the_workers_part() -> None:
     call = ENTRIES[2]
     assert isinstance(call, Call)
-    around = record.encode_call(msgspec.structs.replace(call, work=None), record.encode_entry(WORK))
+    around = record.encode_call(
+        *msgspec.structs.astuple(msgspec.structs.replace(call, work=record.encode_entry(WORK)))  # type: ignore[arg-type]
+    )
     assert around == record.encode_entry(call)
-    assert record.encode_call(FAILED, None) == record.encode_entry(FAILED)
+    assert record.encode_call(*msgspec.structs.astuple(FAILED)) == record.encode_entry(FAILED)
     assert record.encode_later(CALL, 5, record.encode_entry(ENTRIES[4].answers)) == record.encode_entry(ENTRIES[4])
 
 

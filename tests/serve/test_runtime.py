@@ -38,12 +38,12 @@ def plan(
     )
 
 
-def call(*distances: float, **changes: Any) -> bytes:
+def call(*distances: float, **changes: Any) -> wire.Ask:
     request = fakes.body(**changes)
     for tensor in request["inputs"]:
         tensor.update(shape=[len(distances)], data=tensor["data"] * len(distances))
     request["inputs"][0]["data"] = list(distances)
-    return json.dumps(request).encode()
+    return wire.Ask(json.dumps(request).encode())
 
 
 def messages(parts: list[bytes]) -> list[tuple[int, int, bytes]]:
@@ -78,7 +78,7 @@ def test_a_bad_call_is_refused_alone(tmp_path: Path) -> None:
     route = plan(
         tmp_path, [(fakes.version(tmp_path, 1), "champion")], [(fakes.version(tmp_path, 2, bias=0.2), "shadow")]
     )
-    parts, jobs = Runtime(fakes.load).answer(route, [(1, call(10)), (2, b"{"), (3, call(30))])
+    parts, jobs = Runtime(fakes.load).answer(route, [(1, call(10)), (2, wire.Ask(b"{")), (3, call(30))])
     assert {job: reply.status for job, reply in replies(parts).items()} == {1: 200, 2: 400, 3: 200}
     assert replies(parts)[2].work.startswith(b"MalformedRequest: ")
     # The gateway counts messages: the refused call gets its empty later one at once.
@@ -165,7 +165,7 @@ def test_personal_columns_are_kept_apart_and_masked(tmp_path: Path, keyed: bool)
     route = plan(tmp_path, [(fakes.version(tmp_path, 1), "champion")], [], Signature(columns))
     runtime = Runtime(fakes.load, keyed_mask(bytes(32))) if keyed else Runtime(fakes.load)
     request = json.loads(call(1000)) | {"parameters": {"entity": "passenger 7"}}
-    reply = replies(runtime.answer(route, [(1, json.dumps(request).encode())])[0])[1]
+    reply = replies(runtime.answer(route, [(1, wire.Ask(json.dumps(request).encode()))])[0])[1]
     work, personal = work_of(reply), record.decode_personal(reply.personal)
     assert work.inputs == [None, [8], None, [None], [False]]
     assert (work.entities, personal.entities) == (None, ["passenger 7"])

@@ -28,7 +28,7 @@ def route(
 
 def ask(runtime: Runtime, plan: wire.Plan, *requests: dict[str, Any]) -> dict[int, wire.Reply]:
     return replies(
-        runtime.answer(plan, [(job, json.dumps(request).encode()) for job, request in enumerate(requests)])[0]
+        runtime.answer(plan, [(job, wire.Ask(json.dumps(request).encode())) for job, request in enumerate(requests)])[0]
     )
 
 
@@ -124,7 +124,7 @@ def test_a_failing_canary_falls_back_and_shadows_answer_later(tmp_path: Path) ->
         tmp_path, (broken, "canary"), (champion, "champion"), later=[(shadow, "frozen"), (broken, "candidate")]
     )
     runtime = Runtime(tensor_fakes.load)
-    parts, jobs = runtime.answer(plan, [(7, json.dumps(body(1, 2)).encode())])
+    parts, jobs = runtime.answer(plan, [(7, wire.Ask(json.dumps(body(1, 2)).encode()))])
     work = work_of(replies(parts)[7])
     assert (work.answered, [one.error is None for one in work.answers]) == (1, [False, True])
     assert "never works" in (work.fallback or "")

@@ -27,6 +27,7 @@
     ├── StepFailed            a user's function raised
     ├── GateFailed            the evidence is not good enough
     ├── Unavailable           try again later
+    ├── DeadlineExceeded      the time that the caller allowed is over
     └── StoreError            the store itself
         ├── StoreBusy         another process holds it for too long
         ├── StoreFull         no room is left on its disk
@@ -193,6 +194,10 @@ class GateFailed(InstarError):
 
 class Unavailable(InstarError):
     """It cannot answer now; a later try may."""
+
+
+class DeadlineExceeded(InstarError):
+    """The time that the caller allowed is over."""
 
 
 class StoreError(InstarError):

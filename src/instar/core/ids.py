@@ -26,6 +26,8 @@ _PREDICTION = re.compile(r"(call_[0-9A-HJKMNP-TV-Z]{26})/(0|[1-9][0-9]{0,8})\Z")
 # Widths in base-32 letters: 50 bits of milliseconds, 30 of boot, 50 of sequence.
 _MILLISECONDS, _BOOT, _SEQUENCE = 10, 6, 10
 
+_PAIRS = [high + low for high in ALPHABET for low in ALPHABET]
+
 _CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 _lock = threading.Lock()
 _last: tuple[int, int] = (0, 0)
@@ -68,6 +70,35 @@ def new_boot() -> int:
 def call_id(milliseconds: int, boot: int, sequence: int) -> str:
     """The id of a call, from which time and place can be read back."""
     return "call_" + _encode(milliseconds, _MILLISECONDS) + _encode(boot, _BOOT) + _encode(sequence, _SEQUENCE)
+
+
+class CallIds:
+    """Ids of the calls of one boot, in order. What stays the same from call to call is written once.
+
+    >>> CallIds(boot=7).next(1_700_000_000_000) == call_id(1_700_000_000_000, boot=7, sequence=1)
+    True
+    """
+
+    def __init__(self, boot: int) -> None:
+        self._boot = _encode(boot, _BOOT)
+        self._milliseconds = self._high = -1
+        self._sequence = 0
+        self._before = self._middle = ""
+
+    def next(self, milliseconds: int) -> str:
+        """The next call's id.
+
+        Args:
+            milliseconds: Wall time of its arrival.
+        """
+        self._sequence += 1
+        high, low = self._sequence >> 10, self._sequence & 1023
+        if milliseconds != self._milliseconds:
+            self._milliseconds = milliseconds
+            self._before = "call_" + _encode(milliseconds, _MILLISECONDS) + self._boot
+        if high != self._high:
+            self._high, self._middle = high, _encode(high, _SEQUENCE - 2)
+        return self._before + self._middle + _PAIRS[low]
 
 
 def parse_call_id(text: str) -> CallId:

@@ -6,7 +6,7 @@ counter("instar_calls_total", "Calls answered", ("endpoint", "status")).labels("
 from __future__ import annotations
 
 from functools import cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from prometheus_client import Counter, Gauge, Histogram
@@ -37,6 +37,13 @@ def histogram(name: str, help_text: str, labels: tuple[str, ...] = ()) -> Histog
     from prometheus_client import Histogram
 
     return Histogram(name, help_text, labels, buckets=LATENCY_BUCKETS)
+
+
+def register(collector: Any) -> None:
+    """Show what a collector counts by itself, too."""
+    from prometheus_client import REGISTRY
+
+    REGISTRY.register(collector)
 
 
 def exposition() -> bytes:

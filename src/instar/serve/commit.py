@@ -17,7 +17,6 @@ from pathlib import Path
 
 from instar.core import frames
 from instar.core.durable import sync_folder
-from instar.core.errors import Unavailable
 from instar.serve import record, segments
 
 ROLL_BYTES = 64 * 1024 * 1024
@@ -47,7 +46,10 @@ class Segment:
     file: int = -1
 
 
-_Item = tuple[Segment, bytes, "asyncio.Future[None] | None", bool]
+# Called on the event loop once the bytes are kept, with None, or with the reason why they are not.
+Told = Callable[[str | None], object]
+
+_Item = tuple[Segment, bytes, Told | None, bool]
 
 
 class Committer:
@@ -68,8 +70,8 @@ class Committer:
         self._thread = threading.Thread(target=self._run, name="instar-commit", daemon=True)
         self._thread.start()
 
-    def submit(self, segment: Segment, data: bytes, told: asyncio.Future[None] | None, last: bool = False) -> None:
-        """Queue bytes for a segment; `told` is resolved when they are kept. `last` closes the file after them."""
+    def submit(self, segment: Segment, data: bytes, told: Told | None, last: bool = False) -> None:
+        """Queue bytes for a segment; `told` is called when they are kept. `last` closes the file after them."""
         self._queue.append((segment, data, told, last))
         if self._sleeping:
             self._sleeping = False
@@ -132,19 +134,9 @@ class Committer:
             os.fdatasync(segment.file) if hasattr(os, "fdatasync") else os.fsync(segment.file)
 
 
-def _tell(waiting: list[asyncio.Future[None]], broken: str | None) -> None:
-    for future in waiting:
-        if not future.done():
-            if broken is None:
-                future.set_result(None)
-            else:
-                future.set_exception(
-                    Unavailable(
-                        "the answer could not be put on the record",
-                        found=broken,
-                        next_step="Free space on the server's disk, or look at its log; then call again.",
-                    )
-                )
+def _tell(waiting: list[Told], broken: str | None) -> None:
+    for told in waiting:
+        told(broken)
 
 
 class EndpointLog:
@@ -199,11 +191,11 @@ class EndpointLog:
         self,
         segment: Segment,
         metadata: bytes,
-        told: asyncio.Future[None],
+        told: Told,
         salt: bytes | None = None,
         personal: bytes | None = None,
     ) -> None:
-        """Append an entry; `told` ends when it is kept, or with Unavailable when it cannot be."""
+        """Append an entry; `told` is called when it is kept, or cannot be."""
         self._put(segment, b"", metadata, salt, personal, told)
 
     def later(self, segment: Segment, metadata: bytes) -> None:
@@ -250,7 +242,7 @@ class EndpointLog:
         metadata: bytes,
         salt: bytes | None = None,
         personal: bytes | None = None,
-        told: asyncio.Future[None] | None = None,
+        told: Told | None = None,
         last: bool = False,
     ) -> None:
         data = frames.pack(record.encode_frame(segment.sequence, metadata, salt, personal))

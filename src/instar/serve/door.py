@@ -19,10 +19,14 @@ from typing import Any, cast
 
 import uvicorn
 
+from instar.serve.direct import DirectProtocol
+
 PEEK_BYTES = 4096
 MOST_ACCEPTED = 64  # at once, before others get their turn
 TRACKING = b"/mlflow"  # in the path of every call of that protocol
 KEEP_ALIVE_SECONDS = 75
+SILENT_SECONDS = 75.0  # of a connection that was opened and says nothing
+SWEEP_SECONDS = 1.0
 PAUSE_SECONDS = 1.0  # when the process has as many files open as it may
 
 _log = logging.getLogger("instar.serve")
@@ -63,18 +67,20 @@ class DoorServer(QuietServer):
         super().__init__(config)
         self._listening = listening
         self._handing = HandingOver(door)
-        self._undecided: set[socket.socket] = set()
+        self._undecided: dict[socket.socket, float] = {}
         self._opening: set[asyncio.Task[Any]] = set()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Begin to accept."""
         await super().startup(sockets=[])
         self._loop = asyncio.get_running_loop()
+        self._sweeping = self._loop.call_later(SWEEP_SECONDS, self._sweep)
         self._listening.setblocking(False)
         self._loop.add_reader(self._listening, self._accept)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Accept no more, and end what is open in good order."""
+        self._sweeping.cancel()
         self._loop.remove_reader(self._listening)
         self._listening.close()
         for connection in list(self._undecided):
@@ -97,7 +103,7 @@ class DoorServer(QuietServer):
                     self._loop.call_later(PAUSE_SECONDS, self._accept_again)
                 return  # none is left, another gateway was quicker, or it is gone already
             connection.setblocking(False)
-            self._undecided.add(connection)
+            self._undecided[connection] = self._loop.time()
             self._loop.add_reader(connection, self._look, connection)
 
     def _accept_again(self) -> None:
@@ -120,8 +126,19 @@ class DoorServer(QuietServer):
             _open(self._loop, self._protocol, connection, self._opening)
 
     def _decided(self, connection: socket.socket) -> None:
-        self._undecided.discard(connection)
+        self._undecided.pop(connection, None)
         self._loop.remove_reader(connection)
+
+    def _sweep(self) -> None:
+        """Hang up on connections that say nothing, or too slowly."""
+        now = self._loop.time()
+        for connection, since in list(self._undecided.items()):
+            if now - since > SILENT_SECONDS:
+                self._decided(connection)
+                connection.close()
+        for protocol in list(self.server_state.connections):
+            cast(DirectProtocol, protocol).sweep(now)
+        self._sweeping = self._loop.call_later(SWEEP_SECONDS, self._sweep)
 
     def _protocol(self) -> asyncio.Protocol:
         protocol: asyncio.Protocol = make_protocol(self)

@@ -6,16 +6,26 @@ come before the answer or long after, and is written after the call's own entry 
 
 from __future__ import annotations
 
-import asyncio
 import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
-from instar.core.errors import InstarError
+from instar.core.errors import InstarError, Unavailable
 from instar.serve import record, replies, wire
 from instar.serve.commit import EndpointLog, Segment
 from instar.serve.switchboard import Endpoint, Way
+
+Fields = list[tuple[bytes, bytes]]  # of an answer's head
+Respond = Callable[[int, Fields, bytes], object]
+
+
+class Timer(Protocol):
+    """What ends a call's waiting at its deadline."""
+
+    def cancel(self) -> None:
+        """It is answered: nothing is to be done any more."""
 
 
 @dataclass(frozen=True)
@@ -24,36 +34,47 @@ class Desk:
 
     Attributes:
         log_of: The log of an endpoint in this gateway.
+        finished: Called with each call that is on the record and can be answered.
     """
 
-    loop: asyncio.AbstractEventLoop
     log_of: Callable[[str], EndpointLog]
+    finished: Callable[[Pending], object]
 
 
 class Pending:
-    """One call in flight: who waits for it, and what is still to come for its record.
+    """One call in flight: what is known of it, and what is still to come for its record.
 
     Attributes:
-        done: Ends when the call is on the record; then `status` and `body` are the answer.
+        caller: Who calls.
+        at: Event time; `recorded` is the wall time of its arrival; both microseconds since 1970.
+        started: Monotonic, nanoseconds, when its last byte came; `sent` when it was handed to a worker.
+        respond: Given the status, headers and body of the answer.
+        status, body, form, head: The answer, once it is there.
+        size: Bytes that it holds in memory.
+        timer: Refuses it at its deadline.
     """
 
     __slots__ = (
         "_dead",
         "_desk",
         "_early",
-        "_endpoint",
         "_laters",
         "_segment",
         "at",
         "body",
         "call",
         "caller",
-        "done",
+        "endpoint",
+        "form",
+        "head",
         "key",
         "recorded",
+        "respond",
         "sent",
+        "size",
         "started",
         "status",
+        "timer",
         "way",
     )  # fmt: skip
 
@@ -68,9 +89,10 @@ class Pending:
         at: int,
         recorded: int,
         started: int,
+        respond: Respond,
     ) -> None:
         self._desk = desk
-        self._endpoint = endpoint
+        self.endpoint = endpoint
         self.way = way
         self.call = call
         self.caller = caller
@@ -78,32 +100,37 @@ class Pending:
         self.at = at
         self.recorded = recorded
         self.started = self.sent = started
-        self.done: asyncio.Future[None] = desk.loop.create_future()
-        self.status = 0
+        self.respond = respond
+        self.status = self.size = 0
         self.body = b""
+        self.form, self.head = wire.JSON, 0
+        self.timer: Timer | None = None
         self._laters = 0
         self._early: list[bytes] | None = None
         self._segment: Segment | None = None
         self._dead = False
 
-    def start(self, body: bytes) -> None:
+    def start(self, ask: wire.Ask) -> None:
         """Hand the call to the workers of its way."""
         way = self.way
         assert way is not None
         self.sent = time.perf_counter_ns()
         first = way.first
         self._laters = first.messages - 1
-        problem = first.line.send(first.plan, body, self, first.messages)
+        problem = first.line.send(first.plan, ask, self, first.messages)
         if problem is not None:
             self.refuse(problem)
             return
         for leg in way.others:
-            if leg.line.send(leg.plan, body, self, 1) is None:
+            if leg.line.send(leg.plan, ask, self, 1) is None:
                 self._laters += 1
 
     def answered(self, reply: wire.Reply) -> None:
         """The answer came: put it on the record."""
+        if self.status:
+            return  # it was refused meanwhile
         self.status, self.body = reply.status, reply.body
+        self.form, self.head = reply.form, reply.head
         if reply.status == 200:
             self._record(None, reply.work, reply.personal)
         else:
@@ -136,13 +163,27 @@ class Pending:
 
     def refuse(self, problem: InstarError) -> None:
         """Put a failed call on the record."""
+        if self.status:
+            return
         self.status = replies.status_of(problem)
         self.body = replies.encode_error(problem)
         self._dead = True
         self._record(f"{type(problem).__name__}: {problem}"[:500], None, b"")
 
+    def told(self, broken: str | None) -> None:
+        """The record is kept, or cannot be: then there is no answer either."""
+        if broken is not None:
+            unrecorded = Unavailable(
+                "the answer could not be put on the record",
+                found=broken,
+                next_step="Free space on the server's disk, or look at its log; then call again.",
+            )
+            self.status, self.body = 503, replies.encode_error(unrecorded)
+            self.form, self.head = wire.JSON, 0
+        self._desk.finished(self)
+
     def _record(self, error: str | None, work: bytes | None, personal: bytes) -> None:
-        desk, endpoint, way = self._desk, self._endpoint, self.way
+        desk, endpoint, way = self._desk, self.endpoint, self.way
         now = time.perf_counter_ns()
         key = self.key
         salt = sealed = None
@@ -152,19 +193,16 @@ class Pending:
             sealed = record.encode_entry(record.Personal(part.columns, part.entities, key))
             salt, key = os.urandom(record.SALT_BYTES), None
         metadata = record.encode_call(
-            record.Call(
-                self.call, self.at, self.recorded, self.caller, endpoint.policy.number,
-                way.reason if way else "", way.version if way else None, key, self.status,
-                (now - self.started) // 1000, (now - self.sent) // 1000, error, None,
-                0 if self._dead else self._laters + len(self._early or ()),
-            ),
-            work,
+            self.call, self.at, self.recorded, self.caller, endpoint.policy.number,
+            way.reason if way else "", way.version if way else None, key, self.status,
+            (now - self.started) // 1000, (now - self.sent) // 1000, error, work,
+            0 if self._dead else self._laters + len(self._early or ()),
         )  # fmt: skip
         log = desk.log_of(endpoint.name)
         segment = log.current()
         if work is not None:
             log.schema(segment, endpoint.schema)
-        log.append(segment, metadata, self.done, salt, sealed)
+        log.append(segment, metadata, self.told, salt, sealed)
         if self._dead:
             return
         self._segment = segment
@@ -178,4 +216,4 @@ class Pending:
     def _write_later(self, segment: Segment, answers: bytes) -> None:
         if answers != record.NO_ANSWERS:
             entry = record.encode_later(self.call, time.time_ns() // 1000, answers)
-            self._desk.log_of(self._endpoint.name).later(segment, entry)
+            self._desk.log_of(self.endpoint.name).later(segment, entry)

@@ -12,32 +12,28 @@ import asyncio
 import contextlib
 import logging
 import time
-from datetime import UTC, datetime
 from pathlib import Path
 
 import msgspec
 
 from instar.core import ids, settings, telemetry
-from instar.core.errors import InstarError, MalformedRequest, NotFound, TooLarge, Unavailable
+from instar.core.errors import InstarError, MalformedRequest, NotFound
 from instar.serve import protocol, replies, segments
 from instar.serve.commit import Committer, EndpointLog
 from instar.serve.control_line import unix
+from instar.serve.direct import DRAIN_BODY_BYTES
 from instar.serve.door import DoorServer
 from instar.serve.entrance import Entrance
-from instar.serve.flight import Desk, Pending
+from instar.serve.flight import Desk, Fields, Respond
+from instar.serve.intake import Intake, version_of
 from instar.serve.keyring import Pass
+from instar.serve.places import Place, place_of
 from instar.serve.relay import Receive, Relay, Scope, Send, answer, answer_error
 from instar.serve.routes import Ack, control_socket, door_socket, forget_ack, write_ack
 from instar.serve.switchboard import Endpoint, Switchboard
 
-FLYING_LIMIT = 8192  # calls in flight; more are refused at once instead of waiting for ever
-FLYING_LIMIT_BYTES = 256 * 1024 * 1024  # of their bodies together
-DRAIN_BODY_BYTES = (
-    128 * 1024 * 1024
-)  # of a body that is too large anyway, read so that its sender gets to hear the answer
 LATER_WAIT_SECONDS = 5.0
 
-_JSON = (b"content-type", b"application/json")
 _log = logging.getLogger("instar.serve")
 
 
@@ -54,20 +50,14 @@ class Gateway:
         self._durable = durable
         self.boot = ids.new_boot()
         self._entrance = Entrance(store_folder, settings.read_settings(), segments.boot_letters(self.boot))
-        self._sequence = 0
-        self._flying = self._flying_bytes = 0
         self._relay = Relay(unix(control_socket(store_folder)), settings.read_settings().connections)
         self._logs: dict[str, EndpointLog] = {}
         self.loop: asyncio.AbstractEventLoop
         self._committer: Committer
-        self._desk: Desk
+        self._intake: Intake
         self._board: Switchboard
         self._tasks: list[asyncio.Task[None]] = []
         self._lock: segments.BootLock
-        self._seconds = telemetry.histogram(
-            "instar_call_seconds", "Time from a request's last byte to its answer, seconds", ("endpoint",)
-        )
-        self._total = telemetry.counter("instar_calls_total", "Calls, answered or failed", ("endpoint", "status"))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI entry."""
@@ -110,7 +100,10 @@ class Gateway:
         self._lock = segments.BootLock(self._calls, self.boot)
         self._committer = Committer(self.loop, durable=self._durable)
         self._board = Switchboard(self.loop, self._folder, self._acknowledge, settings.read_settings().hang_seconds)
-        self._desk = Desk(self.loop, self.log_of)
+        self._intake = Intake(
+            self.loop, self._board, self._entrance, self.boot, lambda finished: Desk(self.log_of, finished)
+        )
+        telemetry.register(self._intake.meters)
         self._tasks = [
             self.loop.create_task(self._board.watch()),
             self.loop.create_task(self._entrance.watch()),
@@ -135,106 +128,34 @@ class Gateway:
         self._lock.release()
 
     async def _inference(self, path: str, scope: Scope, receive: Receive, send: Send) -> None:
+        place = place_of(scope.get("raw_path") or path.encode())
+        if place is not None:
+            await self._infer(place, scope, receive, send)
+            return
         parts = path.split("/")
-        count = len(parts)
         try:
             held = None if parts[2:3] == ["health"] else self._entrance.enter(scope["headers"], scope["method"], path)
-            # /v2/models/NAME/infer and /v2/models/NAME/versions/N/infer
-            if count >= 5 and parts[2] == "models":
-                endpoint = self._board.endpoints.get(parts[3])
-                if endpoint is None:
-                    raise NotFound(
-                        "there is no such endpoint",
-                        subject=f"endpoint {parts[3][:100]}",
-                        next_step="GET /v2 lists the endpoints.",
-                    )
-                assert held is not None
-                if parts[-1] == "infer":
-                    self._entrance.require(held, scope["method"], path, endpoint.name, endpoint.policy.project)
-                if count == 5 and parts[4] == "infer":
-                    await self._infer(endpoint, None, held, scope, receive, send)
-                    return
-                if count == 7 and parts[4] == "versions" and parts[6] == "infer":
-                    await self._infer(endpoint, self._version(endpoint, parts[5]), held, scope, receive, send)
-                    return
             await self._about(parts, held, scope, send)
         except InstarError as problem:
             await answer_error(send, problem)
 
-    async def _infer(
-        self, endpoint: Endpoint, version: int | None, held: Pass, scope: Scope, receive: Receive, send: Send
+    def take(
+        self, place: Place, headers: list[tuple[bytes, bytes]], body: bytes | None, length: int, respond: Respond
     ) -> None:
+        """Take a call straight from a connection; `respond` is called once it is on the record."""
+        self._intake.take(place, headers, body, length, respond)
+
+    async def _infer(self, place: Place, scope: Scope, receive: Receive, send: Send) -> None:
+        """A call that comes through ASGI: another method than POST, or behind a request that is still being answered."""
         if scope["method"] != "POST":
             await answer(send, 405, replies.encode_error(MalformedRequest("send a POST")), [(b"allow", b"POST")])
             return
-        key = event_time = None
-        length = 0
-        expects = False
-        for name, value in scope["headers"]:
-            if name == b"instar-key":
-                key = value.decode("latin-1")
-            elif name == b"instar-event-time":
-                event_time = value
-            elif name == b"content-length":
-                length = int(value) if value.isdigit() else 0
-            elif name == b"expect":
-                expects = True
-        body = None if length > protocol.BODY_LIMIT_BYTES and expects else await _read(receive)
-        started = time.perf_counter_ns()
-        recorded = time.time_ns() // 1000
-        self._sequence += 1
-        call = ids.call_id(recorded // 1000, self.boot, self._sequence)
-        way = endpoint.pinned[version] if version is not None else endpoint.way(key if key is not None else call)
-        at = recorded
-        problem: InstarError | None = None
-        if event_time is not None:
-            try:
-                at = _event_time(event_time)
-            except MalformedRequest as wrong:
-                problem = wrong
-        if body is None:
-            problem = TooLarge(
-                "the request's body is too large",
-                found=f"{max(length, protocol.BODY_LIMIT_BYTES + 1)} bytes",
-                asked=f"{protocol.BODY_LIMIT_BYTES} bytes",
-                next_step="Send fewer rows a request.",
-            )
-        elif way is None:
-            problem = Unavailable(
-                "it has no champion yet",
-                subject=f"endpoint {endpoint.name}",
-                next_step="Promote a version: `instar promote`.",
-            )
-        elif self._flying >= FLYING_LIMIT or self._flying_bytes > FLYING_LIMIT_BYTES:
-            problem = Unavailable(
-                "too many calls are waiting",
-                found=self._flying,
-                asked=f"{FLYING_LIMIT} at most",
-                next_step="Send it again later.",
-            )
-        pending = Pending(self._desk, endpoint, way, call, held.caller.name, key, at, recorded, started)
-        size = len(body) if body is not None else 0
-        self._flying += 1
-        self._flying_bytes += size
-        try:
-            if problem is not None:
-                pending.refuse(problem)
-            else:
-                assert body is not None
-                pending.start(body)
-            try:
-                await pending.done
-                status, content = pending.status, pending.body
-            except Unavailable as unrecorded:
-                status, content = 503, replies.encode_error(unrecorded)
-        finally:
-            self._flying -= 1
-            self._flying_bytes -= size
-        self._total.labels(endpoint.name, str(status)).inc()
-        self._seconds.labels(endpoint.name).observe((time.perf_counter_ns() - started) / 1e9)
-        fields = [_JSON, (b"content-length", b"%d" % len(content)), (b"instar-call", call.encode())]
-        if status == 503:
-            fields.append((b"retry-after", b"1"))
+        length = next((int(value) for name, value in scope["headers"] if name == b"content-length"), 0)
+        body = await _read(receive)
+        told: asyncio.Future[tuple[int, Fields, bytes]] = self.loop.create_future()
+        self.take(place, scope["headers"], body, length, lambda *answered: told.set_result(answered))
+        status, fields, content = await told
+        fields.append((b"content-length", b"%d" % len(content)))
         await send({"type": "http.response.start", "status": status, "headers": fields})
         await send({"type": "http.response.body", "body": content})
 
@@ -272,7 +193,7 @@ class Gateway:
     async def _about_model(self, endpoint: Endpoint, rest: list[str], send: Send) -> None:
         match rest:
             case ["versions", number, *more]:
-                version: int | None = self._version(endpoint, number)
+                version: int | None = version_of(endpoint, number)
                 rest = more
             case _:
                 version = None
@@ -289,16 +210,6 @@ class Gateway:
                 await answer(send, 200 if ready else 503, b'{"ready":true}' if ready else b'{"ready":false}')
             case _:
                 raise NotFound("there is no such route", subject=f"endpoint {endpoint.name}")
-
-    def _version(self, endpoint: Endpoint, text: str) -> int:
-        if text.isascii() and text.isdigit() and len(text) < 10 and int(text) in endpoint.pinned:
-            return int(text)
-        raise NotFound(
-            "the endpoint's policy names no such version",
-            subject=f"endpoint {endpoint.name}",
-            found=repr(text[:40]),
-            asked=", ".join(str(v) for v in endpoint.pinned) or "none yet",
-        )
 
     def _acknowledge(self, number: int, failed: dict[str, str], error: str | None) -> None:
         write_ack(self._folder, segments.boot_letters(self.boot), Ack(self.boot, number, _wall_us(), failed, error))
@@ -346,25 +257,6 @@ async def _read(receive: Receive) -> bytes | None:
     return b"".join(parts) if size <= protocol.BODY_LIMIT_BYTES else None
 
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-
-
-def _event_time(value: bytes) -> int:
-    """Microseconds since 1970 of an RFC 3339 time."""
-    try:
-        moment = datetime.fromisoformat(value.decode("ascii"))
-        if moment.tzinfo is None:
-            raise ValueError("no time zone")
-        delta = moment - _EPOCH
-    except (ValueError, OverflowError) as problem:
-        raise MalformedRequest(
-            f"the header Instar-Event-Time is not a time: {problem}",
-            found=repr(value[:40]),
-            asked="RFC 3339, as in 2013-03-01T08:15:00Z",
-        ) from None
-    return (delta.days * 86_400 + delta.seconds) * 1_000_000 + delta.microseconds
-
-
 def _server(endpoints: list[Endpoint]) -> bytes:
     names = sorted(endpoint.name for endpoint in endpoints)
     about = {"name": "instar", "version": "2", "extensions": [], "endpoints": names}
@@ -379,7 +271,7 @@ def main(arguments: list[str] | None = None) -> None:
     import uvicorn
     import uvloop
 
-    from instar.serve.one_write import OneWriteProtocol
+    from instar.serve.direct import DirectProtocol
 
     parser = argparse.ArgumentParser(prog="instar.serve.gateway")
     parser.add_argument("--folder", type=Path, required=True)
@@ -389,7 +281,7 @@ def main(arguments: list[str] | None = None) -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s")
     gateway = Gateway(options.folder, durable=options.record == "durable")
     config = uvicorn.Config(
-        gateway, http=OneWriteProtocol, loop="uvloop", lifespan="on", ws="none", access_log=False, log_level="warning",
+        gateway, http=DirectProtocol, loop="uvloop", lifespan="on", ws="none", access_log=False, log_level="warning",
         proxy_headers=False, server_header=False, date_header=False, timeout_keep_alive=75, timeout_graceful_shutdown=25,
         backlog=4096,
     )  # fmt: skip

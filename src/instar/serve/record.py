@@ -217,14 +217,29 @@ def encode_entry(entry: Entry | Work | Personal | list[Answer]) -> bytes:
 NO_ANSWERS = encode_entry([])
 
 
-def encode_call(call: Call, work: bytes | None) -> bytes:
-    """A call's entry around the worker's part as it came, which is not decoded again."""
-    raw = msgspec.Raw(work) if work else None
-    fields = (
-        CALL, call.call, call.at, call.recorded, call.caller, call.policy, call.reason, call.version, call.key,
-        call.status, call.total_us, call.worker_us, call.error, raw, call.laters,
+def encode_call(
+    call: str,
+    at: int,
+    recorded: int,
+    caller: str,
+    policy: int,
+    reason: str,
+    version: int | None,
+    key: str | None,
+    status: int,
+    total_us: int,
+    worker_us: int,
+    error: str | None,
+    work: bytes | None,
+    laters: int = 0,
+) -> bytes:
+    """The entry of a `Call` with these fields around the worker's part as it came, which is not decoded again."""
+    return _encode(
+        (
+            CALL, call, at, recorded, caller, policy, reason, version, key, status, total_us, worker_us, error,
+            msgspec.Raw(work) if work else None, laters,
+        )
     )  # fmt: skip
-    return _encode(fields)
 
 
 def encode_later(call: str, recorded: int, answers: bytes) -> bytes:

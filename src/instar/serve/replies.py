@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 
 from instar.core.errors import (
+    DeadlineExceeded,
     MalformedRequest,
     NotAllowed,
     NotFound,
@@ -21,7 +22,7 @@ from instar.serve.signature import BYTES, Signature, TensorSpec
 
 _STATUS: tuple[tuple[type[Exception], int], ...] = (
     (TooLarge, 413), (RequestError, 400), (Unauthenticated, 401), (NotAllowed, 403), (NotFound, 404),
-    (TooManyCalls, 429), (Unavailable, 503),
+    (TooManyCalls, 429), (Unavailable, 503), (DeadlineExceeded, 504),
 )  # fmt: skip
 
 _encoder = msgspec.json.Encoder()

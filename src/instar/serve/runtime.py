@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol, cast
 
-from instar.core.errors import RequestError, StepFailed
+from instar.core.errors import DeadlineExceeded, RequestError, StepFailed
 from instar.serve import protocol, record, replies, wire
 from instar.serve.keeping import LIMIT_BYTES
 from instar.serve.metering import Meter
@@ -91,7 +91,7 @@ class Runtime:
             return describe(problem)
         return None
 
-    def answer(self, plan: wire.Plan, calls: Sequence[tuple[int, bytes]]) -> tuple[list[bytes], list[Job]]:
+    def answer(self, plan: wire.Plan, calls: Sequence[tuple[int, wire.Ask]]) -> tuple[list[bytes], list[Job]]:
         """Ask the first group of a plan on calls of that plan.
 
         Returns:
@@ -100,11 +100,16 @@ class Runtime:
         work = self._work(plan)
         messages: list[bytes] = []
         jobs: list[Job] = []
-        for job, body in calls:
+        for job, ask in calls:
             started = time.perf_counter_ns()
             try:
-                bound = work.read(body)
-            except RequestError as problem:
+                if ask.deadline and time.monotonic_ns() > ask.deadline:
+                    raise DeadlineExceeded(
+                        "the caller's time was over before a model was asked",
+                        next_step="Allow more time, or try later.",
+                    )
+                bound = work.read(ask.body)
+            except (RequestError, DeadlineExceeded) as problem:
                 if plan.first:
                     messages.append(wire.encode_answer(job, refusal(problem)))
                 if plan.later:

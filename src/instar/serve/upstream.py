@@ -47,11 +47,11 @@ class Flight:
         deaths: Of processes while they worked on it.
     """
 
-    __slots__ = ("body", "deaths", "messages", "plan", "since", "waiter")
+    __slots__ = ("ask", "deaths", "messages", "plan", "since", "waiter")
 
-    def __init__(self, plan: int, body: bytes, waiter: Waiter, messages: int, since: float) -> None:
+    def __init__(self, plan: int, ask: wire.Ask, waiter: Waiter, messages: int, since: float) -> None:
         self.plan = plan
-        self.body = body
+        self.ask = ask
         self.waiter = waiter
         self.messages = messages
         self.since = since
@@ -111,7 +111,7 @@ class WorkerLine(asyncio.Protocol):
             self._tell(plan)
         self._job = job = (self._job + 1) & 0xFFFFFFFF
         self.flying[job] = flight
-        transport.write(wire.encode_infer(job, plan, flight.body))
+        transport.write(wire.encode_infer(job, plan, flight.ask))
 
     async def load(self, bundle: str, folder: str, keep: bool) -> str | None:
         """Have a bundle ready; returns why it cannot be, or None.

@@ -24,10 +24,13 @@ PLANS_LIMIT = 4096  # that a worker knows of one gateway; the one that it was to
 MESSAGE_LIMIT_BYTES = 256 * 1024 * 1024
 
 _MESSAGE = struct.Struct("<IBI")
-_INFER = struct.Struct("<IBII")
-_ANSWER = struct.Struct("<IBIHIII")
-_PARTS = struct.Struct("<HIII")
-_PLAN_ID = struct.Struct("<I")
+# How a body is to be read, and an answer's content type. More forms are named where they are read (see `forms`).
+JSON = 0
+
+_INFER = struct.Struct("<IBIIBIQ")
+_ASK = struct.Struct("<IBIQ")
+_ANSWER = struct.Struct("<IBIHBIIII")
+_PARTS = struct.Struct("<HBIIII")
 
 
 class Load(msgspec.Struct, frozen=True, array_like=True):
@@ -75,19 +78,38 @@ class Plan(msgspec.Struct, frozen=True, array_like=True):
     parameters: dict[str, str | int]
 
 
-class Reply(msgspec.Struct, frozen=True):
+class Ask(msgspec.Struct, frozen=True, gc=False):
+    """A call's body as it came, and how to read it.
+
+    Attributes:
+        form: How it is to be read.
+        head: Bytes of the JSON head before binary tensors; 0 where there are none.
+        deadline: Monotonic clock, nanoseconds, after which nobody waits for the answer; 0 for none.
+    """
+
+    body: bytes
+    form: int = JSON
+    head: int = 0
+    deadline: int = 0
+
+
+class Reply(msgspec.Struct, frozen=True, gc=False):
     """A worker's answer to a call.
 
     Attributes:
         body: For the caller.
         work: The worker's part of the record (`record.Work`), or for a refused call the error's kind and text.
         personal: The personal part of the record, or empty.
+        form: Of the answer's body; it has one content type.
+        head: Bytes of the JSON head before binary tensors; 0 where there are none.
     """
 
     status: int
     body: bytes
     work: bytes
     personal: bytes
+    form: int = JSON
+    head: int = 0
 
 
 def encode(kind: int, job: int, payload: bytes) -> bytes:
@@ -105,34 +127,38 @@ def encode_held(bundle: str, held: bool) -> bytes:
     return encode(HELD, 0, (b"+" if held else b"-") + bundle.encode())
 
 
-def encode_infer(job: int, plan: int, body: bytes) -> bytes:
+def encode_infer(job: int, plan: int, ask: Ask) -> bytes:
     """A call."""
-    return _INFER.pack(len(body) + 9, INFER, job, plan) + body
+    body = ask.body
+    return _INFER.pack(len(body) + 22, INFER, job, plan, ask.form, ask.head, ask.deadline) + body
 
 
 def encode_answer(job: int, reply: Reply) -> bytes:
     """An answer to a call."""
     body, work, personal = reply.body, reply.work, reply.personal
     size = 5 + _PARTS.size + len(body) + len(work) + len(personal)
-    head = _ANSWER.pack(size, ANSWER, job, reply.status, len(body), len(work), len(personal))
+    head = _ANSWER.pack(size, ANSWER, job, reply.status, reply.form, reply.head, len(body), len(work), len(personal))
     return b"".join((head, body, work, personal))
 
 
 def decode_answer(payload: bytes) -> Reply:
     """The payload of an ANSWER message."""
-    status, body, work, _ = _PARTS.unpack_from(payload)
+    status, form, head, body, work, _ = _PARTS.unpack_from(payload)
     start = _PARTS.size
     return Reply(
         status,
         payload[start : start + body],
         payload[start + body : start + body + work],
         payload[start + body + work :],
+        form,
+        head,
     )
 
 
-def decode_infer(payload: bytes) -> tuple[int, bytes]:
-    """Plan number and request body of an INFER message."""
-    return _PLAN_ID.unpack_from(payload)[0], payload[4:]
+def decode_infer(payload: bytes) -> tuple[int, Ask]:
+    """Plan number and request of an INFER message."""
+    plan, form, head, deadline = _ASK.unpack_from(payload)
+    return plan, Ask(payload[_ASK.size :], form, head, deadline)
 
 
 class Splitter:

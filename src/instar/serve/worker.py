@@ -105,7 +105,7 @@ class Host:
             self._later_timer = self._loop.call_later(0, self._later_due)
 
     def _answer(self) -> None:
-        batches: dict[tuple[int, int], tuple[Connection, wire.Plan, list[tuple[int, bytes]]]] = {}
+        batches: dict[tuple[int, int], tuple[Connection, wire.Plan, list[tuple[int, wire.Ask]]]] = {}
         calls = size = 0
         queue = self._queue
         while queue and calls < BATCH_CALLS and size < BATCH_BYTES:
@@ -121,14 +121,14 @@ class Host:
             if kind == wire.PLAN:
                 connection.learn(_plan.decode(payload))
                 continue
-            number, body = wire.decode_infer(payload)
+            number, ask = wire.decode_infer(payload)
             plan = connection.plans.get(number)
             if plan is None:
                 connection.write(wire.encode_answer(job, _FORGOTTEN))
                 continue
-            batches.setdefault((id(connection), number), (connection, plan, []))[2].append((job, body))
+            batches.setdefault((id(connection), number), (connection, plan, []))[2].append((job, ask))
             calls += 1
-            size += len(body)
+            size += len(ask.body)
         for connection, plan, group in batches.values():
             if connection.lost:
                 continue

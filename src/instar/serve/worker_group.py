@@ -83,13 +83,13 @@ class WorkerGroup:
             return None
         return self._cannot[0]
 
-    def send(self, plan: int, body: bytes, waiter: Waiter, messages: int) -> InstarError | None:
+    def send(self, plan: int, ask: wire.Ask, waiter: Waiter, messages: int) -> InstarError | None:
         """Hand a call over; `waiter` hears of it `messages` times, or that it failed. Returns why it is refused at once."""
         if self._poison:
-            ended = self._poison.get(hash(body))
+            ended = self._poison.get(hash(ask.body))
             if ended is not None:
                 return _poisoned(self.worker, ended)
-        flight = Flight(plan, body, waiter, messages, self._loop.time())
+        flight = Flight(plan, ask, waiter, messages, self._loop.time())
         line = self._only
         if line is not None:
             line.send(flight)
@@ -327,7 +327,7 @@ class WorkerGroup:
         self._verdicts = [one for one in self._verdicts if one[1] is not flight]
         reason = self._reasons.get(number, "its end was not seen")
         if flight.deaths > 1:
-            self._poison[hash(flight.body)] = reason
+            self._poison[hash(flight.ask.body)] = reason
             if len(self._poison) > POISON_LIMIT:
                 self._poison.popitem(last=False)
             _log.error("worker %s: a request ended two processes and is refused from now on: %s", self.worker, reason)

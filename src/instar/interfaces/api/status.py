@@ -20,6 +20,7 @@ STATUS: tuple[tuple[type[errors.InstarError], int], ...] = (
     (errors.CheckFailed, 422),
     (errors.UnsafeModel, 422),
     (errors.Unavailable, 503),
+    (errors.DeadlineExceeded, 504),
     (errors.StoreBusy, 503),
     (errors.StoreFull, 507),
 )

@@ -1,0 +1,259 @@
+"""Calls straight from the connection: requests for predictions make no ASGI cycle, no task and no future, whenever one comes.
+
+uvicorn's protocol reads them, and everything else that comes over the connection stays with it. Answers leave in the order of
+their requests, also where a client sends the next before it has the answer to the last (pipelining, RFC 9112, section 9.3.2).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from http import HTTPStatus
+from typing import Any
+
+from instar.serve import protocol
+from instar.serve.flight import Fields
+from instar.serve.one_write import OneWriteProtocol
+from instar.serve.places import Place, place_of
+
+PIPELINED = 32  # requests of one connection that wait for answers; no more are read meanwhile
+DRAIN_BODY_BYTES = (
+    128 * 1024 * 1024
+)  # of a body that is too large anyway, read so that its sender gets to hear the answer
+HEAD_LIMIT_BYTES = 64 * 1024  # of a request's headers together
+TARGET_LIMIT_BYTES = 8 * 1024
+HEAD_SECONDS = 10.0  # for a request's head, from its first byte
+BODY_SECONDS = 10.0  # for its body, and a second for each BODY_PACE_BYTES more
+BODY_PACE_BYTES = 16 * 1024
+
+_LINES = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus}
+
+Take = Callable[[Place, list[tuple[bytes, bytes]], bytes | None, int, Callable[[int, Fields, bytes], object]], object]
+
+
+class Exchange:
+    """One request for a prediction on a connection, and its answer."""
+
+    __slots__ = ("connection", "data", "headers", "keep", "length", "parts", "place", "size")
+
+    def __init__(
+        self, connection: DirectProtocol, place: Place, headers: list[tuple[bytes, bytes]], keep: bool
+    ) -> None:
+        self.connection = connection
+        self.place = place
+        self.headers = headers
+        self.keep = keep
+        self.length = self.size = 0
+        self.parts: list[bytes] = []
+        self.data: bytes | None = None
+
+    def answer(self, status: int, fields: Fields, body: bytes) -> None:
+        """The answer is there; it leaves when those before it have left."""
+        parts = [_LINES[status]]
+        for name, value in fields:
+            parts += (name, b": ", value, b"\r\n")
+        if not self.keep or self.connection.ending:
+            self.keep = False
+            parts.append(b"connection: close\r\n")
+        parts.append(b"content-length: %d\r\n\r\n" % len(body))
+        parts.append(body)
+        self.data = b"".join(parts)
+        self.connection.flush()
+
+
+class DirectProtocol(OneWriteProtocol):
+    """uvicorn's protocol, which knows requests for predictions when it sees them.
+
+    The application must have `take`, as `Gateway.take`.
+
+    Attributes:
+        ending: The server is about to end: answers say that the connection does, too.
+    """
+
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        self._take: Take = self.config.app.take  # type: ignore[union-attr]
+        self._exchanges: deque[Exchange] = deque()
+        self._reading: Exchange | None = None
+        self._head_bytes = 0
+        self._since: float | None = None  # when the request that is being read began
+        self._rested = self.loop.time()
+        self._paused = False
+        self.ending = False
+
+    # What the parser says.
+
+    def on_message_begin(self) -> None:
+        """A request begins."""
+        self.url = b""
+        self.headers = []
+        self.expect_100_continue = False
+        self._reading = None
+        self._head_bytes = 0
+        self._since = self.loop.time()
+
+    def on_url(self, url: bytes) -> None:
+        """A part of the request's target."""
+        self.url += url
+        if len(self.url) > TARGET_LIMIT_BYTES:
+            self._refuse(414, b"the request's target is too long")
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """A header."""
+        self._head_bytes += len(name) + len(value)
+        if self._head_bytes > HEAD_LIMIT_BYTES:
+            self._refuse(431, b"the request's headers are too large")
+            return
+        super().on_header(name, value)
+
+    def on_headers_complete(self) -> None:
+        """A request's head is there: take it ourselves, or leave it to uvicorn."""
+        if self.transport.is_closing():
+            return
+        place = place_of(self.url) if self.parser.get_method() == b"POST" else None
+        if place is not None and (self.cycle is None or self.cycle.response_complete):
+            self._begin(place)
+            return
+        url, headers, expects = self.url, self.headers, self.expect_100_continue
+        super().on_message_begin()
+        self.url, self.expect_100_continue = url, expects
+        self.headers.extend(headers)
+        application = self.app
+        if self._exchanges:
+            self.app = _After(self._exchanges[-1], application)
+        try:
+            super().on_headers_complete()
+        finally:
+            self.app = application
+
+    def on_body(self, body: bytes) -> None:
+        """A part of a request's body."""
+        exchange = self._reading
+        if exchange is None:
+            if self.cycle is not None and not self.transport.is_closing():
+                super().on_body(body)
+            return
+        exchange.size += len(body)
+        if exchange.size <= protocol.BODY_LIMIT_BYTES:
+            exchange.parts.append(body)
+            return
+        exchange.parts.clear()
+        if exchange.size > DRAIN_BODY_BYTES:
+            exchange.keep = False
+            self._hand_over(exchange, None)
+
+    def on_message_complete(self) -> None:
+        """A request is whole."""
+        exchange = self._reading
+        if exchange is None:
+            self._since = None
+            if self.cycle is not None and not self.transport.is_closing():
+                super().on_message_complete()
+            return
+        parts = exchange.parts
+        body = None if exchange.size > protocol.BODY_LIMIT_BYTES else parts[0] if len(parts) == 1 else b"".join(parts)
+        self._hand_over(exchange, body)
+
+    # What becomes of it.
+
+    def _begin(self, place: Place) -> None:
+        exchange = Exchange(self, place, self.headers, self.parser.should_keep_alive())
+        for name, value in self.headers:
+            if name == b"content-length":
+                exchange.length = int(value)
+        self._exchanges.append(exchange)
+        self._reading = exchange
+        if self.expect_100_continue:
+            if exchange.length > protocol.BODY_LIMIT_BYTES:
+                exchange.keep = False  # it was never asked for its body, and may not send it
+                self._hand_over(exchange, None)
+            elif len(self._exchanges) == 1:
+                self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+
+    def _hand_over(self, exchange: Exchange, body: bytes | None) -> None:
+        self._reading, self._since = None, None
+        exchange.parts = []
+        self._take(exchange.place, exchange.headers, body, exchange.length or exchange.size, exchange.answer)
+        if len(self._exchanges) > PIPELINED and not self._paused:
+            self._paused = True
+            self.flow.pause_reading()
+
+    def flush(self) -> None:
+        """Send what is due, in order."""
+        exchanges = self._exchanges
+        if self.transport.is_closing():
+            exchanges.clear()
+            return
+        while exchanges and exchanges[0].data is not None:
+            exchange = exchanges.popleft()
+            assert exchange.data is not None
+            self.transport.write_whole(exchange.data)  # type: ignore[attr-defined]
+            if not exchange.keep:
+                exchanges.clear()
+                self.transport.close()
+                return
+        if not exchanges:
+            self._rested = self.loop.time()
+            if self.ending and self._reading is None:
+                self.transport.close()
+        if self._paused and len(exchanges) <= PIPELINED // 2:
+            self._paused = False
+            self.flow.resume_reading()
+
+    def _refuse(self, status: int, why: bytes) -> None:
+        """Say no to a request that is not even read, and hang up."""
+        if self.transport.is_closing():
+            return
+        head = _LINES[status] + b"content-type: text/plain\r\nconnection: close\r\n"
+        self.transport.write_whole(head + b"content-length: %d\r\n\r\n" % len(why) + why)  # type: ignore[attr-defined]
+        self.transport.close()
+
+    def data_received(self, data: bytes) -> None:
+        """Bytes came."""
+        if not self.transport.is_closing():
+            super().data_received(data)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The client is gone; calls that fly go on, since they are on the record."""
+        self._exchanges.clear()
+        self._reading = None
+        super().connection_lost(exc)
+
+    def shutdown(self) -> None:
+        """The server ends: after the last answer the connection does, too."""
+        self.ending = True
+        if not self._exchanges and self._reading is None:
+            super().shutdown()
+        elif self.cycle is not None:
+            self.cycle.keep_alive = False
+
+    def sweep(self, now: float) -> None:
+        """Hang up on a client that takes too long to say what it wants, or says nothing for too long. Called now and then."""
+        if self._since is not None:
+            size = self._reading.size if self._reading is not None else 0
+            waiting = (
+                self.cycle is not None and not self.cycle.response_complete
+            )  # uvicorn's: large uploads are relayed
+            limit = BODY_SECONDS + size / BODY_PACE_BYTES if self._reading is not None else HEAD_SECONDS
+            if now - self._since > limit and not waiting:
+                self._refuse(408, b"the request took too long to come")
+        elif (
+            not self._exchanges
+            and (self.cycle is None or self.cycle.response_complete)
+            and now - self._rested > self.timeout_keep_alive
+        ):
+            self.transport.close()
+
+
+class _After:
+    """An application's answer to a request that came behind a prediction's: it waits for that to be answered."""
+
+    def __init__(self, exchange: Exchange, application: Any) -> None:
+        self._exchange, self._application = exchange, application
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        connection = self._exchange.connection
+        while self._exchange in connection._exchanges:
+            await asyncio.sleep(0.001)
+        await self._application(scope, receive, send)
