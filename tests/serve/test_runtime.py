@@ -164,7 +164,7 @@ def test_personal_columns_are_kept_apart_and_masked(tmp_path: Path, keyed: bool)
     )
     route = plan(tmp_path, [(fakes.version(tmp_path, 1), "champion")], [], Signature(columns))
     runtime = Runtime(fakes.load, keyed_mask(bytes(32))) if keyed else Runtime(fakes.load)
-    request = json.loads(call(1000)) | {"parameters": {"entity": "passenger 7"}}
+    request = json.loads(call(1000).body) | {"parameters": {"entity": "passenger 7"}}
     reply = replies(runtime.answer(route, [(1, wire.Ask(json.dumps(request).encode()))])[0])[1]
     work, personal = work_of(reply), record.decode_personal(reply.personal)
     assert work.inputs == [None, [8], None, [None], [False]]
