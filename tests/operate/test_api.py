@@ -13,7 +13,7 @@ from instar.app import App
 from instar.core.ids import call_id
 from instar.core.store import Store
 from instar.interfaces import control
-from instar.interfaces.api import operate
+from instar.interfaces.api import calls, operate
 from instar.operate import promotion, rollout_walk
 from instar.operate.outcomes import find
 from instar.operate.rollout_walk import terms_of
@@ -47,7 +47,9 @@ P = "/api/projects/flights"
 def client(store: Store, log: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[TestClient]:
     (tmp_path / "instar.toml").write_text(CONTRACT)
     monkeypatch.setattr(operate, "log_of", lambda _store: log)
-    with TestClient(control.build(App(store, tmp_path), operate.routes), base_url="http://127.0.0.1") as client:
+    with TestClient(
+        control.build(App(store, tmp_path), [*operate.routes, *calls.routes]), base_url="http://127.0.0.1"
+    ) as client:
         yield client
 
 

@@ -11,12 +11,13 @@ from instar.serve.record import Answer, Personal
 from tests.serve.writing import BEGIN, Segment
 
 HOUR = timedelta(hours=1)
+BUNDLE = "b3:" + "0" * 64
 
 
 def fill(store: Store, segments: int = 2, boot: int = 77) -> list[Segment]:
     """Write them; the endpoint is routed."""
     if routing.current(store, "delay") is None:
-        routing.set_policy(store, "flights", "delay", champion=3, bundles={3: "b3:x"}, cause="test")
+        routing.set_policy(store, "flights", "delay", champion=3, bundles={3: BUNDLE}, cause="test")
     made = []
     for number in range(segments):
         segment = Segment(store.folder, boot=boot, number=number)

@@ -70,7 +70,24 @@ class Segment:
         )
         sealed = (b"salt" * 4, record.encode_entry(personal)) if personal is not None else (None, None)
         return self._call(
-            at, Call("", 0, 0, "ada", 7, "champion", 3, "key", 200, 420, 300, None, work, laters), *sealed
+            at,
+            Call(
+                "",
+                0,
+                0,
+                "ada",
+                7,
+                "champion",
+                3,
+                None if personal is not None else "key",
+                200,
+                420,
+                300,
+                None,
+                work,
+                laters,
+            ),
+            *sealed,
         )
 
     def tensor_call(

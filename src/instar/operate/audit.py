@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
@@ -22,6 +23,8 @@ from instar.core.journal import Entry
 from instar.core.store import Store
 from instar.data.versions import table_version
 from instar.evaluate.evaluation import evaluation_table
+from instar.operate import anchoring
+from instar.operate.anchoring import Anchor
 from instar.release.approval import approval_table
 from instar.release.registry import version_table
 from instar.serve import catalogue, verification
@@ -57,12 +60,13 @@ class Check:
 
 @dataclass(frozen=True)
 class Audit:
-    """What an audit of one project found; `head` is the digest that an anchor would keep elsewhere."""
+    """What an audit of one project found; `head` is the digest that an anchor keeps elsewhere, `anchored` how far some reach."""
 
     project: str
     head: str
     entries: int
     checks: tuple[Check, ...]
+    anchored: str = "not anchored"
 
     @property
     def consistent(self) -> bool:
@@ -70,7 +74,7 @@ class Audit:
 
     @property
     def words(self) -> str:
-        return "consistent, not anchored" if self.consistent else "NOT consistent"
+        return f"consistent, {self.anchored}" if self.consistent else "NOT consistent"
 
 
 def verify(
@@ -80,6 +84,8 @@ def verify(
     since: datetime | None = None,
     sample: float = 1.0,
     progress: verification.Progress | None = None,
+    anchors: Sequence[Anchor] | None = None,
+    public_key: Path | None = None,
 ) -> Audit:
     """Audit one project.
 
@@ -87,6 +93,8 @@ def verify(
         since: Of sealed calls, open only files with an event time from then on.
         sample: Of these files, open only this share, drawn anew each time.
         progress: Called with how many predictions were looked at, and of how many.
+        anchors: Heads that were kept elsewhere: the chain has to lead through them.
+        public_key: Who has to have signed each of them.
     """
     if not 0 <= sample <= 1:
         raise BadInput("that is no share", found=sample, asked="0 to 1")
@@ -96,7 +104,15 @@ def verify(
         broken = () if chain.consistent else (f"entry {chain.broken_at}: {chain.reason}",)
         checks = [Check("journal chain", chain.entries, broken), _records(tx, project, entries)]
     checks += [_blobs(store, entries), _segments(store, project, since, sample, progress)]
-    return Audit(project, chain.head, chain.entries, tuple(checks))
+    if anchors is None:
+        return Audit(project, chain.head, chain.entries, tuple(checks))
+    own = [one for one in anchors if one.project == project]
+    checks.append(
+        Check("anchors", len(own), tuple(anchoring.check(store, project, anchors, public_key)[:SHOWN_FAULTS]))
+    )
+    signed = ", signed" if public_key is not None else ", signatures not looked at"
+    reach = max((one.number for one in own), default=0)
+    return Audit(project, chain.head, chain.entries, tuple(checks), f"anchored up to entry {reach}{signed}")
 
 
 def _records(tx: Transaction, project: str, entries: Sequence[Entry]) -> Check:

@@ -75,11 +75,11 @@ def look(loop: Loop, launch: Launch | None = None) -> None:
 
     What fails is logged, and holds up nothing that comes after it.
     """
-    from instar.operate import cycle, schedules
-    from instar.serve import sealing
+    from instar.operate import cycle, schedules, upkeep
 
     _in_its_turn(loop, lambda: take_in(loop.store, loop.project.name))
-    _in_its_turn(loop, lambda: sealing.seal(loop.store))
+    terms = upkeep.terms_of(loop.project.contract)
+    _in_its_turn(loop, lambda: upkeep.look(loop.store, loop.project.name, terms))
     _in_its_turn(loop, lambda: cycle.tick(loop))
     if launch is not None:
         _in_its_turn(loop, lambda: schedules.look(loop, launch))
@@ -114,11 +114,11 @@ def _close_model(store: Store, model: str) -> None:
 
 def run_without_project(store: Store, name: str, stop: threading.Event, every_seconds: float = EVERY_SECONDS) -> None:
     """Where the store is used without a contract: take in runs and seal what endpoints log, until `stop` is set."""
-    from instar.serve import sealing
+    from instar.operate import upkeep
 
     while not stop.wait(every_seconds):
         try:
             take_in(store, name)
-            sealing.seal(store)
+            upkeep.look(store, name, {})
         except InstarError:
             log.exception("a look at the store failed; the next one tries again")

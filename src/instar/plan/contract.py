@@ -180,6 +180,18 @@ class Serving(Section, frozen=True, kw_only=True):
     retry: bool = True
 
 
+class RecordTerms(Section, frozen=True, kw_only=True):
+    """How long the record of the problem's endpoint is kept, in event time; for ever where nothing is said.
+
+    Attributes:
+        keep: Predictions, whole.
+        inputs: What was asked; who asked, when, and what was answered stay as long as `keep` says.
+    """
+
+    keep: timedelta | None = None
+    inputs: timedelta | None = None
+
+
 class Problem(Section, frozen=True, kw_only=True):
     """One machine-learning problem of the objective.
 
@@ -190,7 +202,7 @@ class Problem(Section, frozen=True, kw_only=True):
         cost: Of each mistake.
         oversight: What a person does: `"none"`, `"advice"` (people decide, advised), `"approval"` (a person confirms each).
         features: `"all"` (all but key, event time, created time and target) or the columns' names.
-        split, outcome, gates, rollout, retrain, monitor, serving: The sections of the same names.
+        split, outcome, gates, rollout, retrain, monitor, serving, record: The sections of the same names.
         privacy: Privacy class of columns that are not internal.
         nullable: Features that a call may leave out although none was missing when the model was fitted; those that
             were missing then may be left out in any case.
@@ -209,6 +221,7 @@ class Problem(Section, frozen=True, kw_only=True):
     retrain: Retrain = Retrain()
     monitor: Monitor = Monitor()
     serving: Serving | None = None
+    record: RecordTerms | None = None
     privacy: dict[str, Literal["public", "internal", "personal"]] = {}
     nullable: tuple[str, ...] = ()
 

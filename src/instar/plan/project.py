@@ -34,6 +34,7 @@ from instar.plan.contract import (
     OutcomeTerms,
     Problem,
     ProjectSection,
+    RecordTerms,
     Retrain,
     Rollout,
     Schedule,
@@ -141,8 +142,9 @@ def revision_of(contract: Contract) -> str:
     """Digest of the contract's values, defaults written out; a kind of section that it has none of does not count."""
     plain = msgspec.to_builtins(contract)
     for problem in plain["problem"].values():
-        if problem["serving"] is None:
-            del problem["serving"]
+        for section in ("serving", "record"):
+            if problem[section] is None:
+                del problem[section]
     return ids.digest_of({name: section for name, section in plain.items() if section})
 
 
@@ -268,6 +270,8 @@ def _prove(contract: Contract) -> None:
         _expect(problem.rollout.shadow >= 0, f"{path}.rollout.shadow", problem.rollout.shadow, "0 or more")
         if problem.serving is not None:
             _prove_serving(f"{path}.serving", problem.serving)
+        if problem.record is not None:
+            _prove_record(f"{path}.record", problem.record)
         for index, reason in enumerate(problem.retrain.when):
             reasons = ["drift", "cost", *(f"schedule:{one}" for one in SCHEDULES)]
             _expect(
@@ -284,6 +288,14 @@ def _prove(contract: Contract) -> None:
         fits = one.retries is None or 0 <= one.retries <= terms.MOST_RETRIES
         _expect(fits, f"{path}.retries", one.retries, f"0 to {terms.MOST_RETRIES}")
         _expect(one.timeout is None or one.timeout > timedelta(0), f"{path}.timeout", "0", "more than 0")
+
+
+def _prove_record(path: str, record: RecordTerms) -> None:
+    for key in ("keep", "inputs"):
+        span = getattr(record, key)
+        _expect(span is None or span > timedelta(0), f"{path}.{key}", "0", "more than 0")
+    longer = record.keep is not None and record.inputs is not None and record.inputs > record.keep
+    _expect(not longer, f"{path}.inputs", "longer than keep", "as long as keep, or shorter")
 
 
 def _prove_serving(path: str, serving: Serving) -> None:

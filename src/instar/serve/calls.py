@@ -10,7 +10,7 @@ segments are sealed; one look at it decides, for each reading, where each segmen
 from __future__ import annotations
 
 import threading
-from collections.abc import Set
+from collections.abc import Mapping, Set
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -20,8 +20,8 @@ import polars as pl
 from instar.core.errors import MalformedRequest, NotFound
 from instar.core.ids import CallId, parse_call_id, parse_prediction_id
 from instar.core.store import Store
-from instar.serve import catalogue, decoding, layout, segments
-from instar.serve.catalogue import Unit
+from instar.serve import catalogue, decoding, layout, routing, segments
+from instar.serve.catalogue import Sealed, Unit
 
 CACHED_ROWS = 1_000_000  # of sealed segments kept decoded; the oldest segments go first, and are read from Delta again
 
@@ -70,9 +70,14 @@ class CallLog:
     def _read(self, endpoint: str, since: datetime | None, until: datetime | None) -> pl.DataFrame:
         first, last = _microseconds(since), _microseconds(until)
         with self._lock:
-            sealed = catalogue.sealed_ids(self._store, endpoint)
+            sealed = self._sealed(endpoint)
             units = catalogue.units(self._store, endpoint=endpoint, since=since, until=until)
             readers = self._refresh(endpoint, sealed)
+            # What was erased, or is kept no longer, is not read from what was decoded before.
+            lost = {name for unit in units if unit.lost for name in unit.segments}
+            readers = [reader for reader in readers if reader.name.id not in lost]
+            for name in lost.intersection(self._readers):
+                del self._readers[name]
             frames = [frame for reader in readers for frame in reader.frames(first, last)]
             decoded = {reader.name.id for reader in readers}
         for unit in units:
@@ -112,7 +117,7 @@ class CallLog:
         with self._lock:
             if self._has(place):
                 return True
-            self._refresh(None, catalogue.sealed_ids(self._store))
+            self._refresh(None, self._sealed(None))
             if self._has(place):
                 return True
         return any(self._rows(unit, pl.col("call") == call).height for unit in catalogue.units(self._store, call=call))
@@ -120,12 +125,13 @@ class CallLog:
     def _call(self, call: str) -> pl.DataFrame:
         """Rows of one call, wherever it lies; none where it is nowhere."""
         place = parse_call_id(call)
-        sealed = catalogue.sealed_ids(self._store, boot=place.boot)
+        names = segments.list_segments(self._calls, boot=place.boot)
+        sealed = catalogue.sealed(self._store, (name.id for name in names))
         for unit in catalogue.units(self._store, call=call):
             rows = self._rows(unit, pl.col("call") == call)
             if rows.height:
                 return rows
-        for name in segments.list_segments(self._calls, boot=place.boot):
+        for name in names:
             if name.id not in sealed and (frames := segments.frames_of(name.path(self._calls), call)):
                 return decoding.decode(name, frames).filter(pl.col("call") == call)
         return decoding.empty()
@@ -135,18 +141,45 @@ class CallLog:
         named = {endpoint for _, endpoint in catalogue.tables(self._store)}
         return sorted(named | {name.endpoint for name in segments.list_segments(self._calls)})
 
+    def endpoints_of(self, project: str) -> list[str]:
+        """Endpoints of one project that were ever called; a call before there was a route is of a project of its name."""
+        sealed = {endpoint: owner for owner, endpoint in catalogue.tables(self._store)}
+        routed = {one.policy.endpoint: one.policy.project for one in routing.endpoints(self._store)}
+        return [one for one in self.endpoints() if (routed | sealed).get(one, one) == project]
+
+    def unsealed(
+        self, endpoint: str, since: datetime | None = None, until: datetime | None = None
+    ) -> list[pl.DataFrame]:
+        """Rows of segments that are not sealed, with event time in [since, until)."""
+        first, last = _microseconds(since), _microseconds(until)
+        with self._lock:
+            sealed = self._sealed(endpoint)
+            readers = [one for one in self._refresh(endpoint, sealed) if one.name.id not in sealed]
+            return [frame for reader in readers for frame in reader.frames(first, last)]
+
     def _has(self, place: CallId) -> bool:
         return any(
             reader.name.boot == place.boot and reader.calls.get(place.sequence) == place.milliseconds
             for reader in self._readers.values()
         )
 
-    def _refresh(self, endpoint: str | None, sealed: Set[str]) -> list[decoding.Reader]:
+    def _sealed(self, endpoint: str | None) -> dict[str, Sealed]:
+        """Those of the segments on disk, or held decoded, that are sealed: asked before the units, which then have them all."""
+        names = {name.id for name in segments.list_segments(self._calls, endpoint)}
+        names |= {id_ for id_, reader in self._readers.items() if endpoint in (None, reader.name.endpoint)}
+        return catalogue.sealed(self._store, names)
+
+    def _refresh(self, endpoint: str | None, sealed: Mapping[str, Sealed]) -> list[decoding.Reader]:
         """Readers of all segments that are read from their files, or still held decoded, brought up to date."""
         for name in segments.list_segments(self._calls, endpoint):
             # A segment that was sealed before we ever read it is read from Delta.
             if name.id not in self._readers and name.id not in sealed:
                 self._readers[name.id] = decoding.Reader(name, name.path(self._calls))
+        for id_, one in sealed.items():
+            if one.gaps or one.state == catalogue.DROPPED:
+                self._readers.pop(
+                    id_, None
+                )  # of a damaged file sealing read more than we do; of a dropped one nothing stays
         readers = [r for r in self._readers.values() if endpoint is None or r.name.endpoint == endpoint]
         for reader in readers:
             reader.refresh()
@@ -158,7 +191,7 @@ class CallLog:
         self._let_go(sealed)
         return [reader for reader in readers if reader.name.id in self._readers]
 
-    def _let_go(self, sealed: Set[str]) -> None:
+    def _let_go(self, sealed: Mapping[str, Sealed]) -> None:
         held = sum(chunk.frame.height for reader in self._readers.values() for chunk in reader.chunks)
         for name in sorted(
             self._readers, key=lambda name: min((c.first for c in self._readers[name].chunks), default=0)

@@ -173,12 +173,10 @@ def _carry_out(store: Store, one: Erasure) -> bool:
 def _open(store: Store, one: Erasure) -> bool:
     """Is a segment still to be sealed that was begun before the erasure was asked?"""
     folder = calls.calls_folder(store.folder)
-    sealed = catalogue.sealed_ids(store)
     asked = microseconds(one.asked_at)
-    return any(
-        name.id not in sealed and segments.begun(name.path(folder)) <= asked
-        for name in segments.list_segments(folder, one.endpoint)
-    )
+    names = segments.list_segments(folder, one.endpoint)
+    sealed = catalogue.sealed(store, (name.id for name in names))
+    return any(name.id not in sealed and segments.begun(name.path(folder)) <= asked for name in names)
 
 
 def _finish(store: Store, one: Erasure) -> None:
@@ -246,14 +244,16 @@ def _look(store: Store, unit: Unit, told: set[str], selector: Selector) -> tuple
         elif kind == record.CALL:
             entry = record.decode_entry(frame.metadata)
             assert isinstance(entry, record.Call)
-            if entry.call in told and (frame.personal is None or _in_the_open(selector, columns)):
+            if entry.call in told and (frame.personal is None or _in_the_open(entry, selector, columns)):
                 pruned.add(entry.call)
             personal = personal or frame.personal is not None
     return pruned, columns if personal else set()
 
 
-def _in_the_open(selector: Selector, columns: set[str]) -> bool:
-    return selector.by == INPUT and selector.column not in columns
+def _in_the_open(entry: record.Call, selector: Selector, columns: set[str]) -> bool:
+    """Does the part that stays tell of the person, too?"""
+    named = entry.key is not None or (entry.work is not None and entry.work.entities is not None)
+    return named or (selector.by == INPUT and selector.column not in columns)
 
 
 def _without(frame: Kept, told: set[str], pruned: set[str]) -> Kept:

@@ -5,8 +5,7 @@ What is merged stands in the journal: which files went and which came, with thei
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from instar.core.errors import Damaged
 from instar.core.ids import new_id
@@ -14,50 +13,63 @@ from instar.core.store import Store
 from instar.serve import catalogue, rewriting, sealed_table
 from instar.serve.catalogue import Unit
 
-log = logging.getLogger("instar.sealing")
-
 SMALL = 500_000  # predictions; a larger unit is left as it is
 LARGEST = 4_000_000  # predictions of a merged unit
 MANY = 32  # small units of a day that is not over yet
 
 
-def merge(store: Store, *, many: int = MANY) -> list[Unit]:
+def merge(
+    store: Store, *, many: int = MANY, damaged: Callable[[Unit, str], None] = lambda unit, reason: None
+) -> list[Unit]:
     """Merge what is worth it: many small units of one day, or the last ones of a day that is over.
 
+    Args:
+        many: Small units of a day that is not over, from which on they are merged.
+        damaged: Told of a unit whose files are not as they were sealed: it is left as it is.
+
     Returns:
-        The units that were made. A unit whose files are not as they were sealed is left out, and said so in the log.
+        The units that were made.
     """
     made = []
     for project, endpoint in catalogue.tables(store):
         with sealed_table.alone(store):
-            for day, group in _groups(store, project, endpoint, many):
+            for day, group in _groups(store, project, endpoint, many, damaged):
                 sealed_table.repair(store, project, endpoint)
                 made.append(_merge(store, project, endpoint, day, group))
     return made
 
 
-def _groups(store: Store, project: str, endpoint: str, many: int) -> Iterator[tuple[str, list[Unit]]]:
+def _groups(
+    store: Store, project: str, endpoint: str, many: int, damaged: Callable[[Unit, str], None]
+) -> Iterator[tuple[str, list[Unit]]]:
     today = store.clock.wall().date().isoformat()
-    alike: dict[tuple[str, str, str], list[Unit]] = {}
+    by_day: dict[tuple[str, str], list[Unit]] = {}
     for one in catalogue.units(store, project=project, endpoint=endpoint):
         if one.predictions < SMALL:
-            columns = repr(rewriting.schema(store, one)) if _there(store, one) else ""
-            alike.setdefault((rewriting.day_of(one), columns, one.lost), []).append(one)
-    for (day, columns, _), found in sorted(alike.items()):
-        if columns and len(found) >= (2 if day < today else many):
-            for group in _not_too_large([one for one in found if _whole(store, one)]):
-                yield day, group
+            by_day.setdefault((rewriting.day_of(one), one.lost), []).append(one)
+    for (day, _), found in sorted(by_day.items()):
+        least = 2 if day < today else many
+        if len(found) < least:
+            continue
+        alike: dict[str, list[Unit]] = {}
+        for one in found:
+            if _there(store, one):
+                alike.setdefault(repr(rewriting.schema(store, one)), []).append(one)
+        for group in alike.values():
+            if len(group) >= least:
+                for part in _not_too_large([one for one in group if _whole(store, one, damaged)]):
+                    yield day, part
 
 
 def _there(store: Store, one: Unit) -> bool:
     return (catalogue.tables_folder(store.folder, one.project) / one.rows_path).exists()
 
 
-def _whole(store: Store, one: Unit) -> bool:
+def _whole(store: Store, one: Unit, damaged: Callable[[Unit, str], None]) -> bool:
     try:
         rewriting.check(store, one)
     except Damaged as problem:
-        log.error("a unit of %s is not merged: %s", one.endpoint, problem)
+        damaged(one, str(problem))
         return False
     return True
 

@@ -74,7 +74,7 @@ def _pass(store: Store, folder: Path, grace_seconds: float) -> Done:
     waiting: set[tuple[str, int]] = set()
     put_right: set[str] = set()
     for endpoint in sorted({name.endpoint for name in segments.list_segments(folder)}):
-        known = catalogue.segments(store, endpoint)
+        known = catalogue.sealed(store, (name.id for name in segments.list_segments(folder, endpoint)))
         project = projects.get(endpoint, endpoint)
         for name in segments.list_segments(folder, endpoint):
             if (name.endpoint, name.boot) in waiting:

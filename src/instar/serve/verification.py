@@ -127,6 +127,8 @@ def _segments(known: Sequence[Sealed], word: _Word) -> Iterator[Fault]:
             yield Fault(one.id, "the journal does not name it")
         elif {name: said.get(name, []) for name in facts} != facts:
             yield Fault(one.id, "the catalogue and the journal disagree on it")
+        elif segments.SegmentName(one.endpoint, one.boot, one.number).id != one.id:
+            yield Fault(one.id, "its place is not that of its id")
         elif one.chain != sealing.chain_of(chains.get(one.boot, journal.GENESIS), one.root):
             yield Fault(one.id, "it does not follow the segment before it: one was removed or re-ordered")
         elif (one.state == catalogue.DROPPED) != (one.id in word.dropped):

@@ -1,4 +1,4 @@
-"""Operating over HTTP: outcomes come in; alerts, measurements, rollouts, actions, traces and audits go out."""
+"""Operating over HTTP: outcomes come in; alerts, measurements, rollouts, actions, and traces go out."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from instar.core.errors import BadInput, NotFound
 from instar.core.identity import Permission
 from instar.core.store import Store
 from instar.interfaces.api.routes import Reply, Request, Route
-from instar.interfaces.cli.operate import audit_document, live_document, moment_of
-from instar.operate import actions, alerts, audit, promotion, rollout, trace
+from instar.interfaces.cli.operate import live_document, moment_of
+from instar.operate import actions, alerts, promotion, rollout, trace
 from instar.operate.live import live
 from instar.operate.measurement import measurements
 from instar.operate.outcomes import Item, post
@@ -118,12 +118,6 @@ def show_trace(request: Request) -> Reply:
     return Reply(walk(request.app.store, log_of(request.app.store), request.path["project"], name).as_json())
 
 
-def verify(request: Request) -> Reply:
-    """An audit of a project: does all that is on the record still hold together?"""
-    found = audit.verify(request.app.store, request.path["project"])
-    return Reply(audit_document(found))
-
-
 def promote(request: Request) -> Reply:
     """Make a version the champion at once; a running rollout ends as superseded."""
     project, endpoint, body = request.path["project"], request.path["endpoint"], request.json(Reason)
@@ -182,7 +176,6 @@ routes = [
     Route("GET", f"{_P}/actions", Permission.READ, list_actions),
     Route("GET", f"{_P}/live", Permission.READ, show_live),
     Route("GET", f"{_P}/trace", Permission.READ, show_trace),
-    Route("GET", f"{_P}/audit", Permission.READ, verify),
     Route("POST", f"{_P}/endpoints/{{endpoint}}/promote", Permission.OPERATE, promote),
     Route("POST", f"{_P}/endpoints/{{endpoint}}/rollback", Permission.OPERATE, roll_back),
 ]

@@ -41,7 +41,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "rollback": ("operate", "Return to the champion before."),
     "live": ("operate", "Say what answers, now or at a time."),
     "trace": ("operate", "Follow a record back to its causes, or forward to its effects."),
-    "audit": ("operate", "Verify the record."),
+    "audit": ("audit", "Search and verify the record, anchor its head, erase a person."),
     "note": ("notes", "Write and read notes on records."),
     "gc": ("garbage", "Remove for good what was deleted, and what no record names."),
     "demo": ("demo", "Replay a year of real flights round the whole life cycle."),

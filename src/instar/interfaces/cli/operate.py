@@ -1,4 +1,4 @@
-"""`instar trace`, `audit`, `live`, `promote`, `rollback`, `apply`: look back, see what answers, and change it."""
+"""`instar trace`, `live`, `promote`, `rollback`, `apply`: look back, see what answers, and change it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ import click
 if TYPE_CHECKING:
     from rich.tree import Tree
 
-    from instar.operate.audit import Audit
     from instar.operate.live import Live
     from instar.operate.trace_records import Hop
 
@@ -93,48 +92,6 @@ def _short(value: Any) -> str:
         value = ", ".join(_short(inner) for inner in value)
     text = f"{value:.6g}" if isinstance(value, float) else str(value)
     return text if len(text) <= LONGEST_FACT else text[: LONGEST_FACT - 1] + "…"
-
-
-@click.group("audit")
-def audit_group() -> None:
-    """Verify the record."""
-
-
-@audit_group.command("verify")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
-@click.pass_obj
-def verify_command(project: str | None, as_json: bool) -> None:
-    """Prove that nothing on the record was edited; the exit status is 1 when something was."""
-    from instar.app import open_app
-    from instar.operate import audit
-
-    with open_app(project, need_project=False, make=False) as app:
-        found = audit.verify(app.store, app.project_name)
-    if as_json:
-        click.echo(json.dumps(audit_document(found), indent=2))
-    else:
-        for check in found.checks:
-            click.echo(f"{'ok    ' if check.holds else 'BROKEN'} {check.name}: {check.looked_at} looked at")
-            for fault in check.faults:
-                click.echo(f"       {fault}")
-        click.echo(f"{found.project}: {found.words}, {found.entries} entries, head {found.head}")
-    if not found.consistent:
-        raise SystemExit(1)
-
-
-def audit_document(found: Audit) -> dict[str, Any]:
-    """An audit as JSON."""
-    return {
-        "project": found.project,
-        "consistent": found.consistent,
-        "words": found.words,
-        "entries": found.entries,
-        "head": found.head,
-        "checks": [
-            {"name": one.name, "holds": one.holds, "looked_at": one.looked_at, "faults": list(one.faults)}
-            for one in found.checks
-        ],
-    }
 
 
 @click.command("live")
@@ -267,7 +224,6 @@ def _print(tree: Tree) -> None:
 
 commands: dict[str, click.Command] = {
     "trace": trace_command,
-    "audit": audit_group,
     "live": live_command,
     "promote": promote_command,
     "rollback": rollback_command,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from instar.core.errors import NotFound
 from instar.core.identity import Permission
 from instar.interfaces.api.routes import Reply, Request, Route
-from instar.interfaces.console import data, experiments, files, operate, overview, plan, release, serve, train
+from instar.interfaces.console import calls, data, experiments, files, operate, overview, plan, release, serve, train
 from instar.interfaces.console.render import HERE, ROOT, page, redirect, shown, url
 
 ASSETS = {
@@ -57,6 +57,7 @@ routes: list[Route] = [
     *page("/{project}/models", "models.html", release.models),
     *page("/{project}/models/{model}/{number}", "version.html", release.version),
     *page("/{project}/endpoints/{endpoint}", "endpoint.html", serve.endpoint),
+    *page("/{project}/calls", "calls.html", calls.calls, calls.calls_asked),
     *page("/{project}/alerts", "alerts.html", operate.alerts),
     *page("/{project}/journal", "journal.html", operate.journal),
     *page("/{project}/predictions/{call}/{row}", "prediction.html", operate.prediction),

@@ -23,6 +23,7 @@ import msgspec
 
 from instar.core.errors import BadInput, Unavailable
 from instar.core.settings import read_settings
+from instar.interfaces.sdk.calls import gather
 from instar.interfaces.wire import Rows, columns_of, datatype_of, error_of, moment, plain
 
 if TYPE_CHECKING:
@@ -160,6 +161,21 @@ class Client:
             "GET", self._path("trace"), query={"id": name, "forward": "true" if forward else None}
         )
         return found
+
+    def calls(
+        self, *, inputs: Sequence[str] = (), score: Sequence[str] = (), limit: int | None = None, **asked: Any
+    ) -> list[dict[str, Any]]:
+        """Predictions on the record, newest first, as mappings: `calls(caller="ada", inputs=["carrier=UA", "distance>1000"])`.
+
+        Args:
+            inputs, score: Comparisons, all of which hold.
+            asked: `endpoint`, `caller`, `version`, `status`, `reason`, `key`, `entity`, `request_id`, `since`, `until`.
+
+        Raises:
+            BadInput: No endpoint has such an input, or there is no such filter.
+        """
+        place = self._path("calls")
+        return gather(lambda query: self._json("GET", place, query=query), inputs, score, limit, asked)
 
     def tables(self) -> list[dict[str, Any]]:
         """The newest version of each table."""
