@@ -18,7 +18,7 @@ from instar.core.identity import Permission
 from instar.core.store import Store
 from instar.interfaces.api import bodies, sending
 from instar.interfaces.api.application import Application
-from instar.interfaces.api.routes import Reply, Request, Route, Voice
+from instar.interfaces.api.routes import Bound, Reply, Request, Route, Voice
 
 DATA = bytes(range(256)) * 8192  # 2 MiB: several reads
 
@@ -72,12 +72,12 @@ def kept(tmp_path: Path) -> Kept:
 @pytest.fixture
 def application(store: Store, tmp_path: Path, kept: Kept) -> Application:
     routes = [
-        Route("PUT", "/files/{name}", Permission.TRAIN, kept.take, upload=True),
-        Route("POST", "/move", Permission.TRAIN, kept.move, upload=True),
-        Route("POST", "/fill", Permission.TRAIN, kept.fill, upload=True),
-        Route("GET", "/file", Permission.READ, kept.give),
-        Route("GET", "/mine/fail", Permission.READ, kept.fail, voice=MINE),
-        Route("PUT", "/mine/files/{name}", Permission.TRAIN, kept.take, upload=True, voice=MINE),
+        Route("PUT", "/files/{name}", Permission.TRAIN, kept.take, upload=True, bound=Bound.STORE),
+        Route("POST", "/move", Permission.TRAIN, kept.move, upload=True, bound=Bound.STORE),
+        Route("POST", "/fill", Permission.TRAIN, kept.fill, upload=True, bound=Bound.STORE),
+        Route("GET", "/file", Permission.READ, kept.give, bound=Bound.STORE),
+        Route("GET", "/mine/fail", Permission.READ, kept.fail, voice=MINE, bound=Bound.STORE),
+        Route("PUT", "/mine/files/{name}", Permission.TRAIN, kept.take, upload=True, voice=MINE, bound=Bound.STORE),
     ]
     return Application(App(store, tmp_path), routes, upload_limit_bytes=8 * 1024 * 1024)
 

@@ -9,15 +9,17 @@ import pytest
 from starlette.testclient import TestClient
 
 from instar.app import App
-from instar.core import errors, identity
-from instar.core.identity import Actor, Permission
+from instar.core import errors, identity, tokens
+from instar.core.identity import EVERYWHERE, Permission, Role
 from instar.core.store import Store
+from instar.core.tokens import Wish
 from instar.interfaces import all_routes
 from instar.interfaces import control as server
 from instar.interfaces.api import bodies
-from instar.interfaces.api.routes import Reply, Request, Route
+from instar.interfaces.api.routes import Bound, Reply, Request, Route
 from instar.interfaces.api.status import status_of
 from instar.interfaces.mlflow.frame import VOICE
+from instar.serve import granting
 
 
 def _echo(request: Request) -> Reply:
@@ -36,10 +38,10 @@ def _missing(request: Request) -> Reply:
 
 READS = ("/search", "/search-datasets", "/get-latest-versions", "/presigned-download-url")
 ROUTES = [
-    Route("GET", "/api/echo/{name}", Permission.READ, _echo),
-    Route("POST", "/api/echo/{name}", Permission.OPERATE, _echo),
-    Route("POST", "/api/typed", Permission.OPERATE, _typed),
-    Route("GET", "/api/missing", Permission.READ, _missing),
+    Route("GET", "/api/echo/{name}", Permission.READ, _echo, bound=Bound.STORE),
+    Route("POST", "/api/echo/{name}", Permission.OPERATE, _echo, bound=Bound.STORE),
+    Route("POST", "/api/typed", Permission.OPERATE, _typed, bound=Bound.STORE),
+    Route("GET", "/api/missing", Permission.READ, _missing, bound=Bound.STORE),
 ]
 
 
@@ -59,13 +61,15 @@ def test_a_handler_gets_path_query_body_and_actor(client: TestClient) -> None:
     }
 
 
-def test_an_actor_without_the_permission_is_refused(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
-    reader = Actor("ravi", permissions=frozenset({Permission.READ}))
-    monkeypatch.setattr(identity, "local_user", lambda: reader)
-    assert client.get("/api/echo/x").status_code == 200
+def test_a_caller_without_the_permission_is_refused(client: TestClient, store: Store) -> None:
+    _, secret = tokens.create(store, "x", Wish("ravi", {EVERYWHERE: [Role.READER]}), identity.local_caller())
+    granting.publish(store)
+    client.headers["authorization"] = f"Bearer {secret}"
+    assert client.get("/api/echo/x").json()["who"] == "ravi"
     refused = client.post("/api/echo/x")
     assert refused.status_code == 403
     assert refused.json()["type"] == "NotAllowed"
+    assert secret not in refused.text
 
 
 @pytest.mark.parametrize(

@@ -13,14 +13,14 @@ from instar.app import App
 from instar.core.identity import Permission
 from instar.core.store import Store
 from instar.interfaces.api.application import Application
-from instar.interfaces.api.routes import Reply, Request, Route
+from instar.interfaces.api.routes import Bound, Reply, Request, Route
 
 
 def _route(path: str) -> Route:
     def answer(request: Request) -> Reply:
         return Reply({"path": path})
 
-    return Route("GET", path, Permission.READ, answer)
+    return Route("GET", path, Permission.READ, answer, bound=Bound.STORE)
 
 
 def _application(store: Store, loaded: list[str]) -> Application:

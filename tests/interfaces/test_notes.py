@@ -10,6 +10,7 @@ from click.testing import CliRunner
 from starlette.testclient import TestClient
 
 from instar.app import App, open_app
+from instar.core.identity import local_user
 from instar.core.store import Store
 from instar.interfaces import control
 from instar.interfaces.api import notes as api
@@ -43,7 +44,7 @@ def test_a_note_goes_round(client: TestClient, kept: Store) -> None:
     made = client.post("/api/projects/parcels/notes", json=sent)
     assert made.status_code == 201
     note = made.json()
-    assert (note["subject"], note["author"], note["edited"]) == (run.id, "ada", None)
+    assert (note["subject"], note["author"], note["edited"]) == (run.id, local_user().name, None)
     listed = client.get("/api/projects/parcels/notes", params={"subject": run.id}).json()["notes"]
     assert listed == [note]
     changed = client.put(f"/api/projects/parcels/notes/{note['id']}", json={"text": "no typo"}).json()

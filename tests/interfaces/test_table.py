@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from instar.core.errors import InstarError, MalformedRequest
 from instar.core.identity import Permission
-from instar.interfaces.api.routes import PLAIN, Reply, Request, Route, Voice
+from instar.interfaces.api.routes import PLAIN, Bound, Reply, Request, Route, Voice
 from instar.interfaces.api.table import Table
 
 
@@ -35,7 +35,10 @@ PATHS = [
     "/",
 ]
 TABLE = Table(
-    [Route("GET", path, Permission.READ, _handler, voice=MINE if "mine" in path else PLAIN) for path in PATHS]
+    [
+        Route("GET", path, Permission.READ, _handler, voice=MINE if "mine" in path else PLAIN, bound=Bound.STORE)
+        for path in PATHS
+    ]
 )
 
 
@@ -108,4 +111,9 @@ def test_an_unknown_path_is_refused_in_the_voice_of_its_neighbours(path: str, vo
 
 def test_a_route_is_there_once() -> None:
     with pytest.raises(ValueError, match="twice"):
-        Table([Route("GET", "/a/{x}", Permission.READ, _handler), Route("GET", "/a/{y}", Permission.READ, _handler)])
+        Table(
+            [
+                Route("GET", "/a/{x}", Permission.READ, _handler, bound=Bound.STORE),
+                Route("GET", "/a/{y}", Permission.READ, _handler, bound=Bound.STORE),
+            ]
+        )

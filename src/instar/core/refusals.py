@@ -73,4 +73,4 @@ def refusals(
         query = query.where(access_refusal.c.caller == caller)
     order = (access_refusal.c.minute.desc(), access_refusal.c.caller, access_refusal.c.route)
     rows = tx.execute(query.order_by(*order).limit(limit))
-    return [{**row._mapping, "minute": row.minute.isoformat()} for row in rows]
+    return [dict(row._mapping) for row in rows]

@@ -92,7 +92,7 @@ class Token:
             "id": self.id, "name": self.name, "kind": self.kind, "state": self.state(now), "roles": self.roles,
             "endpoints": self.endpoints, "rate": self.rate, "created_by": self.created_by,
             "revoked_by": self.revoked_by,
-            **{name: moment.isoformat() if (moment := getattr(self, name)) else None for name in times},
+            **{name: getattr(self, name) for name in times},
         }  # fmt: skip
 
 
@@ -142,7 +142,7 @@ def create(store: Store, project: str, wish: Wish, caller: Caller) -> tuple[Toke
                 next_step="Choose another name, or revoke that one first.",
             )  # fmt: skip
         tx.execute(api_token.insert().values(**vars(token)))
-        shown = token.document(now)
+        shown = {**token.document(now), "expires_at": token.expires_at.isoformat() if token.expires_at else None}
         body = {key: shown[key] for key in ("id", "name", "kind", "roles", "endpoints", "rate", "expires_at")}
         _journal(tx, store, caller, project, "token created", token, body)
 

@@ -13,7 +13,7 @@ from instar.core.identity import Permission
 from instar.interfaces.api.routes import Reply, Request, Route
 
 SOON_STAGES = ("train", "tracking", "experiments", "spool")
-LATER_STAGES = ("plan", "data", "release", "serve", "costs", "operate", "calls", "notes")
+LATER_STAGES = ("access", "plan", "data", "release", "serve", "costs", "operate", "calls", "notes")
 
 
 def first_routes() -> list[Route]:
@@ -37,7 +37,7 @@ def later_routes() -> list[Route]:
     return [
         *_of_stages(LATER_STAGES),
         *pages.routes,
-        Route("GET", "/api/openapi.json", Permission.READ, _describe),
+        Route("GET", "/api/openapi.json", Permission.KNOWN, _describe),
     ]
 
 

@@ -91,7 +91,8 @@ def _serve(app: App, socket: Path) -> None:
     from instar.core.settings import read_settings
     from instar.interfaces.api.bodies import clear_uploads
     from instar.interfaces.background import Background
-    from instar.serve import snapshot
+    from instar.interfaces.keeping import Keeping
+    from instar.serve import granting, snapshot
     from instar.serve.door import TakingServer
     from instar.serve.one_write import OneWriteProtocol
     from instar.serve.routes import door_socket
@@ -100,7 +101,12 @@ def _serve(app: App, socket: Path) -> None:
     sys.setswitchinterval(SWITCH_SECONDS)
     # What was decided while nothing ran takes effect before the first answer, and a contract that cannot be read stops us.
     snapshot.publish(app.store, whole=True)
+    settings = read_settings()
+    if not settings.trusting:  # the owner's own programs on this machine find a token there
+        granting.make_local_token(app.store.folder)
+    granting.publish(app.store)
     application = build(app)
+    keeping = Keeping(app.store, application.doorkeeper, settings)
     log.info("serving project %s", app.project_name)
     clear_uploads(app.store.folder)
     socket.unlink(missing_ok=True)
@@ -121,13 +127,15 @@ def _serve(app: App, socket: Path) -> None:
         await asyncio.to_thread(part_uploads.sweep, app.store)
         gc.freeze()  # what was loaded stays; it is not looked through again
         gc.enable()
-        if read_settings().controllers:
+        keeping.begin()
+        if settings.controllers:
             background.begin()
 
     try:
         TakingServer(config, door_socket(app.store.folder), after_the_start).run()
     finally:
         background.end()
+        keeping.end()
 
 
 if __name__ == "__main__":

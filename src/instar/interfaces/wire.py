@@ -21,10 +21,12 @@ Rows = Sequence[Mapping[str, Any]] | Mapping[str, Sequence[Any]]
 # For refusals that do not name a class of ours: a proxy's, say.
 BY_STATUS: dict[int, type[InstarError]] = {
     400: BadInput,
+    401: errors.Unauthenticated,
     403: errors.NotAllowed,
     404: errors.NotFound,
     409: errors.Conflict,
     413: errors.TooLarge,
+    429: errors.TooManyCalls,
     503: Unavailable,
 }
 

@@ -18,7 +18,8 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from instar.core.errors import BadInput, NotFound, Unavailable
+from instar.core import credentials
+from instar.core.errors import BadInput, NotAllowed, NotFound, Unauthenticated, Unavailable
 
 CONNECTIONS = 32
 CONNECT_SECONDS = 10.0
@@ -92,14 +93,16 @@ class InferClient:
         url: Of the server, `http://host:port`.
         connections: Calls in flight at once.
         inputs: Datatype by column; asked of the server when None.
+        token: By which the caller is known; default `INSTAR_TOKEN`, or the file that `INSTAR_TOKEN_FILE` names.
 
     Attributes:
         inputs: Datatype of each column that the endpoint takes.
     """
 
     def __init__(
-        self, url: str, endpoint: str, connections: int = CONNECTIONS, inputs: Mapping[str, str] | None = None
-    ) -> None:
+        self, url: str, endpoint: str, connections: int = CONNECTIONS, inputs: Mapping[str, str] | None = None,
+        token: str | None = None,
+    ) -> None:  # fmt: skip
         parts = urlsplit(url)
         if parts.scheme != "http" or parts.hostname is None:
             raise BadInput("that is no address of a server", found=repr(url), asked="http://host:port")
@@ -109,8 +112,11 @@ class InferClient:
         self._free: list[_Connection] = []
         self._wanted = max(1, connections)
         self._work: _Work | None = None
+        secret = token or credentials.of_environment()
+        self._proof = f"Authorization: Bearer {secret}\r\n" if secret else ""
         head = (
-            f"POST /v2/models/{endpoint}/infer HTTP/1.1\r\nHost: {parts.netloc}\r\nContent-Type: application/json\r\n"
+            f"POST /v2/models/{endpoint}/infer HTTP/1.1\r\nHost: {parts.netloc}\r\n{self._proof}"
+            "Content-Type: application/json\r\n"
         )
         self._head = head.encode("ascii")
         self._columns: list[tuple[str, bytes]] = []
@@ -194,11 +200,12 @@ class InferClient:
         async def ask() -> tuple[int, bytes]:
             connection = await self._connect()
             self._free.append(connection)
-            return await connection.get(f"/v2/models/{self._endpoint}", f"{self._host}:{self._port}")
+            return await connection.get(f"/v2/models/{self._endpoint}", f"{self._host}:{self._port}", self._proof)
 
         status, body = self._loop.run_until_complete(ask())
         if status != 200:
-            raise NotFound(
+            kind = {401: Unauthenticated, 403: NotAllowed}.get(status, NotFound)
+            raise kind(
                 f"the server answers {status}: {body[:300].decode(errors='replace')}",
                 subject=f"endpoint {self._endpoint}",
             )
@@ -279,11 +286,11 @@ class _Connection(asyncio.Protocol):
         self._work = work
         self._next()
 
-    async def get(self, path: str, host: str) -> tuple[int, bytes]:
+    async def get(self, path: str, host: str, proof: str) -> tuple[int, bytes]:
         """Status and body of a GET."""
         assert self._transport is not None
         self._plain = asyncio.get_running_loop().create_future()
-        self._transport.write(f"GET {path} HTTP/1.1\r\nHost: {host}\r\n\r\n".encode())
+        self._transport.write(f"GET {path} HTTP/1.1\r\nHost: {host}\r\n{proof}\r\n".encode())
         return await self._plain
 
     def close(self) -> None:

@@ -23,7 +23,8 @@ from instar.serve.keyring import Headers, Keyring, Pass
 from instar.serve.routes import serve_folder
 from instar.serve.visits import NOBODY, Visits
 
-LOOK_SECONDS = 1.0  # between two looks at who may call, when nothing told that it changed
+LOOK_SECONDS = 20.0  # between two looks at who may call, when nothing told that it changed
+GATHER_SECONDS = 0.2  # for which news are gathered
 BLIND_LOOK_SECONDS = 0.1  # where the system tells of no changed files
 
 # What a gateway answers by itself, and what it asks for. `READ` is enough to be told what an endpoint is.
@@ -52,6 +53,8 @@ class Entrance:
         self._folder = store_folder
         self.keyring = Keyring(store_folder, settings)
         self._visits = Visits(store_folder, name)
+        stale = settings.identity_max_stale_seconds
+        self._look_seconds = min(LOOK_SECONDS, stale / 4) if stale is not None else LOOK_SECONDS
 
     def enter(self, headers: Headers, method: str, path: str) -> Pass:
         """Who calls; counts the call.
@@ -104,6 +107,8 @@ class Entrance:
             watch.clear()
             changed.set()
 
+        self._visits.tell = changed.set
+
         if watch.tells:
             loop.add_reader(watch.fileno(), told)
         try:
@@ -111,8 +116,9 @@ class Entrance:
                 changed.clear()
                 self.keyring.look()
                 self._visits.leave(self.keyring.passes())
+                await asyncio.sleep(GATHER_SECONDS)
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(changed.wait(), LOOK_SECONDS if watch.tells else BLIND_LOOK_SECONDS)
+                    await asyncio.wait_for(changed.wait(), self._look_seconds if watch.tells else BLIND_LOOK_SECONDS)
         finally:
             if watch.tells:
                 loop.remove_reader(watch.fileno())

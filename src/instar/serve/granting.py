@@ -27,8 +27,12 @@ LOCAL = "local"  # the id of the owner's own token, which is a file and no recor
 _log = logging.getLogger("instar.serve")
 
 
-def publish(store: Store) -> int:
-    """Write which tokens are live, and that this holds now. Returns the number, which a change alone counts up."""
+def publish(store: Store, *, say: bool = True) -> int:
+    """Write which tokens are live, and that this holds now. Returns the number, which a change alone counts up.
+
+    Args:
+        say: False writes nothing where nothing changed.
+    """
     with _lock(serve_folder(store.folder) / "callers.lock"):
         try:
             before = read_callers(store.folder)
@@ -39,7 +43,10 @@ def publish(store: Store) -> int:
         with store.database.read() as tx:
             live = [token for token in tokens.tokens(tx, revoked=False) if token.state(now) == "live"]
         grants = (*_of_owner(store.folder), *(_grant(token) for token in sorted(live, key=lambda token: token.id)))
-        number = before.number if before is not NONE_YET and grants == before.grants else before.number + 1
+        changed = before is NONE_YET or grants != before.grants
+        number = before.number + changed
+        if not changed and not say:
+            return number
         write_callers(store.folder, Callers(number, microseconds(now), grants))
         return number
 

@@ -7,7 +7,7 @@ process takes such files in. So an attacker costs a number, and neither a row no
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -47,9 +47,13 @@ class Visits:
 
     Args:
         name: Of the process, for its file; two that run must differ.
+
+    Attributes:
+        tell: Called at each refusal, for who writes them down.
     """
 
     def __init__(self, store_folder: Path, name: str) -> None:
+        self.tell: Callable[[], object] | None = None
         self._file = visits_folder(store_folder) / f"{name}.json"
         self._refused: dict[Refused, int] = {}
         self._used: dict[str, float] = {}
@@ -61,6 +65,8 @@ class Visits:
         if kind not in self._refused and len(self._refused) >= MOST_KINDS:
             kind = Refused(kind.minute, OTHERS, OTHERS, status)
         self._refused[kind] = self._refused.get(kind, 0) + 1
+        if self.tell is not None:
+            self.tell()
 
     def take(self, passes: Iterable[Pass]) -> tuple[dict[str, float], dict[Refused, int]]:
         """Last uses of tokens, each told once a minute, and refusals, since this was last asked."""

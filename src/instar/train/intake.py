@@ -89,13 +89,14 @@ class StoreSink:
             self._store.database.close()
 
 
-def apply(store: Store, batch: Batch, close_model: CloseModel | None = None) -> int:
+def apply(store: Store, batch: Batch, close_model: CloseModel | None = None, *, bound: bool = False) -> int:
     """Apply the frames of a batch that are new; returns how many of its writer are applied now.
 
     A number smaller than `batch.first` asks the sender to begin there.
 
     Args:
         close_model: What makes a bundle of a logged model; without it the model stays open.
+        bound: The sender may only write to the batch's project, whatever the frames say.
 
     Raises:
         NotFound: The run is not there: it was deleted for good.
@@ -106,6 +107,8 @@ def apply(store: Store, batch: Batch, close_model: CloseModel | None = None) -> 
     if batch.first > known or (not batch.frames and not known):
         return known
     records = [_read(frame) for frame in batch.frames[known - batch.first :]]
+    if bound:
+        _refuse_other_projects(store, batch, records)
     changes = [_prepared(store, batch, record, close_model) for record in records]
 
     def work(tx: Transaction, lightly: bool) -> int | None:
@@ -138,6 +141,15 @@ def apply(store: Store, batch: Batch, close_model: CloseModel | None = None) -> 
     only_logs = not batch.last and all(isinstance(record, Points | Parameters | Tags) for record in records)
     done = store.database.write(lambda tx: work(tx, True), shared=True) if only_logs else None
     return done if done is not None else store.database.write(lambda tx: work(tx, False) or 0, durable=True)
+
+
+def _refuse_other_projects(store: Store, batch: Batch, records: Sequence[Record | None]) -> None:
+    with store.database.read() as tx:
+        owner = tx.execute(sa.select(run_table.c.project).where(run_table.c.id == batch.run)).scalar_one_or_none()
+    begun = {record.project for record in records if isinstance(record, Start) and record.project}
+    if {batch.project} != {batch.project, *begun, *([owner] if owner is not None else [])}:
+        # Do not tell of another project's run.
+        raise NotFound("the project has no such run", subject=f"run {batch.run}", asked=f"a run of {batch.project}")
 
 
 def abandon(store: Store, run: str, error: str) -> bool:

@@ -13,29 +13,29 @@ import logging
 from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
 from dataclasses import replace
 from typing import Any
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import parse_qsl, quote
 
 from instar.app import App
-from instar.core import identity
-from instar.core.errors import InstarError, MalformedRequest, NotAllowed, NotFound
+from instar.core.errors import InstarError, MalformedRequest, NotFound, Unauthenticated
+from instar.core.identity import Permission
+from instar.core.settings import read_settings
+from instar.interfaces.acting import acting
 from instar.interfaces.api import bodies, sending
 from instar.interfaces.api.bodies import Gone, Receive
+from instar.interfaces.api.doorkeeper import Doorkeeper
 from instar.interfaces.api.routes import PLAIN, Reply, Request, Route, Voice
 from instar.interfaces.api.sending import Prepared, Send
 from instar.interfaces.api.table import Table
 from instar.interfaces.api.threads import Threads
+from instar.serve.replies import headers_of
 
 log = logging.getLogger("instar.control")
 
-LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 UPLOAD_LIMIT_BYTES = 64 * 1024**3
 THREADS = 32  # handlers at once; more requests wait for their turn
 
 GATEWAYS = ("/v2", "/metrics")  # paths that gateways answer
-
-# What a page of another site can send without asking the server first.
-FORMS = frozenset({"application/x-www-form-urlencoded", "multipart/form-data", "text/plain"})
-
+SIGN_IN = "/console/sign-in"
 
 Loading = Callable[[], Iterable[Route]]
 
@@ -48,6 +48,7 @@ class Application:
         later: Makes the rest, in the same way, but only when a path is among none of these.
         elsewhere: Answers what is not ours: predictions, on a connection that was handed to us for other calls.
         upload_limit_bytes: Of a body that is streamed to a file.
+        doorkeeper: Judges who may; made from the settings by default.
     """
 
     def __init__(
@@ -60,8 +61,10 @@ class Application:
         elsewhere: Callable[[MutableMapping[str, Any], Receive, Send], Awaitable[None]] | None = None,
         upload_limit_bytes: int = UPLOAD_LIMIT_BYTES,
         threads: int = THREADS,
+        doorkeeper: Doorkeeper | None = None,
     ) -> None:
         self._app = app
+        self.doorkeeper = doorkeeper or Doorkeeper(app.store, read_settings())
         self._table = Table(routes)
         self._soon, self._later = soon, later
         self._elsewhere = elsewhere
@@ -98,26 +101,35 @@ class Application:
         method: str = scope["method"]
         route: Route | None = None
         try:
-            _refuse_strangers(method, headers)
+            self.doorkeeper.refuse_strangers(method, headers)
             methods, values = await self._find(raw_path)
             route = methods.get(method) or (methods.get("GET") if method == "HEAD" else None)
             if route is None:
                 return self._unknown(raw_path, method, methods, headers)
-            # One local user for now; a token will name others here, and nowhere else.
-            actor = identity.local_user()
-            identity.require(actor, route.permission)
+            caller = self.doorkeeper.admit(route, scope, headers)
             lists = _query(scope["query_string"])
             request = Request(
-                self._app, actor, self._table.parameters(route, values), {key: found[-1] for key, found in lists.items()},
-                headers=headers, query_lists=lists, method=method,
+                self._app, caller.within(None), self._table.parameters(route, values),
+                {key: found[-1] for key, found in lists.items()},
+                headers=headers, query_lists=lists, method=method, caller=caller,
             )  # fmt: skip
+            self.doorkeeper.judge(route, request)
+            actor = caller.within(route.project(request))
+            request = replace(request, app=acting(self._app, actor), actor=actor)
             if not route.upload:
-                request = replace(request, body=await bodies.in_memory(headers, receive))
+                public = route.permission is Permission.PUBLIC
+                limit = bodies.STRANGERS_LIMIT_BYTES if public else bodies.BODY_LIMIT_BYTES
+                request = replace(request, body=await bodies.in_memory(headers, receive, limit))
                 return await self._threads.run(_handle, route, request)
             limit, folder = self._upload_limit_bytes, self._app.store.folder
             async with bodies.in_file(headers, receive, folder, limit, self._threads) as upload:
                 request = replace(request, upload=upload)
                 return await self._threads.run(_handle, route, request)
+        except Unauthenticated as error:
+            if route is not None and route.page and "text/html" in headers.get("accept", ""):
+                way = {"location": f"{SIGN_IN}?to={quote(raw_path, safe='')}", "cache-control": "no-store"}
+                return sending.prepare(Reply(b"", 303, "text/plain", way), method, headers)
+            return _refuse(route.voice if route is not None else PLAIN, error, method, headers)
         except InstarError as error:
             refusing = route.voice if route is not None else self._table.voice(raw_path)
             return _refuse(refusing, error, method, headers)
@@ -186,6 +198,9 @@ def _fail(route: Route, request: Request, error: Exception) -> Prepared:
 
 def _refuse(voice: Voice, error: InstarError, method: str, headers: Mapping[str, str]) -> Prepared:
     reply = voice.refuse(error)
+    more = {name.decode(): value.decode() for name, value in headers_of(error)}
+    if more:
+        reply = replace(reply, headers={**reply.headers, **more})
     if reply.status == 500:
         log.error("%s: %s", type(error).__name__, error)
     return sending.prepare(reply, method, headers)
@@ -198,18 +213,3 @@ def _query(text: bytes) -> dict[str, list[str]]:
             raise MalformedRequest("the query has a NUL", subject=key, found=repr(value[:100]))
         lists.setdefault(key, []).append(value)
     return lists
-
-
-def _refuse_strangers(method: str, headers: Mapping[str, str]) -> None:
-    """A page of another site, open in the user's browser, must not be able to act as the user."""
-    host = urlsplit("//" + headers.get("host", "")).hostname
-    if host not in LOOPBACK:
-        raise NotAllowed("the request names another host", found=host, asked="127.0.0.1 or localhost")
-    origin = headers.get("origin")
-    if origin is not None and urlsplit(origin).hostname not in LOOPBACK:
-        raise NotAllowed("the request comes from a page of another site", found=origin)
-    # Other methods than these two are asked for first by a browser, and such questions are refused.
-    if method == "POST":
-        media = headers.get("content-type", "application/json").split(";")[0].strip()
-        if media in FORMS:
-            raise MalformedRequest("forms are not accepted", found=media, asked="application/json")

@@ -18,6 +18,7 @@ from instar.interfaces.api.threads import Threads
 
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 
+STRANGERS_LIMIT_BYTES = 16 * 1024  # from who need not say who it is
 BODY_LIMIT_BYTES = 64 * 1024 * 1024  # larger things are uploaded as streams
 WRITE_BYTES = 1024 * 1024  # gathered before a thread writes them: a hop to a thread costs as much as some 64 KiB
 
@@ -37,19 +38,22 @@ def clear_uploads(store_folder: Path) -> None:
         left.unlink(missing_ok=True)
 
 
-async def in_memory(headers: Mapping[str, str], receive: Receive) -> bytes:
+async def in_memory(headers: Mapping[str, str], receive: Receive, limit: int = BODY_LIMIT_BYTES) -> bytes:
     """The whole body.
+
+    Args:
+        limit: In bytes.
 
     Raises:
         TooLarge: It is over the limit; what was declared too large is not even read.
         Gone: The caller hung up.
     """
-    _check(headers, BODY_LIMIT_BYTES)
+    _check(headers, limit)
     parts, size = [], 0
     async for part in _parts(receive):
         size += len(part)
-        if size > BODY_LIMIT_BYTES:
-            raise _too_large(BODY_LIMIT_BYTES)
+        if size > limit:
+            raise _too_large(limit)
         parts.append(part)
     return parts[0] if len(parts) == 1 else b"".join(parts)
 

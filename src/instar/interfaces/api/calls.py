@@ -148,8 +148,8 @@ _P = "/api/projects/{project}"
 routes = [
     Route("GET", f"{_P}/calls", Permission.READ, search),
     Route("GET", f"{_P}/calls/{{prediction:path}}", Permission.READ, show),
-    Route("GET", f"{_P}/audit", Permission.READ, verify),
-    Route("GET", f"{_P}/anchor", Permission.READ, anchor),
+    Route("GET", f"{_P}/audit", Permission.AUDIT, verify),
+    Route("GET", f"{_P}/anchor", Permission.AUDIT, anchor),
     Route("GET", f"{_P}/erasures", Permission.READ, list_erasures),
     Route("POST", f"{_P}/erasures", Permission.OPERATE, erase),
     Route("GET", f"{_P}/holds", Permission.READ, list_holds),

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from instar.core.errors import BadInput, NotFound
-from instar.core.identity import Permission
+from instar.core.identity import SYSTEM, Permission
 from instar.core.store import Store
 from instar.interfaces.api.routes import Reply, Request, Route
 from instar.interfaces.cli.operate import live_document, moment_of
@@ -139,9 +139,13 @@ def roll_back(request: Request) -> Reply:
     return Reply({"endpoint": endpoint, "policy": revision.policy.number, "champion": champion})
 
 
-@lru_cache(maxsize=1)
 def log_of(store: Store) -> CallLog:
     """The prediction log of the server's store, kept with its decoded segments from one request to the next."""
+    return _log_of(replace(store, actor=SYSTEM))  # whoever reads it reads the same
+
+
+@lru_cache(maxsize=1)
+def _log_of(store: Store) -> CallLog:
     return CallLog(store)
 
 
@@ -166,9 +170,13 @@ def _limit(text: str | None) -> int:
     return int(text)
 
 
+def _recorded_in(request: Request) -> str:
+    return request.app.project_name  # outcomes go to the server's own project
+
+
 _P = "/api/projects/{project}"
 routes = [
-    Route("POST", "/api/outcomes", Permission.PREDICT, post_outcomes),
+    Route("POST", "/api/outcomes", Permission.PREDICT, post_outcomes, bound=_recorded_in),
     Route("GET", f"{_P}/alerts", Permission.READ, list_alerts),
     Route("GET", f"{_P}/measurements", Permission.READ, list_measurements),
     Route("GET", f"{_P}/rollouts", Permission.READ, list_rollouts),

@@ -9,7 +9,7 @@ import msgspec
 from instar.core import journal
 from instar.core.errors import BadInput, NotFound
 from instar.core.identity import Permission
-from instar.interfaces.api.routes import Reply, Request, Route
+from instar.interfaces.api.routes import Bound, Reply, Request, Route
 from instar.plan import executions, output, runner
 from instar.plan.executions import Execution
 
@@ -20,7 +20,8 @@ def projects(request: Request) -> Reply:
     """The projects that the store holds records of, and the one that this server works for."""
     with request.app.store.database.read() as tx:
         known = journal.projects(tx)
-    return Reply({"projects": known, "own": request.app.project_name})
+    seen = [name for name in known if request.caller.may(Permission.READ, name)]
+    return Reply({"projects": seen, "own": request.app.project_name})
 
 
 def contract(request: Request) -> Reply:
@@ -117,7 +118,7 @@ def _own(request: Request) -> None:
 
 _PROJECT = "/api/projects/{project}"
 routes = [
-    Route("GET", "/api/projects", Permission.READ, projects),
+    Route("GET", "/api/projects", Permission.READ, projects, bound=Bound.SOMEWHERE),
     Route("GET", "/api/projects/{project}/contract", Permission.READ, contract),
     Route("GET", "/api/projects/{project}/steps", Permission.READ, steps),
     Route("GET", f"{_PROJECT}/executions", Permission.READ, executions_of),

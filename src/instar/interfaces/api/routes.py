@@ -1,13 +1,15 @@
 """What a route of the API is: method, path, the permission that it needs, and a plain function from request to reply.
 
     Route("GET", "/api/projects/{project}/runs/{run}", Permission.READ, show_run)
-    Route("PUT", "/files/{path:path}", Permission.TRAIN, keep, upload=True)   # the body is a file: request.upload
+    Route("GET", "/api/projects", Permission.READ, projects, bound=Bound.SOMEWHERE)
 
-A path's parts are words, `{name}`, `{name}.json`, or, as the last one, `{name:path}` for all that is left.
+A route says in which project its permission is needed: in that of the path, unless it says otherwise. A path's parts are words,
+`{name}`, `{name}.json`, or, as the last one, `{name:path}` for all that is left.
 """
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,7 +19,7 @@ import msgspec
 
 from instar.app import App
 from instar.core.errors import InstarError, MalformedRequest
-from instar.core.identity import Actor, Permission
+from instar.core.identity import Actor, Caller, Permission, local_caller
 from instar.interfaces.api.status import body_of, status_of
 
 
@@ -26,8 +28,9 @@ class Request:
     """One call of the control API.
 
     Attributes:
-        app: The opened store and project.
-        actor: Who calls; already found to have the route's permission.
+        app: The opened store and project; the store writes as the caller.
+        actor: Who calls, in the project that the route is bound to; already found to have the route's permission.
+        caller: Who calls, with the roles in all projects.
         path: Values of the path's parameters, decoded.
         query: Values of the query string; the last of a repeated key.
         body: The undecoded body; empty on routes that take an upload.
@@ -47,6 +50,7 @@ class Request:
     query_lists: Mapping[str, Sequence[str]] = field(default_factory=dict)
     upload: Path | None = None
     method: str = "GET"
+    caller: Caller = field(default_factory=local_caller)
 
     def json(self, type_: Any = Any) -> Any:
         """The body, decoded and checked against a msgspec type.
@@ -106,11 +110,27 @@ class Voice:
 PLAIN = Voice()
 
 
+class Bound(enum.Enum):
+    """In which project a caller must have a route's permission."""
+
+    PROJECT = "the project in the path"
+    SOMEWHERE = "any project: the handler shows what the caller may see and no more"
+    STORE = "all of the store"
+
+
+WhereBound = Bound | Callable[[Request], str]
+_FREE = (Permission.PUBLIC, Permission.KNOWN)
+
+
 @dataclass(frozen=True)
 class Route:
     """One entry of the API's table.
 
     Attributes:
+        bound: In which project the permission is needed, or a function from the request to its name.
+        proof: Called before the body is read: raises unless the address proves itself. For public routes that take more
+            than a few words.
+        page: People look at it: who is not signed in is shown the way.
         upload: The body is streamed to a file before the handler is called: `request.upload`.
         voice: How it says no.
     """
@@ -121,3 +141,22 @@ class Route:
     handler: Handler
     upload: bool = False
     voice: Voice = PLAIN
+    bound: WhereBound = Bound.PROJECT
+    page: bool = False
+    proof: Callable[[Request], None] | None = None
+
+    def __post_init__(self) -> None:
+        if self.bound is Bound.PROJECT and "{project}" not in self.path and self.permission not in _FREE:
+            raise ValueError(f"{self.method} {self.path} does not say in which project {self.permission} is needed")
+
+    def project(self, request: Request) -> str | None:
+        """The project in which the permission is needed; None for all of the store, or for any."""
+        if callable(self.bound):
+            return self.bound(request)
+        return request.path.get("project") if self.bound is Bound.PROJECT else None
+
+    def allows(self, request: Request) -> bool:
+        """Whether the caller of a request has the permission where it is needed."""
+        if self.bound is Bound.SOMEWHERE:
+            return request.caller.may_somewhere(self.permission)
+        return request.caller.may(self.permission, self.project(request))

@@ -40,7 +40,7 @@ def take_frames(request: Request) -> Reply:
     batch = Batch(
         request.path["project"], request.path["run"], body.writer, body.first, body.frames, place, body.gone, body.last
     )
-    return Reply({"applied": intake.apply(request.app.store, batch, packing.close)})
+    return Reply({"applied": intake.apply(request.app.store, batch, packing.close, bound=True)})
 
 
 def take_blob(request: Request) -> Reply:

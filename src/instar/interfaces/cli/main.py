@@ -43,6 +43,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "trace": ("operate", "Follow a record back to its causes, or forward to its effects."),
     "audit": ("audit", "Search and verify the record, anchor its head, erase a person."),
     "note": ("notes", "Write and read notes on records."),
+    "token": ("access", "Make, change, list and revoke tokens."),
+    "whoami": ("access", "Say who one is, and what one may do."),
     "gc": ("garbage", "Remove for good what was deleted, and what no record names."),
     "demo": ("demo", "Replay a year of real flights round the whole life cycle."),
 }

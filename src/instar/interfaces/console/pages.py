@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from instar.core.errors import NotFound
 from instar.core.identity import Permission
-from instar.interfaces.api.routes import Reply, Request, Route
-from instar.interfaces.console import calls, data, experiments, files, operate, overview, plan, release, serve, train
+from instar.interfaces.api.routes import Bound, Reply, Request, Route
+from instar.interfaces.console import access, calls, data, experiments, files, operate, overview, plan, release, serve, train
 from instar.interfaces.console.render import HERE, ROOT, page, redirect, shown, url
 
 ASSETS = {
     "console.css": "text/css; charset=utf-8",
     "console.js": "text/javascript; charset=utf-8",
     "chart.js": "text/javascript; charset=utf-8",
+    "sign.js": "text/javascript; charset=utf-8",
     "current.js": "text/javascript; charset=utf-8",
     "links.js": "text/javascript; charset=utf-8",
     "instar.svg": "image/svg+xml",
@@ -19,8 +20,12 @@ ASSETS = {
 
 
 def _home(request: Request) -> Reply:
-    """Console: to the project of this server."""
-    return redirect(url(request.app.project_name))
+    """Console: to the project of this server, or to the first one that the caller may read."""
+    caller, own = request.caller, request.app.project_name
+    if caller.may(Permission.READ, own):
+        return redirect(url(own))
+    readable = sorted(project for project in caller.roles if caller.may(Permission.READ, project))
+    return redirect(url(readable[0]) if readable else url("access"))
 
 
 def _of_project(request: Request) -> Reply:
@@ -38,10 +43,12 @@ def _asset(request: Request) -> Reply:
 
 
 routes: list[Route] = [
-    Route("GET", "/", Permission.READ, _home),
-    Route("GET", ROOT, Permission.READ, _home),
-    Route("GET", "/projects/{project}", Permission.READ, _of_project),
-    Route("GET", f"{ROOT}/assets/{{file}}", Permission.READ, _asset),
+    Route("GET", "/", Permission.KNOWN, _home, page=True),
+    Route("GET", ROOT, Permission.KNOWN, _home, page=True),
+    Route("GET", "/projects/{project}", Permission.READ, _of_project, page=True),
+    Route("GET", f"{ROOT}/assets/{{file}}", Permission.PUBLIC, _asset),
+    *shown("/sign-in", access.sign_in, Permission.PUBLIC),
+    *page("/access", "access.html", access.access, permission=Permission.KNOWN, bound=Bound.SOMEWHERE),
     *page("/{project}", "overview.html", overview.overview),
     *page("/{project}/tables", "tables.html", data.tables),
     *page("/{project}/tables/{table}", "table.html", data.table),

@@ -19,7 +19,7 @@ from markupsafe import Markup, escape
 
 from instar.core.errors import BadInput, InstarError
 from instar.core.identity import Permission
-from instar.interfaces.api.routes import Handler, Reply, Request, Route
+from instar.interfaces.api.routes import Bound, Handler, Reply, Request, Route
 from instar.interfaces.api.status import body_of, status_of
 from instar.interfaces.comparison import page as comparison_page
 from instar.interfaces.console.wording import FILTERS, logged, short
@@ -42,7 +42,10 @@ PAGE_HEADERS = {
 View = Callable[[Request], dict[str, Any]]
 
 
-def page(path: str, template: str, view: View, asked: View | None = None) -> list[Route]:
+def page(
+    path: str, template: str, view: View, asked: View | None = None, *,
+    permission: Permission = Permission.READ, bound: Bound = Bound.PROJECT,
+) -> list[Route]:  # fmt: skip
     """The routes of a page and of its JSON twin; the twin first, since `{name}` would match `name.json` too.
 
     Args:
@@ -65,10 +68,12 @@ def page(path: str, template: str, view: View, asked: View | None = None) -> lis
 
     show.__doc__ = f"Console: {(view.__doc__ or template).strip().splitlines()[0]}"
     twin.__doc__ = f"{show.__doc__} As JSON."
-    return [Route("GET", f"{ROOT}{path}.json", Permission.READ, twin), *shown(path, show)]
+    return [Route("GET", f"{ROOT}{path}.json", permission, twin, bound=bound), *shown(path, show, permission, bound)]
 
 
-def shown(path: str, handler: Handler) -> list[Route]:
+def shown(
+    path: str, handler: Handler, permission: Permission = Permission.READ, bound: Bound = Bound.PROJECT
+) -> list[Route]:
     """The route of something that people look at: its errors are pages, unless the caller prefers JSON."""
 
     @wraps(handler)
@@ -80,7 +85,7 @@ def shown(path: str, handler: Handler) -> list[Route]:
                 raise
             return html("error.html", {"error": body_of(error), "project": None}, status_of(error))
 
-    return [Route("GET", f"{ROOT}{path}", Permission.READ, careful)]
+    return [Route("GET", f"{ROOT}{path}", permission, careful, page=True, bound=bound)]
 
 
 def wants_json(request: Request) -> bool:

@@ -26,7 +26,7 @@ import msgspec
 from instar.core.errors import MalformedRequest
 from instar.core.identity import Permission
 from instar.core.store import Store
-from instar.interfaces.api.routes import Reply, Request, Route, Voice
+from instar.interfaces.api.routes import Reply, Request, Route, Voice, WhereBound
 from instar.interfaces.mlflow.errors import Refusal, invalid, missing, refuse
 
 WORKSPACE_HEADER = "x-mlflow-workspace"
@@ -94,6 +94,8 @@ class Operation:
         message: What the body, or for GET the query string, is decoded to.
         root: `"mlflow"`, `"mlflow-artifacts"` or `""` (the server's own root).
         upload: The body is a file.
+        proof: Of addresses that prove themselves; called before the body is read.
+        bound: In which project the permission is needed: in the one that the call speaks to.
     """
 
     method: str
@@ -103,13 +105,25 @@ class Operation:
     message: type[Message] = Nothing
     root: str = "mlflow"
     upload: bool = False
+    bound: WhereBound | None = None
+    proof: Callable[[Call], None] | None = None
 
     def routes(self) -> list[Route]:
         """The operation at all its addresses."""
-        answer = _answering(self)
+        answer, prove = _answering(self), self.proof
+        proof = None if prove is None else lambda request: prove(Call(request, project_of(request)))
         addresses = [root + self.path for root in ROOTS[self.root]]
         return [
-            Route(self.method, prefix + address, self.permission, answer, upload=self.upload, voice=VOICE)
+            Route(
+                self.method,
+                prefix + address,
+                self.permission,
+                answer,
+                self.upload,
+                VOICE,
+                self.bound or project_of,
+                proof=proof,
+            )
             for prefix in ("", PROJECT)
             for address in addresses
         ]

@@ -54,10 +54,14 @@ def create(call: Call, asked: Create) -> dict[str, Any]:
     return {"upload_id": upload.id, "credentials": parts}
 
 
+def is_part(call: Call) -> None:
+    """Raises Refusal unless the address of a part proves itself."""
+    signed.prove(call.store, call.request.query, "part", call.path["upload"], call.path["number"])
+
+
 def send_part(call: Call, asked: None) -> Reply:
     """One part of an upload, to an address that was handed out; the answer's ETag names it."""
     id, number = call.path["upload"], call.path["number"]
-    signed.prove(call.store, call.request.query, "part", id, number)
     if call.request.upload is None:
         raise BadInput("the part has no body", subject=f"part {number}")
     upload = part_uploads.get(call.store, id)
@@ -119,7 +123,9 @@ def _number(part: SentPart, where: int) -> int:
 _PROXY = "mlflow-artifacts"
 operations = [
     Operation("POST", "mpu/create/{path:path}", Permission.TRAIN, create, Create, root=_PROXY),
-    Operation("PUT", "mpu/parts/{upload}/{number}", Permission.TRAIN, send_part, root=_PROXY, upload=True),
+    Operation(
+        "PUT", "mpu/parts/{upload}/{number}", Permission.PUBLIC, send_part, root=_PROXY, upload=True, proof=is_part
+    ),
     Operation("POST", "mpu/complete/{path:path}", Permission.TRAIN, complete, OfUpload, root=_PROXY),
     Operation("POST", "mpu/abort/{path:path}", Permission.TRAIN, abort, OfUpload, root=_PROXY),
 ]

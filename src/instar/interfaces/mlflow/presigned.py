@@ -70,17 +70,26 @@ def to_write(call: Call, asked: OfFile) -> dict[str, Any]:
     return {"presigned_url": address, "headers": {}}
 
 
+def is_readable(call: Call) -> None:
+    """Raises Refusal unless the address of a content proves itself."""
+    path, blob = call.path["path"], call.request.query.get("blob", "")
+    signed.prove(call.store, call.request.query, "read", call.project, path, blob)
+
+
+def is_writable(call: Call) -> None:
+    """Raises Refusal unless the address of a file to write proves itself."""
+    signed.prove(call.store, call.request.query, "write", call.project, call.path["path"])
+
+
 def read(call: Call, asked: None) -> Reply:
     """The content of a signed address, whole or the range that is asked for."""
     path, blob = call.path["path"], call.request.query.get("blob", "")
-    signed.prove(call.store, call.request.query, "read", call.project, path, blob)
     return artifacts.reply(call.store.blobs.path(blob), path, attachment=True)
 
 
 def write(call: Call, asked: None) -> dict[str, str]:
     """Keep the file that is put to a signed address."""
     path = call.path["path"]
-    signed.prove(call.store, call.request.query, "write", call.project, path)
     artifacts.keep(call, artifacts.file_place(call, path), call.request.upload)
     return {}
 
@@ -122,10 +131,11 @@ def _path(asked: OfFile) -> str:
 
 
 _PROXY = "mlflow-artifacts"
+# A signed address proves itself, and only who may read or write the file is given one.
 operations = [
     Operation("GET", "presigned/{path:path}", Permission.READ, for_client, root=_PROXY),
     Operation("POST", "artifacts/presigned-download-url", Permission.READ, to_read, OfFile),
     Operation("POST", "artifacts/presigned-upload-url", Permission.TRAIN, to_write, OfFile),
-    Operation("GET", "signed/{path:path}", Permission.READ, read, root=_PROXY),
-    Operation("PUT", "signed/{path:path}", Permission.TRAIN, write, root=_PROXY, upload=True),
+    Operation("GET", "signed/{path:path}", Permission.PUBLIC, read, root=_PROXY, proof=is_readable),
+    Operation("PUT", "signed/{path:path}", Permission.PUBLIC, write, root=_PROXY, upload=True, proof=is_writable),
 ]

@@ -6,7 +6,7 @@ from typing import Any
 
 from instar.core import journal
 from instar.core.identity import Permission
-from instar.interfaces.api.routes import Reply
+from instar.interfaces.api.routes import Bound, Reply
 from instar.interfaces.mlflow.errors import Refusal
 from instar.interfaces.mlflow.frame import Call, Operation
 
@@ -55,14 +55,15 @@ def workspace(call: Call, asked: None) -> dict[str, Any]:
 def _projects(call: Call) -> list[str]:
     with call.store.database.read() as tx:
         known = journal.projects(tx)
-    return sorted({*known, call.request.app.project_name})
+    caller = call.request.caller
+    return sorted(name for name in {*known, call.request.app.project_name} if caller.may(Permission.READ, name))
 
 
 operations = [
-    Operation("GET", "health", Permission.READ, health, root=""),
-    Operation("GET", "version", Permission.READ, version, root=""),
-    Operation("GET", "server-info", Permission.READ, server_info),
-    Operation("GET", "server-features", Permission.READ, server_info),
-    Operation("GET", "workspaces", Permission.READ, workspaces),
-    Operation("GET", "workspaces/{workspace}", Permission.READ, workspace),
+    Operation("GET", "health", Permission.PUBLIC, health, root=""),
+    Operation("GET", "version", Permission.PUBLIC, version, root=""),
+    Operation("GET", "server-info", Permission.KNOWN, server_info),
+    Operation("GET", "server-features", Permission.KNOWN, server_info),
+    Operation("GET", "workspaces", Permission.READ, workspaces, bound=Bound.SOMEWHERE),
+    Operation("GET", "workspaces/{workspace}", Permission.READ, workspace, bound=Bound.SOMEWHERE),
 ]

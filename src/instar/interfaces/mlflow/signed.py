@@ -24,10 +24,12 @@ from instar.interfaces.mlflow.frame import Call
 def root(call: Call) -> str:
     """Where the caller finds the proxy of artifacts.
 
-    The rim takes calls under names of this machine alone, so there is no other scheme; the project is in the address, since no
-    header will be.
+    A proxy that takes TLS off says so; the project is in the address, since no header will be.
     """
-    return f"http://{call.request.headers['host']}/projects/{quote(call.project, safe='')}/api/2.0/mlflow-artifacts/"
+    scheme = "https" if call.request.headers.get("x-forwarded-proto") == "https" else "http"
+    return (
+        f"{scheme}://{call.request.headers['host']}/projects/{quote(call.project, safe='')}/api/2.0/mlflow-artifacts/"
+    )
 
 
 def address(call: Call, path: str, *what: object, until: datetime, **more: str) -> str:

@@ -24,6 +24,7 @@ import msgspec
 from instar.core.errors import BadInput, Unavailable
 from instar.core.settings import read_settings
 from instar.interfaces.sdk.calls import gather
+from instar.interfaces.sdk.proof import authorization
 from instar.interfaces.wire import Rows, columns_of, datatype_of, error_of, moment, plain
 
 if TYPE_CHECKING:
@@ -62,6 +63,8 @@ def connect(
         project: Whose tables, runs and models are listed; default the server's own.
         transport: Another way to the server, for tests.
 
+    A token is taken from `INSTAR_TOKEN` or the file that `INSTAR_TOKEN_FILE` names.
+
     Raises:
         Unavailable: No address is given and no server runs here.
     """
@@ -78,7 +81,9 @@ class Client:
             raise BadInput("that is no address of a server", found=repr(url), asked="http://host:port")
         self.url = url.rstrip("/")
         self._project = project
-        self._http = httpx2.Client(base_url=self.url, transport=transport, timeout=TIMEOUT_SECONDS)
+        self._http = httpx2.Client(
+            base_url=self.url, transport=transport, timeout=TIMEOUT_SECONDS, headers=authorization(self.url)
+        )
         self._datatypes: dict[str, dict[str, str]] = {}
 
     def predict(
@@ -330,6 +335,14 @@ class Client:
             token = page["next"]
             if token is None or (limit is not None and len(found) >= limit):
                 return found
+
+    def ask(self, method: str, path: str, body: Any = None) -> Any:
+        """Ask any route of the API; `GET /api/openapi.json` lists them.
+
+        Raises:
+            InstarError: What the server refuses, as the class that it raised.
+        """
+        return self._json(method, path, body)
 
     def _json(self, method: str, path: str, body: Any = None, query: Mapping[str, Any] | None = None) -> Any:
         return self._send(method, path, body, query)[0]

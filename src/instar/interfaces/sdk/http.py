@@ -15,6 +15,7 @@ from urllib.parse import quote, urlsplit
 import msgspec
 
 from instar.core.errors import BadInput, Unavailable
+from instar.interfaces.sdk.proof import authorization
 from instar.interfaces.wire import error_of
 from instar.train.delivery import Batch
 
@@ -26,15 +27,19 @@ MEDIA_TYPE = "application/msgpack"
 class HttpSink:
     """A server as the goal of a delivery; one connection, which is made anew after any trouble.
 
+    Args:
+        store_folder: The store whose owner this program may speak for; see `proof.authorization`.
+
     Raises:
         BadInput: `url` is no address.
     """
 
-    def __init__(self, url: str, *, timeout_seconds: float = TIMEOUT_SECONDS) -> None:
+    def __init__(self, url: str, *, timeout_seconds: float = TIMEOUT_SECONDS, store_folder: Path | None = None) -> None:
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise BadInput("that is no address of a server", found=repr(url), asked="http://host:port")
         self.url = url.rstrip("/")
+        self._proof = authorization(self.url, store_folder)
         self._prefix = parts.path.rstrip("/")
         self._own = ""
         kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
@@ -71,7 +76,9 @@ class HttpSink:
                 self._connection.connect()
                 plugged: Any = self._connection.sock
                 plugged.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            self._connection.request(method, self._prefix + path, body, {"accept": "application/json", **headers})
+            self._connection.request(
+                method, self._prefix + path, body, {"accept": "application/json", **self._proof, **headers}
+            )
             reply = self._connection.getresponse()
             content = reply.read()
         except (OSError, http.client.HTTPException) as error:

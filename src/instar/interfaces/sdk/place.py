@@ -69,12 +69,12 @@ def sink(place: Place) -> Sink | None:
     from instar.serve.process import running
 
     if place.url is not None:
-        return HttpSink(place.url)
+        return HttpSink(place.url, store_folder=place.store)
     if place.store is None:
         return None
     server = running(place.store)
     if server is not None:
-        return HttpSink(server.url)
+        return HttpSink(server.url, store_folder=place.store)
     from instar.app import open_store
     from instar.train.intake import StoreSink
 

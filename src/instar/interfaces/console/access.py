@@ -1,0 +1,29 @@
+"""The console on access: who may what, who was refused, and the page on which one signs in with a token."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from instar.core.identity import Permission, Role
+from instar.interfaces.api import access as api
+from instar.interfaces.api.routes import Reply, Request
+from instar.interfaces.console.render import html
+
+
+def access(request: Request) -> dict[str, Any]:
+    """Tokens and refusals, as far as the caller may see them, and what the caller itself may do."""
+    audits = request.caller.may_somewhere(Permission.AUDIT)
+    return {
+        "project": None,
+        "home": request.app.project_name,
+        "me": api.who(request.caller),
+        "tokens": api.shown(request),
+        "refusals": api.refused(request, None, "100") if audits else [],
+        "audits": audits,
+        "roles": [role.value for role in Role],
+    }
+
+
+def sign_in(request: Request) -> Reply:
+    """Console: sign in with a token."""
+    return html("sign_in.html", {"project": None})
