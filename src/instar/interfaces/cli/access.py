@@ -7,8 +7,13 @@ import re
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 import click
+
+from instar.core.settings import read_settings
+from instar.interfaces import tokens
+from instar.interfaces.sdk.client import Client
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -51,7 +56,7 @@ def create_command(
     }  # fmt: skip
     with _side(project, url) as side:
         named = ["*"] if all_projects else list(projects) or [side.project()]
-        found = side.ask("POST", "/api/tokens", {**wish, "roles": {one: list(roles) for one in named}})
+        found = side.make({**wish, "roles": {one: list(roles) for one in named}})
     if as_json:
         click.echo(json.dumps(found, indent=2))
         return
@@ -78,16 +83,13 @@ def change_command(
     url: str | None,
 ) -> None:
     """Give a token, by name or id, these roles in place of those that it has."""
-    from urllib.parse import quote
-
     from instar.core.errors import BadInput
 
     if all_projects and projects:
         raise BadInput("name projects, or all of them, not both", subject="instar token change")
     with _side(project, url) as side:
         named = ["*"] if all_projects else list(projects) or [side.project()]
-        body = {"roles": {one: list(roles) for one in named}}
-        found = side.ask("PUT", f"/api/tokens/{quote(name, safe='')}/roles", body)
+        found = side.change(name, {one: list(roles) for one in named})
     click.echo(f"{found['id']} of {found['name']}: {_held(found['roles'])}")
 
 
@@ -99,7 +101,7 @@ def change_command(
 def list_command(project: str | None, all_: bool, url: str | None, as_json: bool) -> None:
     """Tokens that are live, the newest first."""
     with _side(project, url) as side:
-        found = [one for one in side.ask("GET", "/api/tokens")["tokens"] if all_ or one["state"] == "live"]
+        found = [one for one in side.shown() if all_ or one["state"] == "live"]
     if as_json:
         click.echo(json.dumps(found, indent=2))
         return
@@ -120,10 +122,8 @@ def list_command(project: str | None, all_: bool, url: str | None, as_json: bool
 @click.pass_obj
 def revoke_command(project: str | None, name: str, url: str | None) -> None:
     """Have a token, by name or id, prove nothing any more, within a second."""
-    from urllib.parse import quote
-
     with _side(project, url) as side:
-        found = side.ask("DELETE", f"/api/tokens/{quote(name, safe='')}")
+        found = side.revoke(name)
     click.echo(f"{found['id']} of {found['name']} is revoked")
 
 
@@ -134,7 +134,7 @@ def revoke_command(project: str | None, name: str, url: str | None) -> None:
 def whoami_command(project: str | None, url: str | None, as_json: bool) -> None:
     """Say who one is here, and what one may do."""
     with _side(project, url) as side:
-        found = side.ask("GET", "/api/whoami")
+        found = side.who()
     if as_json:
         click.echo(json.dumps(found, indent=2))
         return
@@ -147,61 +147,73 @@ def whoami_command(project: str | None, url: str | None, as_json: bool) -> None:
 class _Server:
     """What is asked goes over a server."""
 
-    def __init__(self, url: str) -> None:
-        from instar.interfaces.sdk.client import Client
-
-        self._client = Client(url)
+    def __init__(self, client: Client) -> None:
+        self._client = client
 
     def project(self) -> str:
         return str(self._client.ask("GET", "/api/projects")["own"])
 
-    def ask(self, method: str, path: str, body: Any = None) -> Any:
-        return self._client.ask(method, path, body)
+    def make(self, asked: dict[str, Any]) -> Any:
+        return self._client.ask("POST", "/api/tokens", asked)
 
-    def close(self) -> None:
-        self._client.close()
+    def change(self, name: str, roles: dict[str, list[str]]) -> Any:
+        return self._client.ask("PUT", f"/api/tokens/{quote(name, safe='')}/roles", {"roles": roles})
+
+    def revoke(self, name: str) -> Any:
+        return self._client.ask("DELETE", f"/api/tokens/{quote(name, safe='')}")
+
+    def shown(self) -> Any:
+        return self._client.ask("GET", "/api/tokens")["tokens"]
+
+    def who(self) -> Any:
+        return self._client.ask("GET", "/api/whoami")
 
 
 class _Owner:
-    """What is asked is done on the store's files, by the same handlers."""
+    """What is asked is done on the store's files, which belong to this user."""
 
     def __init__(self, app: App) -> None:
-        self._app = app
+        from instar.core.identity import local_caller
+
+        self._app, self._me = app, local_caller()
 
     def project(self) -> str:
         return self._app.project_name
 
-    def ask(self, method: str, path: str, body: Any = None) -> Any:
+    def make(self, asked: dict[str, Any]) -> Any:
         import msgspec
 
-        from instar.interfaces.api import access
-        from instar.interfaces.api.routes import Request
-        from instar.interfaces.api.table import Table
+        return _plain(tokens.make(self._app, self._me, msgspec.convert(asked, tokens.NewToken)))
 
-        table = Table(access.routes)
-        methods, values = table.find(path)
-        route = methods[method]
-        sent = b"" if body is None else msgspec.json.encode(body)
-        request = Request(self._app, self._app.store.actor, table.parameters(route, values), body=sent, method=method)
-        return msgspec.to_builtins(route.handler(request).value)
+    def change(self, name: str, roles: dict[str, list[str]]) -> Any:
+        return _plain(tokens.change(self._app, self._me, name, roles))
 
-    def close(self) -> None:
-        pass
+    def revoke(self, name: str) -> Any:
+        return _plain(tokens.revoke(self._app, self._me, name))
+
+    def shown(self) -> Any:
+        return _plain(tokens.shown(self._app, self._me))
+
+    def who(self) -> Any:
+        return _plain(tokens.who(self._me))
+
+
+def _plain(document: object) -> Any:
+    """A document as it comes over the wire."""
+    import msgspec
+
+    return msgspec.to_builtins(document)
 
 
 @contextmanager
 def _side(project: str | None, url: str | None) -> Iterator[_Server | _Owner]:
     """The server that was named, or the store here, whose files belong to this user."""
     from instar.app import open_app
-    from instar.core.settings import read_settings
 
     url = url or read_settings().url
     if url is not None:
-        server = _Server(url)
-        try:
-            yield server
-        finally:
-            server.close()
+        with Client(url) as client:
+            yield _Server(client)
         return
     with open_app(Path(project) if project else None, need_project=False) as app:
         yield _Owner(app)

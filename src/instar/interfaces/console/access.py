@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from instar.core.identity import Permission, Role
-from instar.interfaces.api import access as api
+from instar.core.identity import Permission
+from instar.interfaces import tokens
 from instar.interfaces.api.routes import Reply, Request
 from instar.interfaces.console.render import html
 
@@ -16,11 +16,10 @@ def access(request: Request) -> dict[str, Any]:
     return {
         "project": None,
         "home": request.app.project_name,
-        "me": api.who(request.caller),
-        "tokens": api.shown(request),
-        "refusals": api.refused(request, None, "100") if audits else [],
+        "me": tokens.who(request.caller),
+        "tokens": tokens.shown(request.app, request.caller),
+        "refusals": tokens.refused(request.app, request.caller, None, 100) if audits else [],
         "audits": audits,
-        "roles": [role.value for role in Role],
     }
 
 
