@@ -5,7 +5,19 @@ from __future__ import annotations
 from instar.core.errors import NotFound
 from instar.core.identity import Permission
 from instar.interfaces.api.routes import Bound, Reply, Request, Route
-from instar.interfaces.console import access, calls, data, experiments, files, operate, overview, plan, release, serve, train
+from instar.interfaces.console import (
+    access,
+    calls,
+    data,
+    experiments,
+    files,
+    operate,
+    overview,
+    plan,
+    release,
+    serve,
+    train,
+)
 from instar.interfaces.console.render import HERE, ROOT, page, redirect, shown, url
 
 ASSETS = {
