@@ -84,9 +84,7 @@ def instar(
     return found
 
 
-def measured(
-    address: str, row: list[float], counts: tuple[int, ...], seconds: int, root: int | None = None
-) -> Figures:
+def measured(address: str, row: list[float], counts: tuple[int, ...], seconds: int, root: int | None = None) -> Figures:
     """One server at each number of connections, and with many rows a request."""
     one, many = body(row, 1), body(row, MANY_ROWS)
     load.load(address, one, 8, WARM_UP_SECONDS)
@@ -142,9 +140,9 @@ def make_store(folder: Path) -> tuple[Store, list[float]]:
         batchable=True,
     )
     manifest = bundle.Manifest(
-        format=bundle.TENSOR_FORMAT, model=ENDPOINT, step="fitted", kind="model", recipe="benchmark", parameters={}, target="", inputs=(), outputs=(),
-        threshold=0.5, run="run_benchmark", fitted_on="tver_benchmark", fitted_rows=569, native=None, form="",
-        environment=made.blobs.put(b"{}"), tensors=tensors,
+        format=bundle.TENSOR_FORMAT, model=ENDPOINT, step="fitted", kind="model", recipe="benchmark", parameters={},
+        target="", inputs=(), outputs=(), threshold=0.5, run="run_benchmark", fitted_on="tver_benchmark", fitted_rows=569,
+        native=None, form="", environment=made.blobs.put(b"{}"), tensors=tensors,
         portable=bundle.Portable("onnx", made.blobs.put(graph), len(graph), (), layout="tensors"),
     )  # fmt: skip
     packed = bundle.pack(made.blobs, manifest)

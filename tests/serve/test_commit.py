@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import os
 from pathlib import Path
 
 import pytest
@@ -88,6 +90,7 @@ def test_segments_roll_by_size_and_age(tmp_path: Path, monkeypatch: pytest.Monke
             told = loop.create_future()
             log.append(log.current(), later(n), told.set_result)
             assert await told is None
+            log.tick()
         log.close()
         await loop.run_in_executor(None, committer.close)
 
@@ -117,3 +120,83 @@ def test_a_disk_that_fails_fails_the_call_and_closes_the_segment_for_good(tmp_pa
     asyncio.run(write())
     (found,) = entries(tmp_path)
     assert [type(entry) for entry in found] == [Head, Later, End]
+
+
+class Full:
+    """A disk that takes so many bytes more, and then has no room."""
+
+    def __init__(self, room: int) -> None:
+        self.room = room
+        self._write = os.write
+
+    def write(self, file: int, data: bytes | memoryview) -> int:
+        if not self.room:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        taken = self._write(file, data[: self.room])
+        self.room -= taken
+        return taken
+
+
+@pytest.mark.parametrize("durable", [True, False])
+def test_after_a_full_disk_the_log_goes_on_and_says_what_is_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, durable: bool
+) -> None:
+    monkeypatch.setattr(commit, "AGAIN_SECONDS", 0.0)
+    disk = Full(1_000_000)
+    monkeypatch.setattr(commit.os, "write", disk.write)
+
+    async def write() -> None:
+        loop = asyncio.get_running_loop()
+        committer = Committer(loop, durable=durable)
+        log = EndpointLog(committer, tmp_path, "delay", 5, lambda: 7)
+
+        async def append(n: int) -> str | None:
+            told: asyncio.Future[str | None] = loop.create_future()
+            log.append(log.current(), later(n), told.set_result)
+            return await told
+
+        assert await append(1) is None
+        disk.room = 5  # a torn frame
+        assert "No space left" in str(await append(2))
+        assert log.failing() is None  # it is time to try again
+        log.gap.add("no space", answered=1)
+        assert "No space left" in str(await append(3))
+        log.gap.add("no space", refused=2)
+        disk.room = 1_000_000
+        assert await append(4) is None
+        log.close()
+        await loop.run_in_executor(None, committer.close)
+
+    asyncio.run(write())
+    # No number is missing, no torn tail is left, and the gap says how many calls it holds, of both tries.
+    assert [name.number for name in segments.list_segments(tmp_path)] == [0, 1]
+    for name in segments.list_segments(tmp_path):
+        path = name.path(tmp_path)
+        assert segments.read(path)[1] == path.stat().st_size
+    first, second = entries(tmp_path)
+    assert [type(entry) for entry in first] == [Head, Later]
+    assert [type(entry) for entry in second] == [Head, record.Skipped, Later, End]
+    assert second[1] == record.Skipped(7, 7, 1, 2, "no space")
+    assert second[2].recorded == 4  # type: ignore[union-attr]
+
+
+def test_while_the_disk_fails_no_segment_is_tried_for_each_call(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(commit, "AGAIN_SECONDS", 3600.0)
+    monkeypatch.setattr(commit.os, "write", Full(0).write)
+
+    async def write() -> None:
+        loop = asyncio.get_running_loop()
+        committer = Committer(loop, durable=False)
+        log = EndpointLog(committer, tmp_path, "delay", 5, lambda: 7)
+        told: asyncio.Future[str | None] = loop.create_future()
+        log.append(log.current(), later(1), told.set_result)
+        await told
+        assert "No space left" in str(log.failing())
+        log.tick()
+        assert "No space left" in str(log.failing())
+        committer.close()
+
+    asyncio.run(write())
+    assert len(list((tmp_path / "delay").iterdir())) == 1

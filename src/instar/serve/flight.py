@@ -35,10 +35,12 @@ class Desk:
     Attributes:
         log_of: The log of an endpoint in this gateway.
         finished: Called with each call that is on the record and can be answered.
+        stop: A call whose record cannot be kept is refused; else it is answered all the same, and counted.
     """
 
     log_of: Callable[[str], EndpointLog]
     finished: Callable[[Pending], object]
+    stop: bool = True
 
 
 class Pending:
@@ -52,6 +54,7 @@ class Pending:
         status, body, form, head: The answer, once it is there.
         size: Bytes that it holds in memory.
         timer: Refuses it at its deadline.
+        unrecorded: Its answer is not on the record, and given all the same.
     """
 
     __slots__ = (
@@ -75,6 +78,7 @@ class Pending:
         "started",
         "status",
         "timer",
+        "unrecorded",
         "way",
     )  # fmt: skip
 
@@ -105,6 +109,7 @@ class Pending:
         self.body = b""
         self.form, self.head = wire.JSON, 0
         self.timer: Timer | None = None
+        self.unrecorded = False
         self._laters = 0
         self._early: list[bytes] | None = None
         self._segment: Segment | None = None
@@ -171,19 +176,26 @@ class Pending:
         self._record(f"{type(problem).__name__}: {problem}"[:500], None, b"")
 
     def told(self, broken: str | None) -> None:
-        """The record is kept, or cannot be: then there is no answer either."""
+        """The record is kept, or cannot be: then, unless the settings say otherwise, there is no answer either."""
         if broken is not None:
-            unrecorded = Unavailable(
-                "the answer could not be put on the record",
-                found=broken,
-                next_step="Free space on the server's disk, or look at its log; then call again.",
-            )
-            self.status, self.body = 503, replies.encode_error(unrecorded)
-            self.form, self.head = wire.JSON, 0
+            gap = self._desk.log_of(self.endpoint.name).gap
+            if self._desk.stop:
+                gap.add(broken, refused=1)
+                self.status, self.body = 503, replies.encode_error(unrecorded(broken))
+                self.form, self.head = wire.JSON, 0
+            else:
+                gap.add(broken, answered=1)
+                self.unrecorded = True
         self._desk.finished(self)
 
     def _record(self, error: str | None, work: bytes | None, personal: bytes) -> None:
         desk, endpoint, way = self._desk, self.endpoint, self.way
+        log = desk.log_of(endpoint.name)
+        failing = log.failing()
+        if failing is not None:
+            self._dead = True
+            self.told(failing)
+            return
         now = time.perf_counter_ns()
         key = self.key
         salt = sealed = None
@@ -198,7 +210,6 @@ class Pending:
             (now - self.started) // 1000, (now - self.sent) // 1000, error, work,
             0 if self._dead else self._laters + len(self._early or ()),
         )  # fmt: skip
-        log = desk.log_of(endpoint.name)
         segment = log.current()
         if work is not None:
             log.schema(segment, endpoint.schema)
@@ -217,3 +228,12 @@ class Pending:
         if answers != record.NO_ANSWERS:
             entry = record.encode_later(self.call, time.time_ns() // 1000, answers)
             self._desk.log_of(self.endpoint.name).later(segment, entry)
+
+
+def unrecorded(broken: str) -> Unavailable:
+    """Why a call is refused whose record cannot be kept."""
+    return Unavailable(
+        "the answer could not be put on the record",
+        found=broken,
+        next_step="Free space on the server's disk, or look at its log; then call again.",
+    )

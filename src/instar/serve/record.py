@@ -21,7 +21,7 @@ from blake3 import blake3
 FORMAT = 2  # 2 added tensors; what the first format wrote is read as it was
 
 # Kinds of entries.
-HEAD, CALL, SCHEMA, LATER, END = 0, 1, 2, 3, 4
+HEAD, CALL, SCHEMA, LATER, END, SKIPPED = 0, 1, 2, 3, 4, 5
 
 # Roles of an answer in a call.
 CHAMPION, CANARY, SHADOW, PINNED = "champion", "canary", "shadow", "pinned"
@@ -179,6 +179,23 @@ class End(msgspec.Struct, frozen=True, array_like=True, tag=END):
     closed: int
 
 
+class Skipped(msgspec.Struct, frozen=True, array_like=True, tag=SKIPPED):
+    """Calls that have no entry of their own, so that whoever reads the log sees that they were.
+
+    Attributes:
+        since, until: Wall time of the first and the last, microseconds since 1970.
+        answered: Answers that were given without a record, as the disk failed and the settings say so.
+        refused: Calls that were refused, as too many came or their record could not be kept.
+        reason: Of the first of them.
+    """
+
+    since: int
+    until: int
+    answered: int
+    refused: int
+    reason: str
+
+
 class Personal(msgspec.Struct, frozen=True, array_like=True):
     """The part of a call that tells of a person.
 
@@ -201,7 +218,7 @@ class Frame(msgspec.Struct, frozen=True, array_like=True, gc=False):
     personal: bytes | None = None
 
 
-Entry = Head | Call | Schema | Later | End
+Entry = Head | Call | Schema | Later | End | Skipped
 
 _encode = msgspec.msgpack.Encoder().encode
 _entry = msgspec.msgpack.Decoder(Entry)
