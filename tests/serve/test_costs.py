@@ -76,6 +76,7 @@ def test_each_account_is_taken_in_once(store: Store, database: str, request: pyt
     assert [one.what for one in costs.costs(store, project="other")] == ["gateway"]
     assert [one.endpoint for one in costs.costs(store, endpoint="delay")] == ["delay"]
     assert costs.costs(store, since=store.clock.wall() + timedelta(hours=2)) == []
+    store.database.close()
 
 
 def test_a_server_says_what_it_used_when_it_ends(store: Store) -> None:
