@@ -61,6 +61,8 @@ class FakeModel:
             time.sleep(120)
         if self.quirk == "leaks":
             self.held.append(bytearray(os.urandom(1024)) * 1024 * int(distances[0]))
+        if self.quirk == "looks around":
+            (self.mark.parents[2] / "secret").read_text()
         if self.quirk == "slow":
             time.sleep(0.05)
         return [self.bias + distance / 10_000 for distance in distances]

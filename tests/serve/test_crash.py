@@ -184,7 +184,7 @@ def test_a_request_that_ends_its_worker_twice_is_refused_and_takes_nobody_along(
         assert client.post("/v2/models/delay/infer", json=fakes.body(-1)).status_code == 500
         assert children(server.pid, "instar.serve.worker") == workers
     # Its neighbours were asked once more.
-    assert {answer.status for answer in answers} == {200}
+    assert {(answer.status, answer.error) for answer in answers} == {(200, None)}
 
 
 def test_a_hot_swap_under_load_loses_no_call(store: Store, folder: Path) -> None:

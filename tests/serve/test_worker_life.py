@@ -19,6 +19,7 @@ from tests.serve import fakes
 from tests.serve.conftest import acknowledged, start, wait_for
 from tests.serve.test_crash import children, gone, loaded
 
+OPEN = {"INSTAR_FENCE": "off"}  # these models keep a mark beside their bundle
 URL = "/v2/models/delay/infer"
 
 
@@ -93,7 +94,7 @@ def test_the_one_used_longest_ago_goes_when_memory_is_short(folder: Path) -> Non
 
 def test_a_call_whose_worker_died_once_is_answered_by_the_next(store: Store, folder: Path) -> None:
     fakes.route(folder, [fakes.version(folder, 1, quirk="dies once", native=True)])
-    with start(folder) as server, httpx2.Client(base_url=server.url, timeout=30) as client:
+    with start(folder, environment=OPEN) as server, httpx2.Client(base_url=server.url, timeout=30) as client:
         acknowledged(folder, 1)
         reply = client.post(URL, json=fakes.body(-1))
         assert (reply.status_code, reply.json()["outputs"][0]["data"]) == (200, [-0.0001])
@@ -103,7 +104,7 @@ def test_a_call_whose_worker_died_once_is_answered_by_the_next(store: Store, fol
 def test_a_model_that_must_not_be_asked_twice_is_not(folder: Path) -> None:
     versions = [fakes.version(folder, 1, quirk="dies once", native=True)]
     fakes.route(folder, versions, terms=Terms(retry=False))
-    with start(folder) as server, httpx2.Client(base_url=server.url, timeout=30) as client:
+    with start(folder, environment=OPEN) as server, httpx2.Client(base_url=server.url, timeout=30) as client:
         acknowledged(folder, 1)
         reply = client.post(URL, json=fakes.body(-1))
         assert reply.status_code == 503

@@ -22,7 +22,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
 from collections.abc import Mapping
@@ -105,21 +104,25 @@ def size_bytes(text: str) -> int:
     Raises:
         ValueError: It is none.
     """
-    found = re.fullmatch(r"([1-9][0-9]{0,18}) ?([A-Za-z]*)", text.strip())
-    if found is None or (found[2] and found[2] not in SIZES):
-        raise ValueError(text)
-    return int(found[1]) * SIZES.get(found[2], 1)
+    return _read_number(text, SIZES)
 
 
 def _number(values: Mapping[str, str], name: str, default: int, units: Mapping[str, int] | None = None) -> int:
     text = values.get(name, "").strip()
     if not text:
         return default
-    if units or text.isdigit():
-        with contextlib.suppress(ValueError):
-            return size_bytes(text)
-    asked = "a whole number from 1 on" + (f", or one with {', '.join(units)}" if units else "")
-    raise BadInput("that setting cannot be read", subject=name, found=repr(text), asked=asked)
+    try:
+        return _read_number(text, units or {})
+    except ValueError:
+        asked = "a whole number from 1 on" + (f", or one with {', '.join(units)}" if units else "")
+        raise BadInput("that setting cannot be read", subject=name, found=repr(text), asked=asked) from None
+
+
+def _read_number(text: str, units: Mapping[str, int]) -> int:
+    found = re.fullmatch(r"([1-9][0-9]{0,18}) ?([A-Za-z]*)", text.strip())
+    if found is None or (found[2] and found[2] not in units):
+        raise ValueError(text)
+    return int(found[1]) * units.get(found[2], 1)
 
 
 def _decimal(values: Mapping[str, str], name: str) -> float | None:

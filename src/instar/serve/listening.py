@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import shutil
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -78,6 +79,8 @@ def on_record(store_folder: Path, host: str, port: int) -> Iterator[Running]:
 
 
 def clear_sockets(store_folder: Path) -> None:
-    """Take away sockets of a server that was killed: a gateway must not take a dead worker's for a living one."""
+    """Take away sockets and scratch folders of a server that was killed: a dead worker's must not be taken for a living one's."""
     for left in routes.run_folder(store_folder).glob("*.sock"):
         left.unlink(missing_ok=True)
+    for left in routes.run_folder(store_folder).glob("scratch-*"):
+        shutil.rmtree(left, ignore_errors=True)

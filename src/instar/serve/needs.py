@@ -45,6 +45,13 @@ class Hung(msgspec.Struct, frozen=True, tag="hung"):
     seconds: float
 
 
+class Lost(msgspec.Struct, frozen=True, tag="lost"):
+    """The line to a process broke off: it is dying, or else it is to be ended."""
+
+    worker: str
+    copy: int
+
+
 class Used(msgspec.Struct, frozen=True):
     """What one version used in a worker since it last said so.
 
@@ -73,6 +80,13 @@ class Usage(msgspec.Struct, frozen=True, tag="usage"):
     versions: tuple[Used, ...]
 
 
+class Ready(msgspec.Struct, frozen=True, tag="ready"):
+    """A worker's process takes calls now; its model is loaded, or why it cannot be is known."""
+
+    worker: str
+    copy: int
+
+
 class Up(msgspec.Struct, frozen=True, tag="up"):
     """The processes of a worker that take calls now, by number; none: it is cold. Others take no new calls."""
 
@@ -96,7 +110,7 @@ class Ended(msgspec.Struct, frozen=True, tag="ended"):
     reason: str
 
 
-ToRoot: TypeAlias = Need | Loads | Hung | Usage
+ToRoot: TypeAlias = Need | Loads | Hung | Lost | Ready | Usage
 FromRoot: TypeAlias = Up | Cannot | Ended
 
 LINE_LIMIT_BYTES = 8 * 1024 * 1024

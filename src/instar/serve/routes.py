@@ -121,7 +121,17 @@ def routes_file(store_folder: Path) -> Path:
 
 def bundle_folder(store_folder: Path, bundle: str) -> Path:
     """Folder with a bundle's files, there before a snapshot that names it."""
-    return serve_folder(store_folder) / "bundles" / bundle.replace(":", "-")
+    return bundles_folder(store_folder) / bundle.replace(":", "-")
+
+
+def bundles_folder(store_folder: Path) -> Path:
+    """Folder with the folders of all bundles."""
+    return serve_folder(store_folder) / "bundles"
+
+
+def scratch_folder(store_folder: Path, number: int) -> Path:
+    """Folder in which a worker process may write."""
+    return run_folder(store_folder) / f"scratch-{number}"
 
 
 def bundle_of(folder: Path) -> str:

@@ -112,7 +112,7 @@ class Root:
         self._workers = Workers(self.folder, self._nursery, _limits(), self._ear.tell, self._accounts.ended)
         self._add_children(port)
         self._until = time.monotonic() + ENDPOINT_SECONDS
-        watches = [FolderWatch(folder(self.folder)) for folder in (routes.serve_folder, routes.run_folder)]
+        watch = FolderWatch(routes.serve_folder(self.folder))
         try:
             with self._woken_by_signals() as woken:
                 while not self._stop:
@@ -124,11 +124,10 @@ class Root:
                     self._account()
                     self._refuse_a_mistake()
                     self._announce(state)
-                    self._pause(woken, watches)
+                    self._pause(woken, watch)
         finally:
             self._drain()
-            for watch in watches:
-                watch.close()
+            watch.close()
 
     def _announce(self, state: Running) -> None:
         """Say where we are, once, when we answer; a model that cannot be loaded keeps the rest waiting for a while only."""
@@ -155,18 +154,16 @@ class Root:
     def _told_to_stop(self, number: int, frame: FrameType | None) -> None:
         self._stop = True
 
-    def _pause(self, woken: int, watches: list[FolderWatch]) -> None:
+    def _pause(self, woken: int, watch: FolderWatch) -> None:
         """Wait until something is told, a child ended, somebody wants us to stop, or it is time for something."""
-        telling = [watch for watch in watches if watch.tells]
-        sources: list[Any] = [woken, *telling, *self._ear.filenos(), *self._nursery.filenos()]
+        sources: list[Any] = [woken, *self._ear.filenos(), *self._nursery.filenos()]
+        sources += [watch] if watch.tells else []
         sources += [sys.stdin] if self.watch_stdin else []
-        blind = len(telling) < len(watches)
-        readable = set(select.select(sources, [], [], self._seconds_to_next(blind))[0])
+        readable = set(select.select(sources, [], [], self._seconds_to_next(blind=not watch.tells))[0])
         if woken in readable:
             os.read(woken, 1024)
-        for watch in telling:
-            if watch in readable:
-                watch.clear()
+        if watch in readable:
+            watch.clear()
         if sys.stdin in readable and not os.read(sys.stdin.fileno(), 1024):
             self._stop = True  # our parent is gone
         self._hear({one for one in readable if isinstance(one, int)})
@@ -183,6 +180,10 @@ class Root:
                     workers.forget(line)
                 case needs.Usage(worker, versions):
                     self._accounts.used(worker, versions)
+                case needs.Lost(worker, copy):
+                    workers.lost(worker, copy)
+                case needs.Ready(worker, copy):
+                    workers.ready(worker, copy)
                 case needs.Need(worker):
                     if not workers.knows(worker):
                         self._take_up_routes()  # a gateway may have read them before us

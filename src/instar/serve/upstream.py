@@ -153,7 +153,7 @@ class WorkerLine(asyncio.Protocol):
 
     def close(self) -> None:
         """Hang up."""
-        self._over = True
+        self._over = self.draining = True
         self._connecting.cancel()
         if self._transport is not None:
             self._transport.close()

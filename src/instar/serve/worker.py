@@ -16,6 +16,7 @@ import importlib
 import os
 import signal
 import sys
+import tempfile
 from collections import OrderedDict, deque
 from pathlib import Path
 from socket import AF_UNIX
@@ -25,8 +26,8 @@ from typing import cast
 import msgspec
 
 from instar.core.errors import Unavailable
-from instar.serve import needs, wire
-from instar.serve.routes import bundle_of
+from instar.serve import fence, needs, wire
+from instar.serve.routes import bundle_of, bundles_folder
 from instar.serve.runtime import Loader, Runtime, refusal
 from instar.serve.work import Job, Mask, mask_nothing_through
 from instar.serve.zygote import call_process
@@ -36,6 +37,8 @@ BATCH_BYTES = 4 * 1024 * 1024
 LATER_CALLS = 64  # in one batch for the record alone; bounds how long an answer can wait for it
 LATER_SECONDS = 0.01
 LATER_LIMIT = 2048  # calls whose shadows wait; beyond it shadows go before new answers, so that memory is bounded
+BACKLOG = 64
+ENVIRONMENTS = "environments"  # folder in the store, in which models of other environments have theirs
 ACCOUNT_SECONDS = 5.0  # between two words to the root on what versions used
 LEAVE_SECONDS = 35.0  # for gateways to hang up, once it was told to end
 
@@ -190,19 +193,26 @@ class Connection(asyncio.Protocol):
             self._host.empty.set()
 
 
-async def serve(socket: Path, runtime: Runtime, account: Account | None = None) -> None:
-    """Answer on `socket` until SIGTERM or SIGINT, and then until gateways have hung up."""
+def listen(socket: Path) -> Socket:
+    """Open a worker's socket: before its model is loaded, since afterwards its fence is closed."""
+    socket.unlink(missing_ok=True)
+    listening = Socket(AF_UNIX)
+    listening.bind(str(socket))
+    os.chmod(socket, 0o600)
+    listening.listen(BACKLOG)
+    return listening
+
+
+async def serve(listening: Socket, runtime: Runtime, account: Account | None = None) -> None:
+    """Answer until SIGTERM or SIGINT, and then until gateways have hung up."""
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     host = Host(loop, runtime)
-    # Bound under another name and then renamed: who finds the socket can connect, and one left by a dead worker is replaced.
-    scratch = socket.with_name(f".{os.getpid() % 100000}.sock")
-    scratch.unlink(missing_ok=True)
-    server = await loop.create_unix_server(host.connect, str(scratch), backlog=64)
-    os.chmod(scratch, 0o600)
-    scratch.replace(socket)
+    server = await loop.create_unix_server(host.connect, sock=listening, backlog=BACKLOG)
+    if account is not None:
+        account.ready()
     accounting = loop.create_task(account.tell_now_and_then()) if account is not None else None
     await stop.wait()
     server.close()
@@ -215,12 +225,20 @@ async def serve(socket: Path, runtime: Runtime, account: Account | None = None) 
 
 
 class Account:
-    """This worker's word to the root on what its versions used."""
+    """This worker's word to the root: that it takes calls, and what its versions used.
 
-    def __init__(self, worker: str, root: Path, runtime: Runtime) -> None:
-        self._worker, self._runtime = worker, runtime
+    Args:
+        number: By which the root knows this process.
+    """
+
+    def __init__(self, worker: str, number: int, root: Path, runtime: Runtime) -> None:
+        self._worker, self._number, self._runtime = worker, number, runtime
         self._line = Socket(AF_UNIX)
         self._line.connect(str(root))
+
+    def ready(self) -> None:
+        """Calls may come."""
+        self._line.sendall(needs.encode(needs.Ready(self._worker, self._number)))
 
     async def tell_now_and_then(self) -> None:
         """For ever."""
@@ -236,6 +254,15 @@ class Account:
                 self._line.sendall(needs.encode(needs.Usage(self._worker, used)))
 
 
+def _enclose(store: Path, scratch: Path, bundle: Path | None) -> None:
+    """Fence this process: it reads its bundle, or all where it holds all portable ones, and writes to its scratch folder."""
+    scratch.mkdir(mode=0o700, exist_ok=True)
+    os.environ["TMPDIR"] = tempfile.tempdir = str(scratch)
+    bundles = bundle if bundle is not None else bundles_folder(store)
+    bundles.mkdir(parents=True, exist_ok=True)
+    fence.enclose([*fence.readable(store), bundles, store / ENVIRONMENTS], [scratch])
+
+
 def load_function(name: str) -> Loader:
     """The loader named `module:function`."""
     module, _, function = name.partition(":")
@@ -249,9 +276,12 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--load", default="instar.serve.loading:load")
     parser.add_argument("--mask-key", type=Path)
     parser.add_argument("--worker", default="worker", help="its name among routes")
-    parser.add_argument("--root", type=Path, help="socket on which the root hears what versions used")
+    parser.add_argument("--number", type=int, default=0, help="by which the root knows this process")
+    parser.add_argument("--root", type=Path, help="socket on which the root hears us")
     parser.add_argument("--bundle", type=Path, help="loaded before the first call")
     parser.add_argument("--memory", type=int, help="bytes for all loaded models")
+    parser.add_argument("--store", type=Path, help="the store's folder, of which only bundles may be read")
+    parser.add_argument("--scratch", type=Path, help="a folder of its own, the only one that it may write to")
     options = parser.parse_args(arguments)
     mask: Mask = mask_nothing_through
     if options.mask_key is not None:
@@ -259,14 +289,17 @@ def main(arguments: list[str] | None = None) -> None:
 
         mask = keyed_mask(options.mask_key.read_bytes())
     runtime = Runtime(load_function(options.load), mask, budget_bytes=options.memory)
-    account = None if options.root is None else Account(options.worker, options.root, runtime)
+    account = None if options.root is None else Account(options.worker, options.number, options.root, runtime)
     call_process(options.worker)
+    listening = listen(options.socket)
+    if options.store is not None and options.scratch is not None and fence.wanted():
+        _enclose(options.store, options.scratch, options.bundle)
     if options.bundle is not None:
         # What does not load is the answer to the first who asks.
         runtime.load(bundle_of(options.bundle), str(options.bundle))
     import uvloop
 
-    uvloop.run(serve(options.socket, runtime, account))
+    uvloop.run(serve(listening, runtime, account))
     # What native libraries do at exit is no business of a drained worker.
     sys.stdout.flush()
     os._exit(0)

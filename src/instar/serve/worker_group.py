@@ -15,7 +15,7 @@ from pathlib import Path
 
 from instar.core.errors import InstarError, StepFailed, Unavailable
 from instar.serve import wire
-from instar.serve.needs import Cannot, Ended, Hung, Load, Need, ToRoot, Up
+from instar.serve.needs import Cannot, Ended, Hung, Load, Lost, Need, ToRoot, Up
 from instar.serve.upstream import Flight, Waiter, WorkerLine
 
 CALL_SECONDS = 30.0  # after which a call to a worker is given up, however long it waited for it to begin
@@ -58,6 +58,7 @@ class WorkerGroup:
         self._plans: dict[int, bytes] = {}
         self._bundles: dict[int, set[str]] = {}
         self._lines: dict[int, WorkerLine] = {}
+        self._gone: set[int] = set()  # processes whose line broke off: a dying one may still take a connection
         self._open: list[WorkerLine] = []
         self._only: WorkerLine | None = None  # the line of most calls: there is one, and no call is on trial
         self._waiting: deque[Flight] = deque()
@@ -196,7 +197,8 @@ class WorkerGroup:
         if not self._lines and (self._waiting or self._suspects or self._openings):
             self._tell_root(Need(self.worker))
 
-    def _have(self, copies: tuple[int, ...]) -> None:
+    def _have(self, told: tuple[int, ...]) -> None:
+        copies = [number for number in told if number not in self._gone]
         for number in copies:
             if number not in self._lines:
                 self._lines[number] = WorkerLine(
@@ -258,6 +260,9 @@ class WorkerGroup:
 
     def _lost(self, line: WorkerLine, lost: list[Flight]) -> None:
         self._lines.pop(line.number, None)
+        if not line.draining:
+            self._gone.add(line.number)
+            self._tell_root(Lost(self.worker, line.number))
         self._set_open([one for one in self._open if one is not line])
         if not self._open:
             self.warm.clear()

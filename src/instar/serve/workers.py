@@ -8,6 +8,7 @@ a copy that they are not told of any more drains by itself, so no change of numb
 from __future__ import annotations
 
 import logging
+import shutil
 import signal
 import time
 from collections.abc import Callable
@@ -21,6 +22,7 @@ from instar.serve.needs import Cannot, Ended, FromRoot, Load, Up
 from instar.serve.nursery import Nursery
 
 START_SECONDS = 120.0  # in which a process must take calls, its model loaded
+DYING_SECONDS = 2.0  # for a process to end whose line broke off
 LEAVE_SECONDS = 40.0  # for its last calls; then it is killed
 RETIRE_SECONDS = 60.0  # a worker that no route names stays warm, for a quick way back
 MOST_DEATHS = 3  # before it took calls; then who waits is told, and no longer held
@@ -40,6 +42,7 @@ class Copy:
     began: float = field(default_factory=time.monotonic)
     up: bool = False
     leaving: float | None = None
+    lost: float | None = None  # a gateway's line to it broke off
     successor: int | None = None  # the copy that takes its place when it is up
     bytes: int = 0
     why: str = ""  # it was ended
@@ -67,10 +70,10 @@ class Worker:
         return self.name != routes.PORTABLE
 
     def staying(self) -> list[Copy]:
-        return [copy for copy in self.copies.values() if copy.leaving is None]
+        return [copy for copy in self.copies.values() if copy.leaving is None and copy.lost is None]
 
     def up(self) -> tuple[int, ...]:
-        return tuple(copy.number for copy in self.copies.values() if copy.up and copy.leaving is None)
+        return tuple(copy.number for copy in self.staying() if copy.up)
 
     def standing(self, now: float) -> Standing:
         loads = [load for load, at in self.loads.values() if now - at < LOADS_SECONDS]
@@ -178,6 +181,25 @@ class Workers:
             _log.error("worker %s: %s", name, copy.why)
             copy.process.signal(signal.SIGKILL)
 
+    def lost(self, name: str, number: int) -> None:
+        """A gateway's line to a process broke off: it takes no calls any more, though its end may not be seen yet."""
+        copy = self._copy(name, number)
+        if copy is not None and copy.leaving is None and copy.lost is None:
+            copy.lost = time.monotonic()
+            self._tell(Up(name, self._workers[name].up()))
+
+    def ready(self, name: str, number: int) -> None:
+        """A process takes calls now."""
+        copy = self._copy(name, number)
+        if copy is None or copy.up:
+            return
+        worker, copy.up = self._workers[name], True
+        worker.used = worker.crowded = time.monotonic()
+        for old in worker.copies.values():
+            if old.successor == number:
+                self._leave(worker, old)
+        self._tell(Up(name, worker.up()))
+
     def all_up(self) -> list[Up]:
         """What a gateway that came anew must know."""
         return [Up(name, worker.up()) for name, worker in self._workers.items() if worker.copies]
@@ -210,14 +232,13 @@ class Workers:
     def seconds_to_next(self) -> float:
         """Until something is due though nothing is told."""
         now = time.monotonic()
-        coming = any(not copy.up for worker in self._workers.values() for copy in worker.copies.values())
         due = [worker.not_before - now for worker in self._workers.values() if worker.wanted]
         due += [
             worker.used + self._idle_seconds(worker) - now
             for worker in self._workers.values()
             if worker.native and not worker.terms.reserve and worker.staying()
         ]
-        return max(0.01, min([0.05 if coming else LOOK_SECONDS, *due]))
+        return max(0.01, min([LOOK_SECONDS, *due]))
 
     def end(self, deadline: float) -> None:
         """End all: gateways are gone, so there are no calls."""
@@ -250,7 +271,9 @@ class Workers:
 
     def _arguments(self, worker: Worker, number: int) -> list[str]:
         socket = routes.worker_socket(self._folder, number)
-        arguments = ["--socket", str(socket), "--worker", worker.name, "--root", str(routes.root_socket(self._folder))]
+        arguments = ["--socket", str(socket), "--worker", worker.name, "--number", str(number)]
+        arguments += ["--root", str(routes.root_socket(self._folder)), "--store", str(self._folder)]
+        arguments += ["--scratch", str(routes.scratch_folder(self._folder, number))]
         if worker.native:
             return [*arguments, "--bundle", worker.bundle]
         return [*arguments, "--memory", str(self._limits.memory_bytes // 2)]
@@ -268,26 +291,23 @@ class Workers:
         if process is not None and process.poll() is not None:
             self._gone(worker, copy, process, now)
             return
-        if not copy.up and routes.worker_socket(self._folder, copy.number).exists():
-            copy.up = True
-            worker.used = worker.crowded = now
-            for old in worker.copies.values():
-                if old.successor == copy.number:
-                    self._leave(worker, old)
-            self._tell(Up(worker.name, worker.up()))
-        elif not copy.up and copy.leaving is None and now - copy.began > START_SECONDS:
+        if not copy.up and copy.leaving is None and now - copy.began > START_SECONDS:
             copy.why = f"it did not load its model within {START_SECONDS:.0f} s"
             if process is None:
                 self._nursery.restart()
                 worker.copies.pop(copy.number)
             else:
                 process.signal(signal.SIGKILL)
+        if copy.lost is not None and now - copy.lost > DYING_SECONDS and process is not None:
+            copy.why = copy.why or "killed, since a gateway's line to it broke off"
+            process.signal(signal.SIGKILL)
         if copy.leaving is not None and now - copy.leaving > LEAVE_SECONDS and process is not None:
             process.signal(signal.SIGKILL)
 
     def _gone(self, worker: Worker, copy: Copy, process: Process, now: float) -> None:
         del worker.copies[copy.number]
         routes.worker_socket(self._folder, copy.number).unlink(missing_ok=True)
+        shutil.rmtree(routes.scratch_folder(self._folder, copy.number), ignore_errors=True)
         self._ended(worker.name, process)
         if copy.leaving is not None:
             return

@@ -206,9 +206,10 @@ def _fork(
     """Fork a child, or with a root the child of a child, whose parent is gone at once; returns its pid."""
     gc.freeze()  # what is there is shared with children: looking through it there would copy it
     if not root:
+        here = os.getpid()
         pid = os.fork()
         if pid == 0:
-            _child(begin, arguments, fds, os.getppid())
+            _child(begin, arguments, fds, here)
         return pid
     reading, writing = os.pipe()
     between = os.fork()

@@ -103,16 +103,19 @@ def status(folder: str | None, as_json: bool) -> None:
     """Show the project's steps and which of them are current."""
     from instar.app import open_app
     from instar.plan import runner
+    from instar.serve import fence
 
     with open_app(folder) as app:
         name, revision = app.project.name, app.project.revision
         found = runner.status(app.store, app.project, app.pipeline, app.kinds())
     if as_json:
         document = {"project": name, "contract": revision, "steps": [one.record() for one in found]}
+        document["workers"] = fence.standing()
         click.echo(json.dumps(document, indent=2))
         return
     click.echo(f"{name}, contract {revision[:11]}")
     _print_steps(found)
+    click.echo(f"models that answer calls are {fence.standing()}")
 
 
 def read_parameters(given: tuple[str, ...]) -> dict[str, object]:
