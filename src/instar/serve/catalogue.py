@@ -69,13 +69,14 @@ call_unit = sa.Table(
 )
 sa.Index("ix_call_unit_call", call_unit.c.first_call, call_unit.c.last_call)
 sa.Index("ix_call_unit_at", call_unit.c.endpoint, call_unit.c.first_at)
-# How far the log of each Delta table has come by our own commits.
+# How far the log of each Delta table has come by our own commits, and its schema as Delta's JSON.
 call_table = sa.Table(
     "call_table",
     metadata,
     sa.Column("project", sa.String(200), primary_key=True),
     sa.Column("endpoint", sa.String(100), primary_key=True),
     sa.Column("delta_version", sa.BigInteger, nullable=False),
+    sa.Column("schema", Json),
 )
 
 
@@ -277,11 +278,22 @@ def delta_version(store: Store, project: str, endpoint: str) -> int:
     return -1 if found is None else found
 
 
-def set_delta_version(tx: Transaction, project: str, endpoint: str, version: int) -> None:
-    """Keep the number of our last commit."""
+def schema(store: Store, project: str, endpoint: str) -> dict[str, Any] | None:
+    """Schema of the endpoint's Delta table; null where none was kept."""
+    query = sa.select(call_table.c.schema).where(call_table.c.project == project, call_table.c.endpoint == endpoint)
+    with store.database.read() as tx:
+        found: dict[str, Any] | None = tx.execute(query).scalar_one_or_none()
+    return found
+
+
+def set_delta_version(
+    tx: Transaction, project: str, endpoint: str, version: int, schema: dict[str, Any] | None = None
+) -> None:
+    """Keep the number of our last commit, and the schema where it changed it."""
     place = (call_table.c.project == project, call_table.c.endpoint == endpoint)
-    if not tx.execute(sa.update(call_table).where(*place).values(delta_version=version)).rowcount:
-        tx.execute(call_table.insert().values(project=project, endpoint=endpoint, delta_version=version))
+    values = {"delta_version": version, **({"schema": schema} if schema is not None else {})}
+    if not tx.execute(sa.update(call_table).where(*place).values(**values)).rowcount:
+        tx.execute(call_table.insert().values(project=project, endpoint=endpoint, **values))
 
 
 def last_chain(tx: Transaction, endpoint: str, boot: int, before: int) -> str | None:

@@ -114,11 +114,12 @@ def bounds(rows: pl.DataFrame) -> dict[str, Any]:
 
 def schema(store: Store, project: str, endpoint: str) -> dict[str, Any] | None:
     """The schema of an endpoint's Delta table as its JSON; null before the first file."""
-    from deltalake import DeltaTable
+    known = catalogue.schema(store, project, endpoint)
+    if known is not None or catalogue.delta_version(store, project, endpoint) < 0:
+        return known
+    from deltalake import DeltaTable  # a table from before schemas were kept: looked at once
 
     table = catalogue.table_folder(store.folder, project, endpoint)
-    if not DeltaTable.is_deltatable(str(table)):
-        return None
     found: dict[str, Any] = json.loads(DeltaTable(str(table)).schema().to_json())
     return found
 
@@ -156,7 +157,7 @@ def change(
         catalogue.retire(tx, [one.id for one in took], store.clock.wall())
         for one in made:
             catalogue.insert_unit(tx, one)
-        catalogue.set_delta_version(tx, project, endpoint, version)
+        catalogue.set_delta_version(tx, project, endpoint, version, json.loads(grown) if grown is not None else None)
         if also is not None:
             also(tx)
         journal.append(tx, store.clock, store.actor, project, kind, subject, body)

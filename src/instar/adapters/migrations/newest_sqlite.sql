@@ -126,6 +126,7 @@ CREATE TABLE call_table (
 	project VARCHAR(200) NOT NULL, 
 	endpoint VARCHAR(100) NOT NULL, 
 	delta_version BIGINT NOT NULL, 
+	schema TEXT, 
 	CONSTRAINT pk_call_table PRIMARY KEY (project, endpoint)
 );
 

@@ -82,6 +82,7 @@ def _record() -> None:
         sa.Column("project", sa.String(length=200), nullable=False),
         sa.Column("endpoint", sa.String(length=100), nullable=False),
         sa.Column("delta_version", sa.BigInteger(), nullable=False),
+        sa.Column("schema", sa.Text(), nullable=True),
         sa.PrimaryKeyConstraint("project", "endpoint", name=op.f("pk_call_table")),
     )
     op.create_table(

@@ -1,0 +1,122 @@
+"""Finding calls on the record: one by its id, and pages by caller, time and inputs, among ten million predictions or a hundred.
+
+    ./run bench record                        # 10 million, in a temporary folder, which needs 1 GB
+    ./run bench record --predictions 100000000 --folder /big/disk
+
+Predictions are written as sealing and merging write them (a test holds the two to one layout), over 30 days, and beside them
+1,000 small files as they are before a merge. There is no peer: servers that people use today keep no record. Wanted: one call by
+its id in less than 50 ms, and a page by a range in seconds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import resource
+import shutil
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+from generated import BEGIN, BOOT, fill, fill_small
+
+from instar.app import open_app
+from instar.core.ids import call_id
+from instar.core.store import Store
+from instar.serve import catalogue
+from instar.serve.calls import CallLog
+from instar.serve.searching import Query, condition, search
+
+DAYS = 30
+SMALL_UNITS, SMALL_ROWS = 1000, 500
+
+
+def main() -> int:
+    """Fill, then measure; 1 when an id takes longer than wanted."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--predictions", type=int, default=10_000_000)
+    parser.add_argument("--folder", type=Path, help="where the store is made; default a temporary folder")
+    given = parser.parse_args()
+    folder = Path(tempfile.mkdtemp(prefix="instar-record-", dir=given.folder))
+    free = shutil.disk_usage(folder).free
+    if free < given.predictions * 100:
+        print(f"too little room in {folder}: {free / 1e9:.1f} GB, {given.predictions * 100 / 1e9:.1f} GB are asked")
+        return 1
+    try:
+        with open_app(str(folder), need_project=False) as app:
+            return measure(app.store, given.predictions)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def measure(store: Store, predictions: int) -> int:
+    """Fill a store and print what finding takes."""
+    apart_us = int(timedelta(days=DAYS) / timedelta(microseconds=1)) // predictions
+    started = time.perf_counter()
+    fill(store, predictions, DAYS)
+    fill_small(store, SMALL_UNITS, SMALL_ROWS, predictions, apart_us)
+    units = catalogue.units(store)
+    size = sum(one.rows_size for one in units)
+    total = predictions + SMALL_UNITS * SMALL_ROWS
+    print(f"{total:,} predictions in {len(units)} files, {size / 1e9:.2f} GB, {size / total:.0f} bytes each;"
+          f" written in {time.perf_counter() - started:.0f} s, peak memory {_peak_mb():.0f} MB")  # fmt: skip
+    worst = by_id(store, total, apart_us)
+    middle = BEGIN + timedelta(days=DAYS / 2)
+    week = {"since": middle, "until": middle + timedelta(days=7)}
+    questions: dict[str, Query] = {
+        "newest 50": Query(),
+        "a caller, a week": Query(caller="partner", **week),
+        "a caller of one in 10,000, a week": Query(caller="batch", **week),
+        "an input, a week": Query(inputs=(condition("carrier=UA"), condition("distance>4500")), **week),
+        "an input, all days": Query(inputs=(condition("distance>6000"),)),
+        "a score, all days": Query(score=(condition(">0.97", "score"),)),
+        "an entity, a day": Query(entity="4711", since=middle, until=middle + timedelta(days=1)),
+        "an entity, all days": Query(entity="4711"),
+        "a caller that never called": Query(caller="nobody"),
+    }
+    print(f"{'question':36} {'s':>8} {'found':>6} {'files':>6}")
+    for name, query in questions.items():
+        seconds, found = _timed(lambda query=query: search(store, CallLog(store), "flights", query))
+        print(f"{name:36} {seconds:8.3f} {len(found.rows):6} {found.files:6}")
+    print(f"peak memory {_peak_mb():.0f} MB")
+    return 0 if worst < 0.05 else 1
+
+
+def by_id(store: Store, total: int, apart_us: int) -> float:
+    """Find calls by id, each with a log that has seen nothing; returns the 99th percentile, seconds."""
+    rng = np.random.default_rng(1)
+    begin_us = int(BEGIN.timestamp()) * 1_000_000
+    numbers = [*rng.integers(0, total, 150).tolist(), *rng.integers(total - 500_000, total, 50).tolist()]
+    took = []
+    for number in numbers:
+        name = call_id((begin_us + number * apart_us) // 1000, BOOT, number)
+        seconds, row = _timed(lambda name=name: CallLog(store).find(name))
+        assert row["call"] == name
+        took.append(seconds)
+    took.sort()
+    p99 = took[int(len(took) * 0.99)]
+    print(
+        f"one call by its id: median {statistics.median(took) * 1000:.1f} ms, p99 {p99 * 1000:.1f} ms, wanted below 50 ms"
+    )
+    return p99
+
+
+def _timed(work: Callable[[], object]) -> tuple[float, object]:
+    started = time.perf_counter()
+    found = work()
+    return time.perf_counter() - started, found
+
+
+def _peak_mb() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+if __name__ == "__main__":
+    sys.exit(main())
