@@ -84,7 +84,7 @@ def read_settings(environment: Mapping[str, str] | None = None) -> Settings:
         webhook_targets=values.get("INSTAR_WEBHOOK_TARGETS", "public").lower(),
         loopback=_one_of(values, "INSTAR_LOOPBACK", ("trust", "token")),
         hosts=tuple(host.strip().lower() for host in values.get("INSTAR_HOSTS", "").split(",") if host.strip()),
-        identity_max_stale_seconds=_number(values, "INSTAR_IDENTITY_MAX_STALE", 0, UNITS) or None,
+        identity_max_stale_seconds=_seconds(values, "INSTAR_IDENTITY_MAX_STALE"),
         controllers=values.get("INSTAR_CONTROLLERS", "on").lower() not in ("off", "0", "no", "false"),
         upload_limit_bytes=_number(values, "INSTAR_UPLOAD_LIMIT", defaults.upload_limit_bytes, SIZES),
         connections=_number(values, "INSTAR_CONNECTIONS", defaults.connections),
@@ -123,6 +123,16 @@ def _read_number(text: str, units: Mapping[str, int]) -> int:
     if found is None or (found[2] and found[2] not in units):
         raise ValueError(text)
     return int(found[1]) * units.get(found[2], 1)
+
+
+def _seconds(values: Mapping[str, str], name: str) -> int | None:
+    text = values.get(name, "").strip()
+    if not text:
+        return None
+    found = re.fullmatch(r"([1-9][0-9]{0,8}) ?([smhd]?)", text)
+    if found is None:
+        raise BadInput("that setting cannot be read", subject=name, found=repr(text), asked="a time, as in 30s or 15m")
+    return int(found[1]) * UNITS[found[2] or "s"]
 
 
 def _decimal(values: Mapping[str, str], name: str) -> float | None:

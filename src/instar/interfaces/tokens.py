@@ -17,6 +17,7 @@ from instar.core.errors import BadInput
 from instar.core.identity import MAY, Caller, Permission, Role
 from instar.core.tokens import Wish
 from instar.serve import granting
+from instar.serve.callers import LOCAL
 
 
 class NewToken(msgspec.Struct, forbid_unknown_fields=True):
@@ -106,4 +107,4 @@ def _seconds(value: float) -> timedelta:
 
 
 def _is_owner(caller: Caller) -> bool:
-    return caller.token in ("", granting.LOCAL)
+    return caller.token in ("", LOCAL)

@@ -15,6 +15,7 @@ from instar.serve.routes import serve_folder
 from instar.serve.signed_file import read_signed, write_signed
 
 KEY = "callers"
+LOCAL = "local"  # the id of the owner's own token, which is a file and no record
 
 
 class Grant(msgspec.Struct, frozen=True):

@@ -19,10 +19,8 @@ from instar.core.errors import Damaged
 from instar.core.identity import EVERYWHERE, Role, local_user
 from instar.core.keys import keep_secret
 from instar.core.store import Store
-from instar.serve.callers import NONE_YET, Callers, Grant, read_callers, write_callers
+from instar.serve.callers import LOCAL, NONE_YET, Callers, Grant, read_callers, write_callers
 from instar.serve.routes import serve_folder
-
-LOCAL = "local"  # the id of the owner's own token, which is a file and no record
 
 _log = logging.getLogger("instar.serve")
 

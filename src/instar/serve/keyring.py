@@ -19,9 +19,9 @@ from urllib.parse import urlsplit
 
 from instar.core import credentials
 from instar.core.errors import Damaged, NotAllowed, TooManyCalls, Unauthenticated
-from instar.core.identity import Caller, Role, local_caller
+from instar.core.identity import EVERYWHERE, Caller, Role, local_caller
 from instar.core.settings import Settings
-from instar.serve.callers import NONE_YET, Callers, Grant, callers_file, read_callers
+from instar.serve.callers import LOCAL, NONE_YET, Callers, Grant, callers_file, read_callers
 
 LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 MOST_REMEMBERED = 4096  # verified headers; when more come, all are verified anew
@@ -136,8 +136,7 @@ class Keyring:
         header = found.get(b"authorization")
         if header is None:
             return self._without(found)
-        if self._hosts:
-            self._check_host(found)
+        self.check_host(found.get(b"host", b""))
         held = self._known.get(header)
         if held is not None and held.until > time.time() and not self._stale:
             return held
@@ -235,8 +234,7 @@ class Keyring:
     def _without(self, headers: dict[bytes, bytes]) -> Pass:
         """Who calls without saying who: the owner on this machine, where that is believed."""
         if not self._trusting:
-            if self._hosts:
-                self._check_host(headers)
+            self.check_host(headers.get(b"host", b""))
             raise _unknown("nobody says who calls", "a token")
         sent = headers.get(b"host", b"")
         if sent in self._local_hosts and _AWKWARD.isdisjoint(headers):
@@ -256,12 +254,32 @@ class Keyring:
             )  # fmt: skip
         return self._owner
 
-    def _check_host(self, headers: dict[bytes, bytes]) -> None:
-        host = hostname(headers.get(b"host", b""))
+    def check_host(self, sent: bytes) -> None:
+        """Raises NotAllowed for a `Host` header which names none of the hosts that the server was told to be."""
+        if not self._hosts:
+            return
+        host = hostname(sent)
         if host not in self._hosts and host not in LOOPBACK:
             raise NotAllowed(
                 "the request names another host", found=host, asked=f"one of {', '.join(sorted(self._hosts))}"
             )
+
+
+def require_administrator(store_folder: Path, host: str) -> None:
+    """Raises NotAllowed unless somebody has a token that administrates all of a store which is to be served beyond loopback."""
+    now = time.time() * 1e6
+    for grant in read_callers(store_folder).grants:
+        if (
+            Role.ADMIN in grant.roles.get(EVERYWHERE, ())
+            and (not grant.until or grant.until > now)
+            and grant.id != LOCAL
+        ):
+            return
+    raise NotAllowed(
+        "nothing listens beyond loopback before there is an administrator",
+        subject="server", found=host, asked="127.0.0.1, or a token of an administrator of all projects",
+        next_step="Make one: instar token create NAME --role admin --all-projects",
+    )  # fmt: skip
 
 
 def hostname(value: bytes) -> str | None:

@@ -28,6 +28,9 @@ if TYPE_CHECKING:
     import http.client
 
 
+ANY = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # who listens everywhere is reached here
+
+
 class Running(msgspec.Struct, frozen=True):
     """What a root says of itself in `serve/server.json`."""
 
@@ -37,7 +40,8 @@ class Running(msgspec.Struct, frozen=True):
 
     @property
     def url(self) -> str:
-        host = f"[{self.host}]" if ":" in self.host else self.host
+        host = ANY.get(self.host, self.host)
+        host = f"[{host}]" if ":" in host else host
         return f"http://{host}:{self.port}"
 
 
@@ -79,6 +83,7 @@ class ServerTree:
         folder: Path,
         *,
         project: Path | None = None,
+        host: str = "127.0.0.1",
         port: int = 0,
         gateways: int = 1,
         durable: bool = True,
@@ -105,6 +110,8 @@ class ServerTree:
             "instar.serve.supervisor",
             "--folder",
             str(folder),
+            "--host",
+            host,
             "--port",
             str(port),
             "--watch-stdin",

@@ -23,18 +23,18 @@ from types import FrameType
 from typing import Any
 
 from instar.core import settings
-from instar.core.errors import Damaged, InstarError, NotAllowed, Unavailable
+from instar.core.errors import Damaged, InstarError, Unavailable
 from instar.core.watching import FolderWatch
 from instar.serve import listening, measuring, needs, routes
 from instar.serve.accounts import Accounts
 from instar.serve.children import Child, bury_strangers, reason_of
+from instar.serve.keyring import LOOPBACK, require_administrator
 from instar.serve.nursery import Nursery, may_fork
 from instar.serve.process import Running, ready
 from instar.serve.root_socket import RootSocket
 from instar.serve.workers import Limits, Workers
 from instar.serve.zygote import adopt_orphans
 
-LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 DRAIN_SECONDS = 35.0
 BLIND_LOOK_SECONDS = 0.05  # where the system tells of no changed files
 START_LOOK_SECONDS = 0.02  # until the first answer
@@ -82,18 +82,13 @@ class Root:
 
         Raises:
             Conflict: A server runs on this store already.
-            NotAllowed: The host is not loopback; there is no identity yet which could guard it.
+            NotAllowed: The host is not loopback, and nobody has a token to administrate it.
             Unavailable: The port is taken, or a process that must be there cannot start; it said why.
         """
-        if self.host not in LOOPBACK:
-            raise NotAllowed(
-                "nothing listens beyond loopback without authentication",
-                subject="server",
-                found=self.host,
-                asked="127.0.0.1",
-                next_step="Put a proxy with authentication before it.",
-            )
         self.folder = self.folder.absolute()
+        if self.host not in LOOPBACK:
+            require_administrator(self.folder, self.host)
+            os.environ["INSTAR_LOOPBACK"] = "token"  # for all processes below: who calls from here may be a proxy
         with listening.only_one(self.folder), listening.listen(self.host, self.port) as port:
             self.port = port.getsockname()[1]
             with listening.on_record(self.folder, self.host, self.port) as state:

@@ -95,6 +95,7 @@ class Doorkeeper:
         if not self._trusting and "authorization" not in headers and sessions.COOKIE in headers.get("cookie", ""):
             token = sessions.token_of(self._store, headers["cookie"])
             if token is not None:
+                self.keyring.check_host(headers.get("host", "").encode("latin-1"))
                 _refuse_other_pages(scope["method"], headers)
                 return self.keyring.by_id(token)
         return self.keyring.authenticate(scope["headers"])

@@ -20,7 +20,9 @@ PORT = 5000  # where clients of MLflow's protocol look first
 
 
 @click.command("up")
-@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on; loopback only.")
+@click.option(
+    "--host", default="127.0.0.1", show_default=True, help="Address to listen on; beyond loopback it asks for tokens."
+)
 @click.option(
     "--port", type=click.IntRange(0, 65535), default=PORT, show_default=True, help="0 takes any that is free."
 )
