@@ -81,9 +81,9 @@ class CallIds:
 
     def __init__(self, boot: int) -> None:
         self._boot = _encode(boot, _BOOT)
-        self._milliseconds = self._high = -1
+        self._milliseconds = self._high = self._seconds = -1
         self._sequence = 0
-        self._before = self._middle = ""
+        self._begin = self._before = self._middle = ""
 
     def next(self, milliseconds: int) -> str:
         """The next call's id.
@@ -95,7 +95,10 @@ class CallIds:
         high, low = self._sequence >> 10, self._sequence & 1023
         if milliseconds != self._milliseconds:
             self._milliseconds = milliseconds
-            self._before = "call_" + _encode(milliseconds, _MILLISECONDS) + self._boot
+            if milliseconds >> 10 != self._seconds:
+                self._seconds = milliseconds >> 10
+                self._begin = "call_" + _encode(self._seconds, _MILLISECONDS - 2)
+            self._before = self._begin + _PAIRS[milliseconds & 1023] + self._boot
         if high != self._high:
             self._high, self._middle = high, _encode(high, _SEQUENCE - 2)
         return self._before + self._middle + _PAIRS[low]

@@ -69,7 +69,9 @@ class Committer:
         self._loop = loop
         self._durable = durable
         self._queue: deque[_Item] = deque()
-        self._wake = threading.Semaphore(0)
+        self._wake = threading.Lock()  # held while the thread is awake: taking it is how it sleeps
+        self._wake.acquire()
+        self._waking = threading.Lock()  # around saying that it sleeps, and ending that
         self._sleeping = False
         self._due = False
         self._stop = False
@@ -82,24 +84,34 @@ class Committer:
     def submit(self, segment: Segment, data: bytes, told: Told | None, last: bool = False) -> None:
         """Queue bytes for a segment; `told` hears when they are kept. `last` closes the file after them."""
         self._queue.append((segment, data, told, last))
-        if self._sleeping:
-            self._sleeping = False
-            self._wake.release()
-        elif not self._durable and not self._due:
+        if not self._due:
+            # At the end of this turn of the loop, so that what it brings is one group.
             self._due = True
-            self._loop.call_soon(self._write_turn)
+            self._loop.call_soon(self._turn)
 
     def close(self) -> None:
         """Write what is queued, then end. Blocks."""
         if self._thread is None:
-            self._write_turn()
+            self._write()
             return
         self._stop = True
-        self._wake.release()
+        self._rouse()
         self._thread.join()
 
-    def _write_turn(self) -> None:
+    def _turn(self) -> None:
         self._due = False
+        if self._thread is None:
+            self._write()
+        else:
+            self._rouse()
+
+    def _rouse(self) -> None:
+        with self._waking:
+            if self._sleeping:
+                self._sleeping = False
+                self._wake.release()
+
+    def _write(self) -> None:
         queue = self._queue
         group = [queue.popleft() for _ in range(len(queue))]
         if group:
@@ -112,12 +124,12 @@ class Committer:
             if not queue:
                 if self._stop:
                     return
-                self._sleeping = True
-                # Looked at again after saying that we sleep: a frame may have come in between.
-                if queue or self._stop:
-                    self._sleeping = False
-                else:
-                    self._wake.acquire()
+                with self._waking:
+                    # Looked at again: a frame may have come in between.
+                    if queue or self._stop:
+                        continue
+                    self._sleeping = True
+                self._wake.acquire()
                 continue
             group = [queue.popleft() for _ in range(len(queue))]
             self.groups += 1
@@ -131,7 +143,7 @@ class Committer:
             segment = items[0][0]
             if segment.broken is None:
                 try:
-                    self._write(segment, b"".join([item[1] for item in items]))
+                    self._append(segment, b"".join([item[1] for item in items]))
                     if any(item[3] for item in items):
                         os.close(segment.file)
                         segment.file = -1
@@ -146,7 +158,7 @@ class Committer:
             else:
                 _tell(waiting, segment.broken)
 
-    def _write(self, segment: Segment, data: bytes) -> None:
+    def _append(self, segment: Segment, data: bytes) -> None:
         if segment.file < 0:
             segment.path.parent.mkdir(parents=True, exist_ok=True)
             file = os.open(segment.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)

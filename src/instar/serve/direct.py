@@ -12,7 +12,7 @@ from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any
 
-from instar.serve import protocol
+from instar.serve import heads, protocol
 from instar.serve.flight import Fields
 from instar.serve.one_write import OneWriteProtocol
 from instar.serve.places import Place, place_of
@@ -28,6 +28,7 @@ BODY_SECONDS = 10.0  # for its body, and a second for each BODY_PACE_BYTES more
 BODY_PACE_BYTES = 16 * 1024
 
 _LINES = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus}
+_CLOSE = (b"connection", b"close")
 
 Take = Callable[[Place, list[tuple[bytes, bytes]], bytes | None, int, Callable[[int, Fields, bytes], object]], object]
 
@@ -50,15 +51,11 @@ class Exchange:
 
     def answer(self, status: int, fields: Fields, body: bytes) -> None:
         """The answer is there; it leaves when those before it have left."""
-        parts = [_LINES[status]]
-        for name, value in fields:
-            parts += (name, b": ", value, b"\r\n")
         if not self.keep or self.connection.ending:
             self.keep = False
-            parts.append(b"connection: close\r\n")
-        parts.append(b"content-length: %d\r\n\r\n" % len(body))
-        parts.append(body)
-        self.data = b"".join(parts)
+            fields.append(_CLOSE)
+        said = b"".join([b"%b: %b\r\n" % field for field in fields])
+        self.data = b"%b%bcontent-length: %d\r\n\r\n%b" % (_LINES[status], said, len(body), body)
         self.connection.flush()
 
 
@@ -80,6 +77,8 @@ class DirectProtocol(OneWriteProtocol):
         self._since: float | None = None  # when the request that is being read began
         self._rested = self.loop.time()
         self._paused = False
+        self._between = True  # the parser is at the end of a message, or before the first
+        self._head: bytes | None = None  # the head that is being parsed, as it came
         self.ending = False
 
     # What the parser says.
@@ -90,6 +89,7 @@ class DirectProtocol(OneWriteProtocol):
         self.headers = []
         self.expect_100_continue = False
         self._reading = None
+        self._between = False
         self._head_bytes = 0
         self._since = self.loop.time()
 
@@ -112,7 +112,11 @@ class DirectProtocol(OneWriteProtocol):
         if self.transport.is_closing():
             return
         place = place_of(self.url) if self.parser.get_method() == b"POST" else None
+        head, self._head = self._head, None
         if place is not None and (self.cycle is None or self.cycle.response_complete):
+            if head is not None:
+                version = self.parser.get_http_version()
+                heads.remember(head, place, self.headers, version, self.parser.should_keep_alive())
             self._begin(place)
             return
         url, headers, expects = self.url, self.headers, self.expect_100_continue
@@ -145,6 +149,7 @@ class DirectProtocol(OneWriteProtocol):
 
     def on_message_complete(self) -> None:
         """A request is whole."""
+        self._between = True
         exchange = self._reading
         if exchange is None:
             self._since = None
@@ -211,8 +216,26 @@ class DirectProtocol(OneWriteProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Bytes came."""
-        if not self.transport.is_closing():
-            super().data_received(data)
+        if self.transport.is_closing():
+            return
+        self._head = None
+        if self._between and (self.cycle is None or self.cycle.response_complete):
+            end = data.find(b"\r\n\r\n", 0, heads.KNOWN_BYTES) + 4
+            head = heads.known(data[:end])
+            if head is not None and len(data) == end + head.length:
+                self._again(head, data[end:])
+                return
+            if head is None and end > 3:
+                self._head = data[:end]
+        super().data_received(data)
+
+    def _again(self, head: heads.Head, body: bytes) -> None:
+        """A whole request came whose head is known: the parser need not see it."""
+        if self.timeout_keep_alive_task is not None:
+            self._unset_keepalive_if_required()
+        exchange = Exchange(self, head.place, head.headers, True)
+        self._exchanges.append(exchange)
+        self._hand_over(exchange, body)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The client is gone; calls that fly go on, since they are on the record."""

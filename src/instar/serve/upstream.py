@@ -97,6 +97,7 @@ class WorkerLine(asyncio.Protocol):
         self._told: OrderedDict[int, None] = OrderedDict()
         self.answered = 0  # calls since the last report
         self.draining = False
+        self._unsent: list[bytes] = []
         self._over = False
         self._heard = True
         self._silent_since: float | None = None
@@ -104,14 +105,22 @@ class WorkerLine(asyncio.Protocol):
 
     def send(self, flight: Flight) -> None:
         """Hand a call over."""
-        transport = self._transport
-        assert transport is not None
+        assert self._transport is not None
         plan = flight.plan
         if plan not in self._told:
             self._tell(plan)
         self._job = job = (self._job + 1) & 0xFFFFFFFF
         self.flying[job] = flight
-        transport.write(wire.encode_infer(job, plan, flight.ask))
+        # What one turn of the loop brings leaves in one write: each wakes the worker, and costs a system call.
+        if not self._unsent:
+            self._loop.call_soon(self._flush)
+        self._unsent.append(wire.encode_infer(job, plan, flight.ask))
+
+    def _flush(self) -> None:
+        unsent = self._unsent
+        if unsent and self._transport is not None:
+            self._transport.writelines(unsent)
+        self._unsent = []
 
     async def load(self, bundle: str, folder: str, keep: bool) -> str | None:
         """Have a bundle ready; returns why it cannot be, or None.
@@ -215,6 +224,7 @@ class WorkerLine(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._transport = None
+        self._unsent = []
         lost = list(self.flying.values())
         self.flying.clear()
         gone = Unavailable("the process that holds the model ended", subject=f"worker process {self.number}")
