@@ -41,7 +41,7 @@ def gather(store: Store, log: PredictionLog, current: Rollout, cost: Cost) -> Ev
 def evidence_of(store: Store, frame: pl.DataFrame, current: Rollout, cost: Cost, now: datetime) -> Evidence:
     """The evidence in these rows of the log.
 
-    The candidate failed where it was asked and has no score, and where a call that was routed to it ended with a
+    The candidate failed where it was asked and has an error, and where a call that was routed to it ended with a
     server's fault before any version could answer.
     """
     candidate = answers_of(frame, current.candidate)
@@ -51,7 +51,7 @@ def evidence_of(store: Store, frame: pl.DataFrame, current: Rollout, cost: Cost,
         pl.col("status") >= SERVER_FAULT,
         ~pl.col("prediction").is_in(candidate["prediction"].implode()),
     ).height
-    failed = candidate["score"].null_count() + dead
+    failed = candidate["error"].is_not_null().sum() + dead
     both = candidate.drop_nulls("score").join(
         champion.drop_nulls("score").select("prediction", champion="decision"), on="prediction"
     )
@@ -80,8 +80,8 @@ def answers_of(frame: pl.DataFrame, version: int) -> pl.DataFrame:
     """What one version said, returned or not.
 
     Returns:
-        `prediction`, `at`, `score`, `decision`, `threshold`; one row per prediction that it was asked for, with a null
-        score where it failed.
+        `prediction`, `at`, `score`, `decision`, `threshold`, `error`; one row per prediction that it was asked for. A
+        null score without an error is an answer with tensors, none of which is a score: nothing to compare.
     """
     chosen = (
         pl.col("answers").list.eval(pl.element().filter(pl.element().struct.field("version") == version)).list.first()
@@ -91,4 +91,5 @@ def answers_of(frame: pl.DataFrame, version: int) -> pl.DataFrame:
         pl.col("said").struct.field("score"),
         pl.col("said").struct.field("decision").cast(pl.Int8),
         pl.col("said").struct.field("threshold"),
+        pl.col("said").struct.field("error"),
     ).drop("said")

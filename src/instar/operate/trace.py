@@ -72,7 +72,7 @@ def _prediction(store: Store, log: CallRecord, project: str, found: Mapping[str,
     name, endpoint = str(found["prediction"]), str(found["endpoint"])
     revision = routing.get(store, endpoint, int(found["policy"]))
     project = revision.policy.project
-    facts = {key: found.get(key) for key in ("score", "decision", "threshold", "inputs", "entity", "answers")}
+    facts = {key: found.get(key) for key in ("score", "decision", "threshold", "inputs", "outputs", "entity", "answers", "error")}
     hop = Hop("prediction", name, name, ROW, {"endpoint": endpoint, **facts})
     call = Hop(
         "call",
@@ -121,7 +121,8 @@ def _version(store: Store, project: str, endpoint: str, found: Mapping[str, Any]
     if found.get("version") is None:
         return None
     version = registry.find(store, project, f"{endpoint}@{found['version']}")
-    relation = "was routed to, and failed in" if found.get("score") is None else "answered by"
+    # Not by the score, which a tensor model need not have.
+    relation = "answered by" if found.get("error") is None else "was routed to, and failed in"
     hop = describe(store, project, version.id, relation)
     return hop.to(*_allowed(store, project, version), _fit(store, project, version.bundle))
 
@@ -141,6 +142,8 @@ def _allowed(store: Store, project: str, version: ModelVersion) -> list[Hop]:
 def _fit(store: Store, project: str, bundle: str) -> Hop:
     manifest = load_manifest(store.blobs, bundle)
     hop = describe(store, project, bundle, "is the bundle")
+    if not manifest.run:  # it was made elsewhere
+        return hop
     run = describe(store, project, manifest.run, "made")
     if not manifest.fitted_on:  # a model that was logged: its run says what it read
         return hop.to(run)

@@ -166,14 +166,14 @@ def _bundle(store: Store, project: str, node: str) -> Hop:
     facts = {
         "step": manifest.step,
         "recipe": manifest.recipe,
-        "threshold": manifest.threshold,
+        "threshold": manifest.threshold if manifest.tensors is None else None,
         "form": form_of(manifest),
         "parity": manifest.parity.max_difference if manifest.parity else None,
         "fitted_rows": manifest.fitted_rows,
         "fitted_until": manifest.fitted_until,
         "environment": manifest.environment,
     }
-    made = f"by {manifest.step}" if manifest.step else "as it was logged"
+    made = f"by {manifest.step}" if manifest.step else "as it was brought" if manifest.kind == "file" else "as it was logged"
     return Hop("bundle", node, f"{manifest.model} {made}", facts=facts)
 
 

@@ -1,0 +1,69 @@
+"""The tutorial on serving a first model is run as it is written: an ONNX file becomes answers on the record."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import httpx2
+import pytest
+
+import instar
+from tests.interfaces.test_tutorials import _blocks, _shell
+
+TUTORIAL = Path(__file__).parents[2] / "docs" / "tutorials" / "05-serve-your-first-model.md"
+# Its last word, while the server still runs.
+LOOK = f'"{sys.executable}" -m tests.interfaces.test_tutorial_serve "$call/1"\n'
+
+
+@pytest.mark.timeout(240)
+def test_a_first_model_is_served_as_the_tutorial_says(tmp_path: Path) -> None:
+    pytest.importorskip("skl2onnx")
+    script = "set -eu\n" + "".join(_shell(kind, text) for kind, text in _blocks(TUTORIAL.read_text("utf-8"))) + LOOK
+    here = os.environ.get("PYTHONPATH", "")
+    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+    environment["PYTHONPATH"] = os.pathsep.join(part for part in (here, str(TUTORIAL.parents[2])) if part)
+    for name in ("INSTAR_STORE", "INSTAR_DATABASE", "INSTAR_URL"):
+        environment.pop(name, None)
+    done = subprocess.run(
+        ["sh", "-c", script], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=220, check=False
+    )
+    said = done.stdout
+    assert done.returncode == 0, said + done.stderr
+    assert "with answers equal to the last bit" in said
+    assert "calls are answered one by one" in said
+    wanted = [float(number) for number in re.search(r"^\[(.*)\]$", said, re.MULTILINE)[1].split()]  # type: ignore[index]
+    given = re.findall(r"version (\d)  label \[\d\]  probabilities \[\[[^,]+, ([^\]]+)\]\]", said)
+    assert [version for version, _ in given] == ["1"] * 3 + ["2"] * 3
+    assert [float(number) for _, number in given] == pytest.approx(wanted * 2, abs=1e-4)
+    assert '"id":"from the ward"' in said
+    assert "refused" in said
+    assert "answered by model version tumour@1" in said
+    assert "tumour as it was brought" in said
+    assert "looked at the running server" in said
+
+
+def look(prediction: str) -> None:
+    """The console on the server of the tutorial, from its folder."""
+    with instar.connect() as server:
+        hop = server.trace(prediction)
+        assert len(hop["facts"]["inputs"]["X"]["data"]) == 30
+        assert hop["facts"]["score"] is None
+        assert hop["facts"]["outputs"]["probabilities"]["shape"] == [2]
+        texts = {}
+        for page in ("models/tumour/1", "endpoints/tumour", f"predictions/{prediction}", "models"):
+            answer = httpx2.get(f"{server.url}/console/default/{page}")
+            assert answer.status_code == 200, page
+            assert httpx2.get(f"{server.url}/console/default/{page}.json").status_code == 200, page
+            texts[page] = answer.text
+        assert "probabilities" in texts[f"predictions/{prediction}"]
+        assert "with a score" not in texts[f"predictions/{prediction}"]
+        assert "[-1, 30]" in texts["models/tumour/1"]
+    print("looked at the running server")
+
+
+if __name__ == "__main__":
+    look(sys.argv[1])
