@@ -18,7 +18,14 @@ from instar.release.registry import ModelVersion
 from instar.train.bundle import OUTPUTS, Column, Manifest, pack
 
 ANSWER = pl.Struct(
-    {"version": pl.Int64, "role": pl.String, "score": pl.Float64, "decision": pl.Int8, "threshold": pl.Float64}
+    {
+        "version": pl.Int64,
+        "role": pl.String,
+        "score": pl.Float64,
+        "decision": pl.Int8,
+        "threshold": pl.Float64,
+        "error": pl.String,
+    }
 )
 
 
@@ -51,6 +58,7 @@ class MemoryLog:
                 "score": s,
                 "decision": None if s is None else int(s >= 0.5),
                 "threshold": 0.5,
+                "error": "ValueError: no" if s is None else None,
             }
             for one, s in answers.items()
         ]

@@ -62,6 +62,14 @@ def test_failed_answers_and_dead_calls_of_the_candidate_are_its_errors(store: St
     assert (evidence.calls, evidence.errors, evidence.paired) == (3, 2, 1)
 
 
+def test_answers_with_tensors_alone_are_no_errors_and_nothing_to_compare(store: Store, log: Any) -> None:
+    log.add(START, {2: None, 3: None})
+    for said in log.rows[0]["answers"]:
+        said["error"] = said["decision"] = said["threshold"] = None
+    evidence = gather(store, log, ROLLOUT, COST)
+    assert (evidence.calls, evidence.errors, evidence.paired, evidence.cost.n) == (1, 0, 0, 0)
+
+
 def test_an_empty_log_is_no_evidence(store: Store, log: Any) -> None:
     evidence = gather(store, log, ROLLOUT, COST)
     assert (evidence.calls, evidence.errors, evidence.paired, evidence.cost.n) == (0, 0, 0, 0)
@@ -70,7 +78,7 @@ def test_an_empty_log_is_no_evidence(store: Store, log: Any) -> None:
 def test_answers_of_one_version(log: Any) -> None:
     name = log.add(START, {2: 0.9, 3: 0.4})
     said = answers_of(log.read("delay"), 3)
-    assert said.drop("at").rows() == [(name, 0.4, 0, 0.5)]
+    assert said.drop("at").rows() == [(name, 0.4, 0, 0.5, None)]
     assert answers_of(log.read("delay"), 9).height == 0
 
 

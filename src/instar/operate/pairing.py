@@ -51,7 +51,7 @@ def evidence_of(store: Store, frame: pl.DataFrame, current: Rollout, cost: Cost,
         pl.col("status") >= SERVER_FAULT,
         ~pl.col("prediction").is_in(candidate["prediction"].implode()),
     ).height
-    failed = candidate["error"].is_not_null().sum() + dead
+    failed = candidate.height - candidate["error"].null_count() + dead
     both = candidate.drop_nulls("score").join(
         champion.drop_nulls("score").select("prediction", champion="decision"), on="prediction"
     )

@@ -72,7 +72,10 @@ def _prediction(store: Store, log: CallRecord, project: str, found: Mapping[str,
     name, endpoint = str(found["prediction"]), str(found["endpoint"])
     revision = routing.get(store, endpoint, int(found["policy"]))
     project = revision.policy.project
-    facts = {key: found.get(key) for key in ("score", "decision", "threshold", "inputs", "outputs", "entity", "answers", "error")}
+    facts = {
+        key: found.get(key)
+        for key in ("score", "decision", "threshold", "inputs", "outputs", "entity", "answers", "error")
+    }
     hop = Hop("prediction", name, name, ROW, {"endpoint": endpoint, **facts})
     call = Hop(
         "call",
@@ -122,7 +125,7 @@ def _version(store: Store, project: str, endpoint: str, found: Mapping[str, Any]
         return None
     version = registry.find(store, project, f"{endpoint}@{found['version']}")
     # Not by the score, which a tensor model need not have.
-    relation = "answered by" if found.get("error") is None else "was routed to, and failed in"
+    relation = "answered by" if int(found["status"]) < 400 else "was routed to, and failed in"
     hop = describe(store, project, version.id, relation)
     return hop.to(*_allowed(store, project, version), _fit(store, project, version.bundle))
 

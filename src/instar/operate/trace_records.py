@@ -173,7 +173,13 @@ def _bundle(store: Store, project: str, node: str) -> Hop:
         "fitted_until": manifest.fitted_until,
         "environment": manifest.environment,
     }
-    made = f"by {manifest.step}" if manifest.step else "as it was brought" if manifest.kind == "file" else "as it was logged"
+    made = (
+        f"by {manifest.step}"
+        if manifest.step
+        else "as it was brought"
+        if manifest.kind == "file"
+        else "as it was logged"
+    )
     return Hop("bundle", node, f"{manifest.model} {made}", facts=facts)
 
 
