@@ -12,9 +12,11 @@ import httpx2
 import pytest
 
 from instar.core.store import Store
+from instar.serve import condition
 from instar.serve.calls import CallLog
 from instar.serve.capacity import Terms
-from instar.serve.policy import Shadow
+from instar.serve.policy import Policy, Shadow
+from instar.serve.routes import EndpointRoute, Snapshot, write_snapshot
 from tests.serve import fakes
 from tests.serve.conftest import acknowledged, start, wait_for
 from tests.serve.test_crash import children, gone, loaded
@@ -176,4 +178,36 @@ def test_a_worker_that_cannot_start_says_so_at_once_and_makes_no_storm(folder: P
         reply = client.post("/v2/models/other/infer", json=fakes.body())
         assert "package lightgbm is not installed in the environment of this version" in reply.json()["error"]
         assert client.get("/v2/models/delay/ready").status_code == 503
+        found = wait_for(lambda: len(known := condition.read(folder)) == 2 and known)
+        assert {one.state for one in found.values()} == {"failing"}
+        assert any("package lightgbm is not installed" in str(one.problem) for one in found.values())
         assert server.log.read_text().count("ended: status 4") < 6
+
+
+def test_many_models_under_a_small_budget_are_all_answered(folder: Path) -> None:
+    routed = {}
+    for number in range(200):
+        version = fakes.version(folder, 1, bias=float(number))
+        routed[f"m{number:03d}"] = EndpointRoute(
+            Policy(f"m{number:03d}", "flights", 1, 1), fakes.SIGNATURE, {1: version}
+        )
+    write_snapshot(folder, Snapshot(1, 1, routed))
+    environment = {"INSTAR_MEMORY": "20MiB"}  # half of it for portable models: 40 of them
+    with (
+        start(folder, durable=False, environment=environment) as server,
+        httpx2.Client(base_url=server.url, timeout=30) as client,
+    ):
+        acknowledged(folder, 1)
+        for number in (*range(200), *range(160, 200)):
+            reply = client.post(f"/v2/models/m{number:03d}/infer", json=fakes.body())
+            assert reply.json()["outputs"][0]["data"] == [number + 0.1]
+        warm = [number for number in range(200) if state(client, f"m{number:03d}") == "warm"]
+        assert warm == list(range(160, 200))
+        # One change among them is taken up, and touches no other.
+        routed["m000"] = EndpointRoute(
+            Policy("m000", "flights", 2, 2), fakes.SIGNATURE, {2: fakes.version(folder, 2, bias=0.5)}
+        )
+        write_snapshot(folder, Snapshot(2, 1, routed))
+        acknowledged(folder, 2)
+        assert client.post("/v2/models/m000/infer", json=fakes.body()).json()["outputs"][0]["data"] == [0.6]
+        assert client.post("/v2/models/m001/infer", json=fakes.body()).json()["outputs"][0]["data"] == [1.1]

@@ -2,26 +2,34 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from instar.core.errors import NotFound
 from instar.core.store import Store
 from instar.operate.rollout import Rollout, rollouts
 from instar.release import registry
-from instar.serve import routing
+from instar.serve import condition, routing
 from instar.serve.routing import Revision
 
 
 @dataclass(frozen=True)
 class Answering:
-    """One version's part in what answers: `share` of the calls in per cent, 0 for a shadow."""
+    """One version's part in what answers.
+
+    Attributes:
+        share: Of the calls in per cent, 0 for a shadow.
+        state: In a server that runs now: `warm`, `cold` (the next call loads it) or `failing`; empty for another time.
+        problem: Why it fails.
+    """
 
     version: str
     id: str
     bundle: str
     role: str
     share: float
+    state: str = ""
+    problem: str | None = None
 
 
 @dataclass(frozen=True)
@@ -58,12 +66,21 @@ def live(store: Store, project: str, at: datetime | None = None, endpoint: str |
     names = [one.policy.endpoint for one in routing.endpoints(store, project)]
     if endpoint is not None and endpoint not in names:
         raise NotFound("the project has no such endpoint", subject=endpoint, found=", ".join(names) or "none")
+    conditions = condition.read(store.folder) if at is None else None
     found = []
     for name in names if endpoint is None else [endpoint]:
         revision = routing.as_of(store, name, moment)
         if revision is not None:
-            found.append(_live(store, project, revision, moment))
+            found.append(_with_condition(_live(store, project, revision, moment), conditions))
     return found
+
+
+def _with_condition(found: Live, conditions: dict[str, condition.Condition] | None) -> Live:
+    if not conditions:  # no server runs, or it has loaded nothing yet
+        return found
+    cold = condition.Condition(condition.COLD)
+    known = [(one, conditions.get(one.bundle, cold)) for one in found.answering]
+    return replace(found, answering=tuple(replace(one, state=now.state, problem=now.problem) for one, now in known))
 
 
 def _live(store: Store, project: str, revision: Revision, moment: datetime) -> Live:

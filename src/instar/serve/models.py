@@ -120,6 +120,10 @@ class Models:
         for bundle, loaded in self._models.items():
             loaded.kept = loaded.kept and bundle in kept
 
+    def failed(self) -> dict[str, str]:
+        """Bundles that could not be loaded when it was last tried, and why."""
+        return {bundle: str(failed.problem) for bundle, failed in self._failed.items()}
+
     def account(self) -> None:
         """Count the memory that models have held until now."""
         for bundle in self._models:

@@ -74,10 +74,17 @@ class Used(msgspec.Struct, frozen=True):
 
 
 class Usage(msgspec.Struct, frozen=True, tag="usage"):
-    """A worker's account of what its versions used."""
+    """A worker's account of what its versions used, and in what condition they are.
+
+    Attributes:
+        held: Bundles that are loaded now.
+        failed: Bundles that cannot be loaded, and why.
+    """
 
     worker: str
     versions: tuple[Used, ...]
+    held: tuple[str, ...] = ()
+    failed: dict[str, str] = {}
 
 
 class Ready(msgspec.Struct, frozen=True, tag="ready"):

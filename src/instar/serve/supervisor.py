@@ -25,7 +25,7 @@ from typing import Any
 from instar.core import settings
 from instar.core.errors import Damaged, InstarError, Unavailable
 from instar.core.watching import FolderWatch
-from instar.serve import listening, measuring, needs, routes
+from instar.serve import condition, listening, measuring, needs, routes
 from instar.serve.accounts import Accounts
 from instar.serve.children import Child, bury_strangers, reason_of
 from instar.serve.keyring import LOOPBACK, require_administrator
@@ -75,6 +75,7 @@ class Root:
     _children: dict[str, Child] = field(default_factory=dict)
     _routes_mark: tuple[int, int] = (0, 0)
     _accounted: float = 0.0
+    _conditions: dict[str, condition.Condition] | None = None
     _reading: routes.Reading = field(default_factory=routes.Reading)
 
     def run(self) -> None:
@@ -175,6 +176,7 @@ class Root:
                     workers.forget(line)
                 case needs.Usage(worker, versions):
                     self._accounts.used(worker, versions)
+                    workers.told(message)
                 case needs.Lost(worker, copy):
                     workers.lost(worker, copy)
                 case needs.Ready(worker, copy):
@@ -270,6 +272,10 @@ class Root:
             self._accounted = now
             self._measure()
             self._accounts.write_if_due()
+            conditions = self._workers.conditions()
+            if conditions != self._conditions:
+                self._conditions = conditions
+                condition.write(self.folder, conditions)
 
     def _measure(self) -> None:
         found = [(name, process.pid, size) for name, process, size in self._workers.processes()]

@@ -39,7 +39,7 @@ LATER_SECONDS = 0.01
 LATER_LIMIT = 2048  # calls whose shadows wait; beyond it shadows go before new answers, so that memory is bounded
 BACKLOG = 64
 ENVIRONMENTS = "environments"  # folder in the store, in which models of other environments have theirs
-ACCOUNT_SECONDS = 5.0  # between two words to the root on what versions used
+ACCOUNT_SECONDS = 2.0  # between two words to the root on what versions used
 LEAVE_SECONDS = 35.0  # for gateways to hang up, once it was told to end
 
 _FORGOTTEN = refusal(Unavailable("the worker does not know this route any more", next_step="Send the request again."))
@@ -233,6 +233,7 @@ class Account:
 
     def __init__(self, worker: str, number: int, root: Path, runtime: Runtime) -> None:
         self._worker, self._number, self._runtime = worker, number, runtime
+        self._said: needs.Usage | None = None
         self._line = Socket(AF_UNIX)
         self._line.connect(str(root))
 
@@ -248,10 +249,12 @@ class Account:
 
     def tell(self) -> None:
         """What was used since the last word."""
-        used = self._runtime.meter.take()
-        if used:
+        models = self._runtime.models
+        word = needs.Usage(self._worker, self._runtime.meter.take(), tuple(models), models.failed())
+        if word != self._said:
+            self._said = word
             with contextlib.suppress(OSError):  # the root is gone, and we end with it
-                self._line.sendall(needs.encode(needs.Usage(self._worker, used)))
+                self._line.sendall(needs.encode(word))
 
 
 def _enclose(store: Path, scratch: Path, bundle: Path | None) -> None:

@@ -18,7 +18,8 @@ from pathlib import Path
 from instar.serve import capacity, measuring, routes
 from instar.serve.capacity import DEFAULT, Standing, Terms
 from instar.serve.children import YOUNG_SECONDS, Process, pause_after, reason_of
-from instar.serve.needs import Cannot, Ended, FromRoot, Load, Up
+from instar.serve.condition import FAILING, WARM, Condition
+from instar.serve.needs import Cannot, Ended, FromRoot, Load, Up, Usage
 from instar.serve.nursery import Nursery
 
 START_SECONDS = 120.0  # in which a process must take calls, its model loaded
@@ -54,7 +55,8 @@ class Worker:
 
     name: str
     terms: Terms = DEFAULT
-    bundle: str = ""
+    bundle: str = ""  # folder of the one that it is there for
+    digest: str = ""
     copies: dict[int, Copy] = field(default_factory=dict)
     unnamed_since: float | None = None
     used: float = field(default_factory=time.monotonic)
@@ -64,6 +66,8 @@ class Worker:
     reason: str = ""
     wanted: bool = False
     loads: dict[int, tuple[Load, float]] = field(default_factory=dict)
+    held: tuple[str, ...] = ()
+    failed: dict[str, str] = field(default_factory=dict)
 
     @property
     def native(self) -> bool:
@@ -134,7 +138,8 @@ class Workers:
             worker.unnamed_since = None
             worker.terms = terms.get(name, DEFAULT)
             if worker.native:
-                worker.bundle = str(routes.bundle_folder(self._folder, versions[0].bundle))
+                worker.digest = versions[0].bundle
+                worker.bundle = str(routes.bundle_folder(self._folder, worker.digest))
                 self._nursery.expect(self._arguments(worker, 0))
         for name, worker in self._workers.items():
             if name not in named and worker.unnamed_since is None:
@@ -167,6 +172,25 @@ class Workers:
                 worker.loads[gateway] = (load, now)
                 if load.flying or load.calls:
                     worker.used = now
+
+    def told(self, usage: Usage) -> None:
+        """A worker said what it holds, and what it could not load."""
+        worker = self._workers.get(usage.worker)
+        if worker is not None:
+            worker.held, worker.failed = usage.held, usage.failed
+
+    def conditions(self) -> dict[str, Condition]:
+        """In what condition versions are, by bundle; those that are cold are left out."""
+        found: dict[str, Condition] = {}
+        for worker in self._workers.values():
+            up = len(worker.up())
+            size = sum(copy.bytes for copy in worker.copies.values()) if worker.native else 0
+            if up:
+                found.update({bundle: Condition(WARM, up * worker.native, size) for bundle in worker.held})
+                found.update({bundle: Condition(FAILING, problem=why) for bundle, why in worker.failed.items()})
+            elif worker.native and worker.deaths >= MOST_DEATHS:
+                found[worker.digest] = Condition(FAILING, problem=worker.reason)
+        return found
 
     def forget(self, gateway: int) -> None:
         """A gateway has gone."""

@@ -153,7 +153,11 @@ def _print_live(one: Live) -> None:
     click.echo(f"  because: {one.cause}")
     for part in one.answering:
         share = f"{part.share:g} % of the calls" if part.share else "answers on the record only"
-        click.echo(f"  {part.version:<16} {part.role:<12} {share:<26} {part.bundle[:15]}…")
+        click.echo(
+            f"  {part.version:<16} {part.role:<12} {share:<26} {part.bundle[:15]}…{f'  {part.state}' if part.state else ''}"
+        )
+        if part.problem:
+            click.echo(f"    {part.problem}")
     if one.rollout:
         click.echo(f"  rollout {one.rollout}, in {one.stage}")
 

@@ -15,7 +15,7 @@ from instar.interfaces.console import chart
 from instar.interfaces.console.chart import Chart, Line, Mark
 from instar.operate import alerts, rollout
 from instar.operate.measurement import Measurement, measurements
-from instar.serve import costs, routing
+from instar.serve import condition, costs, routing
 from instar.serve.routing import Revision
 
 SMOOTHED = 7  # windows: costs of single days jump
@@ -33,6 +33,10 @@ def endpoint(request: Request) -> dict[str, Any]:
     if not history or history[-1].policy.project != project:
         raise NotFound("there is no such endpoint", subject=f"endpoint {name}", next_step="See instar live.")
     now = _described(history[-1])
+    states = condition.read(store.folder)
+    for one in now["answers"]:
+        known = states.get(one["bundle"])
+        one |= {"state": known.state if known else "cold", "problem": known.problem if known else None}
     found = measurements(store, project, endpoint=name, monitor="cost")
     return {
         "project": project,
@@ -62,7 +66,14 @@ def _described(revision: Revision) -> dict[str, Any]:
         "actor": revision.actor,
         "event_at": revision.event_at,
         "answers": [
-            {"version": version, "role": role, "share": part, "bundle": revision.bundles[version]}
+            {
+                "version": version,
+                "role": role,
+                "share": part,
+                "bundle": revision.bundles[version],
+                "state": "",
+                "problem": None,
+            }
             for version, role, part in answers
         ],
     }
