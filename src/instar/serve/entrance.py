@@ -41,6 +41,8 @@ RULES: Mapping[str, tuple[Permission, ...]] = {
     "GET /metrics": (Permission.READ,),
 }
 
+_WORDS = {word for rule in RULES for word in rule.split(" ", 1)[1].split("/")}
+
 
 class Entrance:
     """What stands before all that one gateway answers.
@@ -132,5 +134,6 @@ class Entrance:
 def _form(path: str) -> str:
     """The path with names of endpoints left out, so that a caller cannot make up many: `/v2/models/{endpoint}/infer`."""
     parts = path.split("/")
-    words = {word for rule in RULES for word in rule.split(" ", 1)[1].split("/")}
-    return "/".join(part if part in words else "{…}" for part in parts[:8])
+    if parts[2:3] == ["models"]:
+        parts[3:4] = ["{endpoint}"]
+    return "/".join(part if part in _WORDS else "{…}" for part in parts[:8])
