@@ -24,6 +24,7 @@ FOLDERS = (
     "evaluate",
     "release",
     "serve",
+    "serve/forms",
     "operate",
     "adapters",
     "adapters/migrations",

@@ -209,3 +209,42 @@ def test_requests_on_one_connection_do_not_mix(client: httpx2.Client, server: Se
         answers = thin.infer_all(asks)
     assert [answer.score for answer in answers] == [0.1 + n / 10_000 for n in range(300)]
     assert len({answer.call for answer in answers}) == 300
+
+
+def test_every_form_comes_through_the_port_and_is_on_the_record(client: httpx2.Client, log: CallLog) -> None:
+    row = {"distance": 1500.0, "hour": 8, "carrier": "UA", "wind": None, "holiday": False}
+    split = {"dataframe_split": {"columns": list(row), "data": [list(row.values())]}}
+    csv = "distance,hour,carrier,wind,holiday\n1500,8,UA,,false\n"
+    asked = [
+        client.post("/v2/models/delay/records", json={"records": [row]}),
+        client.post("/v2/models/delay/versions/1/records", json=row),
+        client.post("/endpoints/delay/invocations", json=split),
+        client.post("/invocations", json={"instances": [row]}),
+        client.post("/invocations", content=csv, headers={"content-type": "text/csv; charset=utf-8"}),
+    ]
+    for reply in asked:
+        assert reply.status_code == 200, reply.text
+        body = reply.json()
+        assert (body.get("records") or body["predictions"]) == [{"score": 0.25, "decision": 0}]
+        found = wait_for(lambda reply=reply: log.find(reply.headers["instar-call"]))
+        assert found["inputs"] == row
+
+
+def test_what_is_not_read_is_refused_by_its_kind(client: httpx2.Client) -> None:
+    xml = client.post(URL, content=b"<a/>", headers={"content-type": "application/xml"})
+    assert (xml.status_code, xml.json()["kind"]) == (415, "UnsupportedMedia")
+    packed = client.post(URL, json=fakes.body(), headers={"content-encoding": "gzip"})
+    assert (packed.status_code, packed.json()["kind"]) == (415, "UnsupportedMedia")
+    headless = client.post(URL, content=b"{}", headers={"content-type": "application/octet-stream"})
+    assert headless.status_code == 400
+    assert client.get("/invocations").status_code == 405
+
+
+def test_a_caller_says_how_long_it_waits(client: httpx2.Client, log: CallLog) -> None:
+    for wrong in ("soon", "0", "-1", "1e9", "601s"):
+        assert client.post(URL, json=fakes.body(), headers={"instar-timeout": wrong}).status_code == 400
+    assert client.post(URL, json=fakes.body(), headers={"instar-timeout": "5s"}).status_code == 200
+    late = client.post(URL, json=fakes.body(), headers={"instar-timeout": "0.001ms"})
+    assert (late.status_code, late.json()["kind"]) == (504, "DeadlineExceeded")
+    found = wait_for(lambda: log.find(late.headers["instar-call"]))
+    assert found["status"] == 504

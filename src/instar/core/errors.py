@@ -15,7 +15,8 @@
     │       ├── MissingInput
     │       ├── WrongShape
     │       ├── WrongDatatype
-    │       └── TooLarge
+    │       ├── TooLarge
+    │       └── UnsupportedMedia
     ├── NotFound              nothing has that name
     ├── Conflict              it contradicts what is on the record
     ├── Unauthenticated       nobody proved who calls
@@ -144,6 +145,10 @@ class WrongDatatype(RequestError):
 
 class TooLarge(RequestError):
     """The body is over the limit."""
+
+
+class UnsupportedMedia(RequestError):
+    """The body is of a kind that is not read."""
 
 
 class NotFound(InstarError):

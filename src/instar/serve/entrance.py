@@ -37,7 +37,11 @@ RULES: Mapping[str, tuple[Permission, ...]] = {
     "GET /v2/models/{endpoint}/versions/{version}": (Permission.PREDICT, Permission.READ),
     "GET /v2/models/{endpoint}/versions/{version}/ready": (Permission.PREDICT, Permission.READ),
     "POST /v2/models/{endpoint}/infer": (Permission.PREDICT,),
+    "POST /v2/models/{endpoint}/records": (Permission.PREDICT,),
     "POST /v2/models/{endpoint}/versions/{version}/infer": (Permission.PREDICT,),
+    "POST /v2/models/{endpoint}/versions/{version}/records": (Permission.PREDICT,),
+    "POST /endpoints/{endpoint}/invocations": (Permission.PREDICT,),
+    "POST /invocations": (Permission.PREDICT,),
     "GET /metrics": (Permission.READ,),
 }
 

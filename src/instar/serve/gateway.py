@@ -63,7 +63,7 @@ class Gateway:
         """ASGI entry."""
         if scope["type"] == "http":
             path: str = scope["path"]
-            if path.startswith("/v2"):
+            if path.startswith("/v2") or (path.endswith("/invocations") and place_of(scope["raw_path"]) is not None):
                 await self._inference(path, scope, receive, send)
             elif path == "/metrics":
                 await self._metrics(scope, send)

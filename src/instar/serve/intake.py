@@ -21,18 +21,18 @@ from instar.core.errors import (
     TooLarge,
     TooManyCalls,
     Unavailable,
+    UnsupportedMedia,
 )
 from instar.serve import protocol, replies, wire
 from instar.serve.entrance import Entrance
 from instar.serve.flight import Desk, Fields, Pending, Respond
 from instar.serve.meters import Meters
-from instar.serve.places import Place
+from instar.serve.places import CONTENT_TYPES, INFER, Place, form_of
 from instar.serve.switchboard import Endpoint, Switchboard
 
 FLYING_LIMIT = 8192  # calls in flight; more are refused at once instead of waiting for ever
 ENDPOINT_LIMIT = 4096  # of one endpoint, so that the flood of one leaves room for the others
 FLYING_LIMIT_BYTES = 256 * 1024 * 1024  # of their bodies together
-PATH = "/v2/models/{endpoint}/infer"  # under which those who are turned away are kept
 LONGEST_SECONDS = 600.0  # that a caller may allow a call
 
 JSON = (b"content-type", b"application/json")
@@ -74,11 +74,11 @@ class Intake:
             body: None where it is larger than may be; `length` is what is known of its size, in bytes.
         """
         try:
-            held = self._entrance.enter(headers, "POST", PATH)
-            endpoint = self._board.endpoints.get(place.endpoint)
+            held = self._entrance.enter(headers, "POST", place.rule)
+            endpoint = self._board.endpoints.get(place.endpoint or self._only())
             if endpoint is None:
-                raise _unknown(place.endpoint)
-            self._entrance.require(held, "POST", PATH, endpoint.name, endpoint.policy.project)
+                raise _unknown(place.endpoint or "")
+            self._entrance.require(held, "POST", place.rule, endpoint.name, endpoint.policy.project)
             version = None if place.version is None else version_of(endpoint, place.version)
         except InstarError as refused:  # it never was a call of this endpoint, so its record does not have it
             status, fields = replies.status_of(refused), [JSON, *replies.headers_of(refused)]
@@ -90,8 +90,17 @@ class Intake:
         key: str | None = None
         at, deadline = recorded, 0
         problem: InstarError | None = None
+        media = head = None
         for name, value in headers:
-            if name[:7] == b"instar-":
+            if name == b"content-type":
+                media = value
+            elif name == b"inference-header-content-length":
+                head = value
+            elif name == b"content-encoding" and value.lower() != b"identity":
+                problem = UnsupportedMedia(
+                    "the body is compressed", subject="Content-Encoding", found=repr(value[:40]), asked="no compression"
+                )
+            elif name[:7] == b"instar-":
                 try:
                     if name == b"instar-key":
                         key = value.decode("latin-1")
@@ -101,6 +110,12 @@ class Intake:
                         deadline = time.monotonic_ns() + int(duration(value) * 1e9)
                 except MalformedRequest as wrong:
                     problem = wrong
+        form, head_bytes = wire.JSON, 0
+        if media != b"application/json" or head is not None or place.kind != INFER:
+            try:
+                form, head_bytes = form_of(place.kind, media, head)
+            except InstarError as wrong:
+                problem = problem or wrong
         way = endpoint.pinned[version] if version is not None else endpoint.way(key if key is not None else call)
         pending = Pending(self._desk, endpoint, way, call, held.caller.name, key, at, recorded, started, respond)
         if problem is None:
@@ -123,7 +138,17 @@ class Intake:
             pending.timer = self._loop.call_at(
                 self._loop.time() + (deadline - time.monotonic_ns()) / 1e9, pending.refuse, _too_late()
             )
-        pending.start(wire.Ask(body, place.form, place.head, deadline))
+        pending.start(wire.Ask(body, form, head_bytes, deadline))
+
+    def _only(self) -> str:
+        """The name of the only endpoint."""
+        names = list(self._board.endpoints)
+        if len(names) != 1:
+            raise NotFound(
+                "the path names no endpoint, and there is not exactly one", found=", ".join(sorted(names)[:20]) or "none",
+                next_step="POST to /endpoints/{endpoint}/invocations.",
+            )  # fmt: skip
+        return names[0]
 
     def _no_room(self, endpoint: Endpoint, body: bytes | None, length: int) -> InstarError | None:
         if body is None:
@@ -158,7 +183,12 @@ class Intake:
             pending.timer.cancel()
         status = pending.status
         self.meters.of(pending.endpoint.name).add(status, time.perf_counter_ns() - pending.started)
-        fields: Fields = [JSON, (b"instar-call", pending.call.encode())]
+        fields: Fields = [
+            JSON if pending.form == wire.JSON else (b"content-type", CONTENT_TYPES[pending.form]),
+            (b"instar-call", pending.call.encode()),
+        ]
+        if pending.form == wire.BINARY:
+            fields.append((b"inference-header-content-length", b"%d" % pending.head))
         if status in (429, 503):
             fields.append((b"retry-after", b"1"))
         pending.respond(status, fields, pending.body)

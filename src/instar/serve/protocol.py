@@ -55,12 +55,14 @@ class Asked(msgspec.Struct, frozen=True):
         entities: The entity key of each row, when the caller names it (V2 parameter `entity`).
         table_version: The table version that the rows were taken from (V2 parameter `table_version`).
         outputs: Outputs wanted, in order; None for all.
+        binary: Outputs wanted as binary tensors: True for all; None for none.
     """
 
     request_id: str | None = None
     entities: list[str] | None = None
     table_version: str | None = None
     outputs: tuple[str, ...] | None = None
+    binary: bool | tuple[str, ...] | None = None
 
 
 _decoder = msgspec.json.Decoder(Request)
@@ -73,8 +75,14 @@ def decode(body: bytes | memoryview) -> Request:
     Raises:
         MalformedRequest: Not JSON, or not of the protocol's form; the JSON path is the subject.
     """
+    request: Request = decoded(_decoder, body)
+    return request
+
+
+def decoded(decoder: msgspec.json.Decoder[Any], body: bytes | memoryview) -> Any:
+    """What a decoder makes of a body, refused as `decode` refuses."""
     try:
-        return _decoder.decode(body)
+        return decoder.decode(body)
     except msgspec.ValidationError as problem:
         text = str(problem)
         what, _, path = text.partition(" - at `")
@@ -107,12 +115,13 @@ def asked_of(request: Request, rows: int, outputs: Sequence[str]) -> Asked:
     parameters = request.parameters
     wanted = None if request.outputs is None else _wanted(request.outputs, outputs)
     if not parameters:
-        return Asked(request.id, None, None, wanted)
+        return Asked(request.id, None, None, wanted, None if request.outputs is None else _binary(request))
     return Asked(
         request.id,
         _entities(parameters.get("entity"), rows),
         _text(parameters.get("table_version"), "$.parameters.table_version"),
         wanted,
+        _binary(request),
     )
 
 
@@ -195,6 +204,20 @@ def out_of_range(name: str, path: str, value: object, datatype: str) -> RequestE
     return WrongDatatype(
         f"a value of input {name!r} does not fit its datatype", subject=path, found=short(value), asked=datatype
     )
+
+
+def not_of(datatype: str, path: str, value: object) -> RequestError:
+    """The refusal of a text that is no value of a datatype."""
+    return WrongDatatype("a value is not of its input's datatype", subject=path, found=short(value), asked=datatype)
+
+
+def _binary(request: Request) -> bool | tuple[str, ...] | None:
+    """Which outputs are wanted as binary tensors (parameters `binary_data_output` and, of one output, `binary_data`)."""
+    every = (request.parameters or {}).get("binary_data_output") is True
+    if not request.outputs:
+        return every or None
+    names = tuple(one.name for one in request.outputs if (one.parameters or {}).get("binary_data", every) is True)
+    return names or None
 
 
 def _near(name: str, names: Sequence[str]) -> str | None:

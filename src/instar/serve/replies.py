@@ -17,11 +17,12 @@ from instar.core.errors import (
     TooManyCalls,
     Unauthenticated,
     Unavailable,
+    UnsupportedMedia,
 )
 from instar.serve.signature import BYTES, Signature, TensorSpec
 
 _STATUS: tuple[tuple[type[Exception], int], ...] = (
-    (TooLarge, 413), (RequestError, 400), (Unauthenticated, 401), (NotAllowed, 403), (NotFound, 404),
+    (TooLarge, 413), (UnsupportedMedia, 415), (RequestError, 400), (Unauthenticated, 401), (NotAllowed, 403), (NotFound, 404),
     (TooManyCalls, 429), (Unavailable, 503), (DeadlineExceeded, 504),
 )  # fmt: skip
 
@@ -73,12 +74,13 @@ def encode_answer(
     """The body of an answer."""
     for output in outputs:
         if type(output.data) is not list:
-            output.data = _plain(output)
+            output.data = plain(output)
     return _encoder.encode(_Answer(model, version, request_id, parameters, outputs))
 
 
-def _plain(output: Output) -> list[Any]:
-    values: list[Any] = output.data.ravel().tolist()
+def plain(output: Output) -> list[Any]:
+    """Values of an output as JSON has them, without nesting."""
+    values: list[Any] = output.data if type(output.data) is list else output.data.ravel().tolist()
     if output.datatype == BYTES and bytes in set(map(type, values)):
         return [value.decode(errors="replace") if type(value) is bytes else value for value in values]
     return values

@@ -16,6 +16,8 @@ from typing import Any, Protocol, cast
 
 from instar.core.errors import DeadlineExceeded, RequestError, StepFailed
 from instar.serve import protocol, record, replies, wire
+from instar.serve.forms import reading
+from instar.serve.forms.answer import Answer
 from instar.serve.keeping import LIMIT_BYTES
 from instar.serve.metering import Meter
 from instar.serve.models import LIMIT as MODELS_LIMIT
@@ -108,14 +110,15 @@ class Runtime:
                         "the caller's time was over before a model was asked",
                         next_step="Allow more time, or try later.",
                     )
-                bound = work.read(ask.body)
+                form = ask.form
+                bound = work.read(ask.body) if form == wire.JSON else reading.read(ask, plan.signature, work)
             except (RequestError, DeadlineExceeded) as problem:
                 if plan.first:
-                    messages.append(wire.encode_answer(job, refusal(problem)))
+                    messages.append(wire.encode_answer(job, refusal(problem, ask.form)))
                 if plan.later:
                     messages.append(wire.encode(wire.LATER, job, record.NO_ANSWERS))
                 continue
-            jobs.append(Job(job, bound, (time.perf_counter_ns() - started) // 1000))
+            jobs.append(Job(job, bound, (time.perf_counter_ns() - started) // 1000, form))
         if plan.first and jobs:
             started = time.perf_counter_ns()
             answers = self._ask(work, plan, plan.first, jobs)
@@ -188,12 +191,18 @@ def _reply(work: Work, plan: wire.Plan, job: Job, said: list[Any], infer_us: int
                 chosen, fallback = other, f"version {said[0].version} failed: {said[0].error}"
                 break
         else:
-            return _failure(chosen.version, chosen.error)
+            return _failure(chosen.version, chosen.error, job.form)
+    answer = Answer(
+        plan.endpoint,
+        str(chosen.version),
+        asked,
+        plan.parameters,
+        lambda plain: work.outputs(chosen, asked.outputs, plain),
+    )
     try:
-        outputs = work.outputs(chosen, asked.outputs)
+        body, form, head = reading.write(job.form, answer)
     except RequestError as problem:
-        return refusal(problem)
-    body = replies.encode_answer(plan.endpoint, str(chosen.version), asked.request_id, outputs, plan.parameters)
+        return refusal(problem, job.form)
     columns, tensors, masked = work.inputs(job)
     personal, entities = b"", asked.entities
     if masked is not None:
@@ -204,18 +213,18 @@ def _reply(work: Work, plan: wire.Plan, job: Job, said: list[Any], infer_us: int
             chosen.version, work.answers(said), job.decode_us, infer_us, fallback, tensors,
         )
     )  # fmt: skip
-    return wire.Reply(200, body, kept, personal)
+    return wire.Reply(200, body, kept, personal, form, head)
 
 
-def refusal(problem: Exception) -> wire.Reply:
+def refusal(problem: Exception, form: int = wire.JSON) -> wire.Reply:
     """The answer to a call that cannot be answered."""
-    return wire.Reply(replies.status_of(problem), replies.encode_error(problem), describe(problem).encode(), b"")
+    return wire.Reply(replies.status_of(problem), reading.refuse(form, problem), describe(problem).encode(), b"")
 
 
-def _failure(version: int, error: str) -> wire.Reply:
+def _failure(version: int, error: str, form: int) -> wire.Reply:
     problem = StepFailed(
         f"version {version} failed on this request",
         found=error,
         next_step="Look at the request, then at the model's owner.",
     )
-    return refusal(problem)
+    return refusal(problem, form)

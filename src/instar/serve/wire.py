@@ -24,8 +24,8 @@ PLANS_LIMIT = 4096  # that a worker knows of one gateway; the one that it was to
 MESSAGE_LIMIT_BYTES = 256 * 1024 * 1024
 
 _MESSAGE = struct.Struct("<IBI")
-# How a body is to be read, and an answer's content type. More forms are named where they are read (see `forms`).
-JSON = 0
+# Forms: how a body is to be read, and how its answer is written (see `forms`).
+JSON, BINARY, RECORDS, INVOCATIONS, CSV, ARROW = range(6)
 
 _INFER = struct.Struct("<IBIIBIQ")
 _ASK = struct.Struct("<IBIQ")

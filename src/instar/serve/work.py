@@ -14,14 +14,15 @@ def mask_nothing_through(column: str, values: Sequence[Any]) -> list[Any]:
 
 
 class Job:
-    """A call in the batch: its number, the request as it was bound, and how long that took."""
+    """A call in the batch: its number, the request as it was bound, how long that took, and the form that it came in."""
 
-    __slots__ = ("bound", "decode_us", "job")
+    __slots__ = ("bound", "decode_us", "form", "job")
 
-    def __init__(self, job: int, bound: Any, decode_us: int) -> None:
+    def __init__(self, job: int, bound: Any, decode_us: int, form: int = 0) -> None:
         self.job = job
         self.bound = bound
         self.decode_us = decode_us
+        self.form = form
 
 
 def describe(problem: BaseException) -> str:

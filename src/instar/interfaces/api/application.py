@@ -34,7 +34,7 @@ log = logging.getLogger("instar.control")
 UPLOAD_LIMIT_BYTES = 64 * 1024**3
 THREADS = 32  # handlers at once; more requests wait for their turn
 
-GATEWAYS = ("/v2", "/metrics")  # paths that gateways answer
+GATEWAYS, INVOCATIONS = ("/v2", "/metrics"), "/invocations"  # paths that gateways answer
 SIGN_IN = "/console/sign-in"
 
 Loading = Callable[[], Iterable[Route]]
@@ -77,7 +77,8 @@ class Application:
         if scope["type"] == "lifespan":
             await self._lifespan(receive, send)
             return
-        if self._elsewhere is not None and scope["path"].startswith(GATEWAYS):
+        path: str = scope["path"]
+        if self._elsewhere is not None and (path.startswith(GATEWAYS) or path.endswith(INVOCATIONS)):
             await self._elsewhere(scope, receive, send)
             return
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}

@@ -9,6 +9,7 @@ from instar.core import errors
 # The first class that fits decides, so the special comes before the general.
 STATUS: tuple[tuple[type[errors.InstarError], int], ...] = (
     (errors.TooLarge, 413),
+    (errors.UnsupportedMedia, 415),
     (errors.BadInput, 400),
     (errors.NotFound, 404),
     (errors.Unauthenticated, 401),
