@@ -2,7 +2,7 @@
 
 A version's own process is its cost. In the process that holds all portable models, a version's cost is what was measured
 around its scoring and the memory it holds; the rest of that process, gateways, the control process and the warm process
-are lines of their own, so that the sum is what the server used. Every minute, and at the end, the account is written as
+are lines of their own, so that the sum is what the server used. Every few seconds, and at the end, the account is written as
 one file, which the control side takes into the store (`costs.py`).
 """
 
@@ -20,7 +20,7 @@ from instar.serve.children import Process
 from instar.serve.needs import Used
 from instar.serve.routes import Snapshot, replace_file, serve_folder
 
-WRITE_SECONDS = 60.0
+WRITE_SECONDS = 10.0
 GB = 1e9
 
 VERSION = "version"
@@ -119,7 +119,7 @@ class Accounts:
         self._at.pop(process.pid, None)
 
     def write_if_due(self) -> None:
-        """Write the account of the last minute when it is over."""
+        """Write the account when it is time."""
         if time.monotonic() >= self._due:
             self.write()
 

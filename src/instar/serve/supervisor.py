@@ -266,7 +266,7 @@ class Root:
             _log.error("%s", problem)
 
     def _account(self) -> None:
-        """Look at what all processes use, now and then, and write it down every minute."""
+        """Look at what all processes use, now and then, and write it down every few seconds."""
         now = time.monotonic()
         if now - self._accounted > ACCOUNT_SECONDS:
             self._accounted = now
