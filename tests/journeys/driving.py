@@ -62,12 +62,12 @@ def looked_up(folder: Path, *words: str) -> Any:
     return json.loads(looked_at(folder, *words, "--json"))
 
 
-def started(folder: Path, *words: str) -> subprocess.Popen[str]:
+def started(folder: Path, *words: str, settings: Mapping[str, str] | None = None) -> subprocess.Popen[str]:
     """A command that runs beside us, in a session of its own, so that a signal reaches it alone."""
     return subprocess.Popen(
         command(*words),
         cwd=folder,
-        env=environment(PYTHONUNBUFFERED="1"),
+        env=environment(PYTHONUNBUFFERED="1", **(settings or {})),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -93,9 +93,9 @@ class Server:
 
 
 @contextmanager
-def up(folder: Path, endpoint: str | None = None) -> Iterator[Server]:
+def up(folder: Path, endpoint: str | None = None, settings: Mapping[str, str] | None = None) -> Iterator[Server]:
     """`instar up` on any free port, until it is ready to answer (for `endpoint`, and by its control process)."""
-    process = started(folder, "up", "--port", "0")
+    process = started(folder, "up", "--port", "0", settings=settings)
     assert process.stdout is not None
     said = ""
     while " on http://" not in said:
@@ -105,7 +105,7 @@ def up(folder: Path, endpoint: str | None = None) -> Iterator[Server]:
     server = Server(process, next(word for word in said.split() if word.startswith("http://")), said)
     ready = f"/v2/models/{endpoint}/ready" if endpoint else "/v2/health/ready"
     try:
-        wait_for(lambda: answers(server.url + ready) and answers(server.url + "/api/projects"))
+        wait_for(lambda: answers(server.url + ready) and answers(server.url + "/console/assets/console.css"))
         yield server
     finally:
         if process.poll() is None:
