@@ -14,13 +14,14 @@ import pytest
 from instar.app import open_store
 from instar.core import credentials, refusals, tokens
 from instar.core.errors import NotAllowed, Unauthenticated, Unavailable
-from instar.core.identity import EVERYWHERE, Caller, Role, local_caller, local_user
+from instar.core.identity import EVERYWHERE, MAY, Caller, Permission, Role, local_caller, local_user
 from instar.core.store import Store
 from instar.core.tokens import Wish
 from instar.interfaces.sdk.client import Client
 from instar.interfaces.sdk.proof import authorization
 from instar.serve import granting
 from instar.serve.client import Ask, InferClient
+from instar.serve.entrance import RULES
 from instar.serve.process import ServerTree
 from instar.serve.supervisor import Root
 from tests.serve import fakes
@@ -85,6 +86,45 @@ def test_nobody_comes_in_without_a_token_but_for_health(world: World) -> None:
     assert world.infer(None).status_code == 401
     for path in ("/v2/health/live", "/health", "/version", "/console/sign-in", "/console/assets/console.css"):
         assert world.get(path).status_code == 200, path
+
+
+@pytest.fixture(scope="module")
+def roles(world: World) -> dict[str, str]:
+    """A secret for each role in the endpoint's project."""
+    wishes = [Wish(f"role-{role.name.lower()}", {"flights": [role]}) for role in Role]
+    secrets = [tokens.create(world.store, "flights", wish, local_caller())[1] for wish in wishes]
+    granting.publish(world.store)
+    world.secrets.update(zip([wish.name for wish in wishes], secrets, strict=True))
+    world.wait_until_known(secrets[-1])
+    return dict(zip([role.value for role in Role], secrets, strict=True))
+
+
+@pytest.mark.parametrize("rule", list(RULES))
+def test_every_path_of_a_gateway_lets_in_whom_the_table_names(world: World, roles: dict[str, str], rule: str) -> None:
+    method, path = rule.replace("{endpoint}", "delay").replace("{version}", "1").split(" ")
+    if not path.startswith("/"):  # gRPC has a port of its own
+        return
+    found = {}
+    for name, secret in {None: None, **roles}.items():
+        headers = {"content-type": "application/json", **_bearer(secret)}
+        found[name] = httpx2.request(method, world.server.url + path, headers=headers, timeout=30).status_code
+    anybody = Permission.PUBLIC in RULES[rule]
+    assert (found.pop(None) == 401) is not anybody
+    for name, status in found.items():
+        may = not MAY[Role(name)].isdisjoint(RULES[rule])
+        assert status not in (401, 500), (name, status)
+        assert (status == 403) is not may, (name, status)
+
+
+def test_paths_that_are_none_are_told_to_nobody(world: World) -> None:
+    for path in (
+        "/v2/nothing",
+        "/v2/models/delay/nothing",
+        "/v2/models/nothing/infer",
+        "/v2/models",
+        "/v2/models/delay/infer",
+    ):
+        assert world.get(path).status_code in (401, 405), path
 
 
 def test_an_application_asks_its_endpoint_and_is_on_the_record(world: World) -> None:

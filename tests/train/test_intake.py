@@ -304,3 +304,19 @@ def test_what_a_process_left_of_a_run_does_not_bring_it_back_when_it_was_deleted
         with pytest.raises(NotFound, match="deleted for good"):
             intake.apply(store, batch(run, more))
     assert runs.list_runs(store, "birds") == []
+
+
+def test_who_is_bound_to_a_project_writes_to_no_other_ones_run(store: Store) -> None:
+    run = ids.new_id("run")
+    intake.apply(store, batch(run, [start()]), bound=True)
+    elsewhere = replace(batch(run, [Tags({"mine": "yes"})], first=1), project="fish")
+    with pytest.raises(NotFound, match="the project has no such run"):
+        intake.apply(store, elsewhere, bound=True)
+    begun = replace(
+        batch(ids.new_id("run"), [start()]), project="fish"
+    )  # the frame names another project than the address
+    with pytest.raises(NotFound, match="the project has no such run"):
+        intake.apply(store, begun, bound=True)
+    assert "mine" not in get_run(store, run).tags
+    assert runs.list_runs(store, "fish") == []
+    assert intake.apply(store, batch(run, [Tags({"mine": "yes"})], first=1), bound=True) == 2
