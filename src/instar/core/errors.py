@@ -198,7 +198,13 @@ class GateFailed(InstarError):
 
 
 class Unavailable(InstarError):
-    """It cannot answer now; a later try may."""
+    """It cannot answer now; a later try may.
+
+    Attributes:
+        retry_after: Seconds after which to try again.
+    """
+
+    retry_after = 1
 
 
 class DeadlineExceeded(InstarError):

@@ -10,6 +10,11 @@
 | `INSTAR_CONNECTIONS` | requests that a gateway hands to the control process at once; default 64, more wait |
 | `INSTAR_MEMORY` | memory for all models of a server together, as in `8GiB`; default half of the machine's |
 | `INSTAR_WORKER_MEMORY` | memory of one process of a version of its own, beyond which it is replaced; default no limit |
+| `INSTAR_MOST_CALLS` | calls in flight in one gateway; one endpoint may have half of them; default 8192 |
+| `INSTAR_QUEUE_TIMEOUT` | seconds that a call may have to wait whose caller does not say how long it has; default 10 |
+| `INSTAR_RECORD_FAILURE` | `answer`: calls are answered though their record cannot be kept, and counted; default `stop` |
+| `INSTAR_MOST_CONNECTIONS` | open connections of one gateway; default 10000 |
+| `INSTAR_HEAD_TIMEOUT`, `INSTAR_BODY_TIMEOUT` | seconds for a request's head, and for its body; default 10 |
 | `INSTAR_IDLE` | seconds without a call after which a version's own process ends; default 900 |
 | `INSTAR_HANG` | seconds after which a process that answers nothing while calls wait is killed; default 20 |
 | `INSTAR_FORK` | `off`: worker processes are started afresh, not forked from a warm one |
@@ -51,6 +56,12 @@ class Settings:
     worker_memory_bytes: int | None = None
     idle_seconds: float = 900.0
     hang_seconds: float = 20.0
+    most_calls: int = 8192
+    queue_seconds: float = 10.0
+    record_failure: str = "stop"
+    most_connections: int = 10_000
+    head_seconds: float = 10.0
+    body_seconds: float = 10.0
     cpu_hour_price: float | None = None
     gb_hour_price: float | None = None
     currency: str = "EUR"
@@ -92,6 +103,12 @@ def read_settings(environment: Mapping[str, str] | None = None) -> Settings:
         worker_memory_bytes=_number(values, "INSTAR_WORKER_MEMORY", 0, SIZES) or None,
         idle_seconds=_decimal(values, "INSTAR_IDLE") or defaults.idle_seconds,
         hang_seconds=_decimal(values, "INSTAR_HANG") or defaults.hang_seconds,
+        most_calls=_number(values, "INSTAR_MOST_CALLS", defaults.most_calls),
+        queue_seconds=_decimal(values, "INSTAR_QUEUE_TIMEOUT") or defaults.queue_seconds,
+        record_failure=_one_of(values, "INSTAR_RECORD_FAILURE", ("stop", "answer")),
+        most_connections=_number(values, "INSTAR_MOST_CONNECTIONS", defaults.most_connections),
+        head_seconds=_decimal(values, "INSTAR_HEAD_TIMEOUT") or defaults.head_seconds,
+        body_seconds=_decimal(values, "INSTAR_BODY_TIMEOUT") or defaults.body_seconds,
         cpu_hour_price=_decimal(values, "INSTAR_CPU_HOUR_PRICE"),
         gb_hour_price=_decimal(values, "INSTAR_GB_HOUR_PRICE"),
         currency=values.get("INSTAR_CURRENCY", "").strip() or defaults.currency,

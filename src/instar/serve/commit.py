@@ -281,9 +281,12 @@ class EndpointLog:
             head = record.Head(record.FORMAT, self._endpoint, self._boot, name.number, self._wall_us())
             self._put(segment, segments.MAGIC, record.encode_entry(head))
             self._again = 0.0
+            self._say_gap(segment)
+        return segment
+
+    def _say_gap(self, segment: Segment) -> None:
         if self.gap.open:
             self._put(segment, b"", record.encode_entry(self.gap.take()), told=self.gap.told)
-        return segment
 
     def schema(self, segment: Segment, schema: record.Schema) -> None:
         """Make sure that a segment holds the schema its next call names."""
@@ -318,7 +321,7 @@ class EndpointLog:
         if current is not None and time.monotonic() - current.opened >= ROLL_SECONDS:
             self._retire(current)
         if self.gap.open and self.failing() is None:
-            self.current()
+            self._say_gap(self.current())
         now = time.monotonic()
         for segment in list(self._retired):
             if segment.waiting <= 0 or now - (segment.retired or now) >= LATER_SECONDS:
@@ -327,7 +330,7 @@ class EndpointLog:
     def close(self) -> None:
         """Close all segments in good order."""
         if self.gap.open:
-            self.current()
+            self._say_gap(self.current())
         if self._current is not None:
             self._retire(self._current)
         for segment in list(self._retired):

@@ -52,7 +52,7 @@ class Pending:
         started: Monotonic, nanoseconds, when its last byte came; `sent` when it was handed to a worker.
         respond: Given the status, headers and body of the answer.
         status, body, form, head: The answer, once it is there.
-        size: Bytes that it holds in memory.
+        size: Bytes that it holds in memory; `ahead` calls of its endpoint flew when it came, itself among them.
         timer: Refuses it at its deadline.
         unrecorded: Its answer is not on the record, and given all the same.
     """
@@ -63,6 +63,7 @@ class Pending:
         "_early",
         "_laters",
         "_segment",
+        "ahead",
         "at",
         "body",
         "call",
@@ -106,6 +107,7 @@ class Pending:
         self.started = self.sent = started
         self.respond = respond
         self.status = self.size = 0
+        self.ahead = 1
         self.body = b""
         self.form, self.head = wire.JSON, 0
         self.timer: Timer | None = None

@@ -29,6 +29,7 @@ from instar.serve.intake import Intake, version_of
 from instar.serve.keyring import Pass
 from instar.serve.places import Place, place_of
 from instar.serve.relay import Receive, Relay, Scope, Send, answer, answer_error
+from instar.serve.room import Room
 from instar.serve.routes import Ack, control_socket, door_socket, forget_ack, write_ack
 from instar.serve.switchboard import Endpoint, Switchboard
 
@@ -100,8 +101,14 @@ class Gateway:
         self._lock = segments.BootLock(self._calls, self.boot)
         self._committer = Committer(self.loop, durable=self._durable)
         self._board = Switchboard(self.loop, self._folder, self._acknowledge, settings.read_settings().hang_seconds)
+        chosen = settings.read_settings()
         self._intake = Intake(
-            self.loop, self._board, self._entrance, self.boot, lambda finished: Desk(self.log_of, finished)
+            self.loop,
+            self._board,
+            self._entrance,
+            self.boot,
+            lambda finished: Desk(self.log_of, finished, chosen.record_failure == "stop"),
+            Room(chosen.most_calls, queue_seconds=chosen.queue_seconds),
         )
         telemetry.register(self._intake.meters)
         self._tasks = [

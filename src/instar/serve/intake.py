@@ -19,20 +19,20 @@ from instar.core.errors import (
     MalformedRequest,
     NotFound,
     TooLarge,
-    TooManyCalls,
     Unavailable,
     UnsupportedMedia,
 )
 from instar.serve import protocol, replies, wire
 from instar.serve.entrance import Entrance
-from instar.serve.flight import Desk, Fields, Pending, Respond
+from instar.serve.flight import Desk, Fields, Pending, Respond, unrecorded
 from instar.serve.meters import Meters
 from instar.serve.places import CONTENT_TYPES, INFER, Place, form_of
+from instar.serve.room import Room
 from instar.serve.switchboard import Endpoint, Switchboard
 
-FLYING_LIMIT = 8192  # calls in flight; more are refused at once instead of waiting for ever
-ENDPOINT_LIMIT = 4096  # of one endpoint, so that the flood of one leaves room for the others
-FLYING_LIMIT_BYTES = 256 * 1024 * 1024  # of their bodies together
+# After which one hears that there is no room, so that who asks again at once cannot fill the loop.
+REFUSED_SECONDS = 0.1
+REFUSED_LIMIT = 4096  # who wait to hear so
 LONGEST_SECONDS = 600.0  # that a caller may allow a call
 
 JSON = (b"content-type", b"application/json")
@@ -45,6 +45,7 @@ class Intake:
 
     Args:
         desk: Made with `finished`, which answers calls that are on the record.
+        room: How many calls may fly.
     """
 
     def __init__(
@@ -54,14 +55,15 @@ class Intake:
         entrance: Entrance,
         boot: int,
         desk: Callable[[Callable[[Pending], None]], Desk],
+        room: Room | None = None,
     ) -> None:
         self._loop = loop
         self._board = board
         self._entrance = entrance
         self._ids = ids.CallIds(boot)
         self._desk = desk(self._finished)
-        self._flying = self._flying_bytes = 0
-        self._of_endpoint: dict[str, int] = {}
+        self._room = room or Room()
+        self._refused: list[tuple[Respond, InstarError]] = []
         self.meters = Meters()
 
     def take(
@@ -86,9 +88,10 @@ class Intake:
             return
         started = time.perf_counter_ns()
         recorded = time.time_ns() // 1000
+        size = len(body) if body is not None else 0
         call = self._ids.next(recorded // 1000)
         key: str | None = None
-        at, deadline = recorded, 0
+        at, seconds = recorded, None
         problem: InstarError | None = None
         media = head = None
         for name, value in headers:
@@ -107,7 +110,7 @@ class Intake:
                     elif name == b"instar-event-time":
                         at = event_time(value)
                     elif name == b"instar-timeout":
-                        deadline = time.monotonic_ns() + int(duration(value) * 1e9)
+                        seconds = duration(value)
                 except MalformedRequest as wrong:
                     problem = wrong
         form, head_bytes = wire.JSON, 0
@@ -117,28 +120,24 @@ class Intake:
             except InstarError as wrong:
                 problem = problem or wrong
         way = endpoint.pinned[version] if version is not None else endpoint.way(key if key is not None else call)
-        pending = Pending(self._desk, endpoint, way, call, held.caller.name, key, at, recorded, started, respond)
         if problem is None:
-            problem = self._no_room(endpoint, body, length)
-        if problem is None and way is None:
-            problem = Unavailable(
-                "it has no champion yet",
-                subject=f"endpoint {endpoint.name}",
-                next_step="Promote a version: `instar promote`.",
-            )
-        self._flying += 1
-        self._of_endpoint[endpoint.name] = self._of_endpoint.get(endpoint.name, 0) + 1
-        if problem is not None or body is None:
-            assert problem is not None
+            full = self._room.refusal(endpoint.name, size, seconds) or self._unrecordable(endpoint.name)
+            if full is not None:
+                self._turn_away(endpoint.name, respond, full)
+                return
+        pending = Pending(self._desk, endpoint, way, call, held.caller.name, key, at, recorded, started, respond)
+        pending.size, pending.ahead = size, self._room.enter(endpoint.name, size)
+        if problem is not None:
             pending.refuse(problem)
-            return
-        pending.size = len(body)
-        self._flying_bytes += pending.size
-        if deadline:
-            pending.timer = self._loop.call_at(
-                self._loop.time() + (deadline - time.monotonic_ns()) / 1e9, pending.refuse, _too_late()
-            )
-        pending.start(wire.Ask(body, form, head_bytes, deadline))
+        elif body is None:
+            pending.refuse(_too_large(length))
+        elif way is None:
+            pending.refuse(_no_champion(endpoint.name))
+        elif seconds is None:
+            pending.start(wire.Ask(body, form, head_bytes))
+        else:
+            pending.timer = self._loop.call_later(seconds, pending.refuse, _too_late(seconds))
+            pending.start(wire.Ask(body, form, head_bytes, time.monotonic_ns() + int(seconds * 1e9)))
 
     def _only(self) -> str:
         """The name of the only endpoint."""
@@ -150,39 +149,34 @@ class Intake:
             )  # fmt: skip
         return names[0]
 
-    def _no_room(self, endpoint: Endpoint, body: bytes | None, length: int) -> InstarError | None:
-        if body is None:
-            return TooLarge(
-                "the request's body is too large",
-                found=f"{max(length, protocol.BODY_LIMIT_BYTES + 1)} bytes",
-                asked=f"{protocol.BODY_LIMIT_BYTES} bytes",
-                next_step="Send fewer rows a request.",
-            )
-        if self._flying >= FLYING_LIMIT or self._flying_bytes > FLYING_LIMIT_BYTES:
-            return Unavailable(
-                "too many calls are waiting",
-                found=self._flying,
-                asked=f"{FLYING_LIMIT} at most",
-                next_step="Send it again later.",
-            )
-        if self._of_endpoint.get(endpoint.name, 0) >= ENDPOINT_LIMIT:
-            return TooManyCalls(
-                "too many of its calls are waiting",
-                subject=f"endpoint {endpoint.name}",
-                found=self._of_endpoint[endpoint.name],
-                asked=f"{ENDPOINT_LIMIT} at most",
-                next_step="Send it again later, or fewer at once.",
-            )
-        return None
+    def _unrecordable(self, endpoint: str) -> InstarError | None:
+        """Why a call is not even worked on: no answer could be given, as its record cannot be kept."""
+        failing = self._desk.log_of(endpoint).failing() if self._desk.stop else None
+        return None if failing is None else unrecorded(failing)
+
+    def _turn_away(self, endpoint: str, respond: Respond, problem: InstarError) -> None:
+        """Refuse a call for which there is no room. It costs a number in the record, not an entry, and is told with others."""
+        self._desk.log_of(endpoint).gap.add(f"{type(problem).__name__}: {problem}", refused=1)
+        self.meters.of(endpoint).refuse(replies.status_of(problem))
+        self._refused.append((respond, problem))
+        if len(self._refused) == 1:
+            self._loop.call_later(REFUSED_SECONDS, self._tell_refused)
+        elif len(self._refused) >= REFUSED_LIMIT:
+            self._tell_refused()
+
+    def _tell_refused(self) -> None:
+        refused, self._refused = self._refused, []
+        for respond, problem in refused:
+            fields = [JSON, *replies.headers_of(problem)]
+            respond(replies.status_of(problem), fields, replies.encode_error(problem))
 
     def _finished(self, pending: Pending) -> None:
-        self._flying -= 1
-        self._of_endpoint[pending.endpoint.name] -= 1
-        self._flying_bytes -= pending.size
+        name, status = pending.endpoint.name, pending.status
         if pending.timer is not None:
             pending.timer.cancel()
-        status = pending.status
-        self.meters.of(pending.endpoint.name).add(status, time.perf_counter_ns() - pending.started)
+        spent = time.perf_counter_ns() - pending.started
+        self._room.leave(name, pending.size, pending.ahead, spent / 1e9 if status == 200 else None)
+        self.meters.of(name).add(status, spent)
         fields: Fields = [
             JSON if pending.form == wire.JSON else (b"content-type", CONTENT_TYPES[pending.form]),
             (b"instar-call", pending.call.encode()),
@@ -190,7 +184,10 @@ class Intake:
         if pending.form == wire.BINARY:
             fields.append((b"inference-header-content-length", b"%d" % pending.head))
         if status in (429, 503):
-            fields.append((b"retry-after", b"1"))
+            fields.append((b"retry-after", b"%d" % self._room.wait(name)))
+        if pending.unrecorded:
+            self.meters.unrecorded += 1
+            fields.append((b"instar-record", b"missing"))
         pending.respond(status, fields, pending.body)
 
 
@@ -247,9 +244,26 @@ def duration(value: bytes) -> float:
     return seconds
 
 
-def _too_late() -> DeadlineExceeded:
+def _too_large(length: int) -> TooLarge:
+    return TooLarge(
+        "the request's body is too large",
+        found=f"{max(length, protocol.BODY_LIMIT_BYTES + 1)} bytes",
+        asked=f"{protocol.BODY_LIMIT_BYTES} bytes",
+        next_step="Send fewer rows a request.",
+    )
+
+
+def _no_champion(endpoint: str) -> Unavailable:
+    return Unavailable(
+        "it has no champion yet", subject=f"endpoint {endpoint}", next_step="Promote a version: `instar promote`."
+    )
+
+
+def _too_late(seconds: float) -> DeadlineExceeded:
     return DeadlineExceeded(
-        "the caller's time was over before a model answered", next_step="Allow more time, or try again later."
+        "the caller's time was over before a model answered",
+        asked=f"{seconds:g} s",
+        next_step="Allow more time, or try again later.",
     )
 
 

@@ -30,12 +30,21 @@ class Meter:
         self.buckets[bisect_left(_BOUNDS_NS, nanoseconds)] += 1
         self.total_ns += nanoseconds
 
+    def refuse(self, status: int) -> None:
+        """One call was turned away before it flew: it has no latency."""
+        self.statuses[status] = self.statuses.get(status, 0) + 1
+
 
 class Meters:
-    """The meters of a gateway by endpoint, as a collector of Prometheus."""
+    """The meters of a gateway by endpoint, as a collector of Prometheus.
+
+    Attributes:
+        unrecorded: Answers that were given though their record could not be kept.
+    """
 
     def __init__(self) -> None:
         self._by_endpoint: dict[str, Meter] = {}
+        self.unrecorded = 0
 
     def of(self, endpoint: str) -> Meter:
         """The meter of an endpoint."""
@@ -60,4 +69,7 @@ class Meters:
                 total += count
                 buckets.append((bound, total))
             seconds.add_metric((endpoint,), buckets, meter.total_ns / 1e9)
-        return (calls, seconds)
+        missing = CounterMetricFamily(
+            "instar_unrecorded_answers", "Answers given though their record could not be kept", value=self.unrecorded
+        )
+        return (calls, seconds, missing)

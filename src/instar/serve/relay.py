@@ -236,7 +236,7 @@ async def answer_error(send: Send, problem: Exception, headers: list[tuple[bytes
 async def answer(send: Send, status: int, body: bytes, headers: list[tuple[bytes, bytes]] | None = None) -> None:
     """Answer with a JSON body."""
     fields = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
-    if status == 503:
+    if status == 503 and not any(name == b"retry-after" for name, _ in headers or ()):
         fields.append((b"retry-after", b"1"))
     await send({"type": "http.response.start", "status": status, "headers": fields + (headers or [])})
     await send({"type": "http.response.body", "body": body})

@@ -98,7 +98,7 @@ def headers_of(problem: Exception) -> list[tuple[bytes, bytes]]:
     """What a refusal says beside its body: how to say who one is, or when to come again."""
     if isinstance(problem, Unauthenticated):
         return [(b"www-authenticate", b'Bearer realm="instar"')]
-    if isinstance(problem, TooManyCalls):
+    if isinstance(problem, TooManyCalls | Unavailable):
         return [(b"retry-after", b"%d" % problem.retry_after)]
     return []
 

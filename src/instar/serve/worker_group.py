@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections import OrderedDict, deque
 from collections.abc import Callable
 from pathlib import Path
@@ -107,6 +108,8 @@ class WorkerGroup:
                 next_step="See the server's log; it is tried again in a while.",
             )
         if len(self._waiting) >= WAITING_LIMIT:
+            self._forget_late()
+        if len(self._waiting) >= WAITING_LIMIT:
             return Unavailable(
                 "too many calls wait for the model to be loaded",
                 subject=f"worker {self.worker}",
@@ -164,6 +167,7 @@ class WorkerGroup:
         """Give up calls that took too long, and processes that say nothing. Called every second or so."""
         now = self._loop.time()
         limit = now - CALL_SECONDS
+        self._forget_late()
         late = [flight for line in self._lines.values() for flight in line.give_up(limit)]
         for queue in (self._waiting, self._suspects):
             while queue and queue[0].since <= limit:
@@ -322,7 +326,13 @@ class WorkerGroup:
             line = self._least()
             if line is None:
                 break
-            line.send(self._waiting.popleft())
+            flight = self._waiting.popleft()
+            if not _late(flight):
+                line.send(flight)
+
+    def _forget_late(self) -> None:
+        """Calls whose time is over were refused: nobody waits for what they would be answered."""
+        self._waiting = deque(flight for flight in self._waiting if not _late(flight))
 
     def trial_over(self) -> None:
         """A call on trial was answered."""
@@ -376,6 +386,10 @@ class _OnTrial:
     def failed(self, worker: object, problem: InstarError) -> None:
         self._group.trial_over()
         self._waiter.failed(worker, problem)
+
+
+def _late(flight: Flight) -> bool:
+    return 0 < flight.ask.deadline < time.monotonic_ns()
 
 
 def _poisoned(worker: str, reason: str) -> StepFailed:
