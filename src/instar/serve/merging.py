@@ -13,8 +13,8 @@ from instar.core.store import Store
 from instar.serve import catalogue, rewriting, sealed_table
 from instar.serve.catalogue import Unit
 
-SMALL = 500_000  # predictions; a larger unit is left as it is
-LARGEST = 4_000_000  # predictions of a merged unit
+SMALL = 250_000  # predictions; a larger unit is left as it is
+LARGEST = 1_000_000  # predictions of a merged unit
 MANY = 32  # small units of a day that is not over yet
 
 

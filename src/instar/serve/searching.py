@@ -29,7 +29,7 @@ from instar.serve.catalogue import Unit
 MOST = 1000  # predictions of one page
 PLAIN = ("caller", "version", "status", "reason", "key", "entity", "request_id")
 _CONDITION = re.compile(r"\s*(.*?)\s*(!=|>=|<=|=|>|<)\s*(.*?)\s*\Z", re.DOTALL)
-_WINDOWS = (1, 2, 4, 8, 16)  # row groups read at once, the newest first
+_WINDOWS = (1, 4, 16, 64)  # row groups read at once, the newest first
 
 OPERATORS: dict[str, Callable[[pl.Expr, pl.Expr], pl.Expr]] = {
     "=": lambda column, value: column == value,
