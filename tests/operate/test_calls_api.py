@@ -40,7 +40,6 @@ def store(folder: Path) -> Iterator[Store]:
 
 @pytest.fixture
 def client(store: Store, folder: Path) -> Iterator[TestClient]:
-    operate.log_of.cache_clear()
     routes = [*operate.routes, *calls.routes, *pages.routes]
     with TestClient(control.build(App(store, folder), routes), base_url="http://127.0.0.1") as made:
         yield made

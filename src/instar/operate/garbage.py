@@ -12,7 +12,7 @@ more as it is removed.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -28,6 +28,7 @@ from instar.core.lineage import lineage_edge
 from instar.core.store import Store
 from instar.operate import references
 from instar.plan.leases import LOST_AFTER
+from instar.serve import catalogue, retention, sealed_table
 from instar.train import bundles, environments, part_uploads, purging, spool
 from instar.train.logged_models import PACKED
 from instar.train.purging import Deleted, DeletedModel
@@ -43,7 +44,8 @@ class Item:
     """Something that goes, or stays.
 
     Attributes:
-        kind: `"run"`, `"experiment"`, `"bundle"`, `"model"`, `"blob"`, `"environment"`, `"upload"` or `"spool"`.
+        kind: `"run"`, `"experiment"`, `"bundle"`, `"model"`, `"blob"`, `"environment"`, `"upload"`, `"spool"`,
+            `"calls"` or `"inputs"`.
         size: Bytes; 0 for rows.
         reason: Why.
     """
@@ -103,7 +105,13 @@ class _Undone(Exception):
 
 
 def collect(
-    store: Store, project: str, *, dry_run: bool = False, grace: timedelta = GRACE, unused: timedelta = UNUSED
+    store: Store,
+    project: str,
+    *,
+    dry_run: bool = False,
+    grace: timedelta = GRACE,
+    unused: timedelta = UNUSED,
+    terms: Mapping[str, retention.Terms] | None = None,
 ) -> Report:
     """Remove what was deleted, and what nothing names.
 
@@ -111,6 +119,7 @@ def collect(
         project: Whose journal says that blobs and environments of the store went.
         grace: What was deleted, or put, within it stays.
         unused: Environments that were used within it stay.
+        terms: By endpoint, how long the record of its calls is kept; for ever where nothing is said.
 
     Raises:
         BadInput: The grace is shorter than a writer may take.
@@ -130,9 +139,27 @@ def collect(
     blobs += [Item("blob", name, size, "its writer was killed half way") for name, size in halves.items()]
     parts = part_uploads.sweep(store, remove=not dry_run)
     blobs += [Item("upload", id, size, "nobody completed it in time") for id, size in parts.items()]
-    gone = (*records.gone, *blobs, *(one for one in environment_items if one.reason == _UNUSED), *spools)
+    calls = _calls(store, project, terms or {}, dry_run)
+    gone = (*records.gone, *blobs, *(one for one in environment_items if one.reason == _UNUSED), *spools, *calls)
     kept = (*records.kept, *(one for one in environment_items if one.reason != _UNUSED))
     return Report(dry_run, gone, kept, len(marked & set(store.blobs.digests())), young)
+
+
+def _calls(store: Store, project: str, terms: Mapping[str, retention.Terms], dry_run: bool) -> list[Item]:
+    """Sealed calls whose time is over, and files that a crash of sealing left."""
+    found = []
+    for gone in retention.expire(store, project, terms, dry_run=dry_run):
+        name = f"{gone.unit.endpoint}, {gone.unit.predictions} predictions until {gone.unit.last_at:%Y-%m-%d}"
+        whole = gone.what == "predictions"
+        found.append(
+            Item("calls" if whole else "inputs", name, gone.size if whole else 0, f"the contract says {gone.policy}")
+        )
+    with sealed_table.alone(store):
+        for owner, endpoint in catalogue.tables(store):
+            if owner == project:
+                left = sealed_table.sweep(store, project, endpoint, remove=not dry_run)
+                found += [Item("calls", path, size, "its writer was killed half way") for path, size in left.items()]
+    return found
 
 
 _UNUSED = "nobody used it lately"

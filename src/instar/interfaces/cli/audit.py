@@ -193,7 +193,7 @@ def anchor_command(
 
     with open_app(project, need_project=False, make=False) as app:
         one = anchoring.head(app.store, app.project_name)
-        folder = app.project.root if app.project is not None else Path.cwd()
+        folder = app.project.root if app.project_if_any is not None else Path.cwd()
     if key is not None:
         one = anchoring.sign(one, key)
     if file is not None:

@@ -21,14 +21,19 @@ SHOWN = 20  # of one kind
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 @click.pass_obj
 def collect_command(project: str | None, dry_run: bool, grace: str, unused: str, as_json: bool) -> None:
-    """Remove deleted runs, models and experiments, unnamed blobs, unused environments and delivered spools."""
+    """Remove deleted runs, models and experiments, unnamed blobs, unused environments, spools, calls whose time is over."""
     from instar.app import open_app
-    from instar.operate import garbage
+    from instar.operate import garbage, upkeep
 
     spans = {"--grace": _span("--grace", grace), "--unused": _span("--unused", unused)}
     with open_app(project, need_project=False, make=False) as app:
         report = garbage.collect(
-            app.store, app.project_name, dry_run=dry_run, grace=spans["--grace"], unused=spans["--unused"]
+            app.store,
+            app.project_name,
+            dry_run=dry_run,
+            grace=spans["--grace"],
+            unused=spans["--unused"],
+            terms=upkeep.terms_of(app.project.contract) if app.project_if_any is not None else {},
         )
     if as_json:
         click.echo(json.dumps(report.document(), indent=2))
@@ -50,7 +55,7 @@ def _span(option: str, text: str) -> timedelta:
 
 def _print(report: Report) -> None:
     verb = "would go" if report.dry_run else "gone"
-    for kind in ("run", "experiment", "bundle", "model", "blob", "environment", "spool"):
+    for kind in ("run", "experiment", "bundle", "model", "blob", "environment", "spool", "calls", "inputs"):
         _print_kind(kind, verb, [item for item in report.gone if item.kind == kind])
     for item in report.kept:
         click.echo(f"kept: {item.kind} {_short(item)}{_size(item.size)}: {item.reason}")
