@@ -25,6 +25,7 @@ from instar.serve.direct import DRAIN_BODY_BYTES
 from instar.serve.door import DoorServer
 from instar.serve.entrance import Entrance
 from instar.serve.flight import Desk, Fields, Respond
+from instar.serve.grpc_port import GrpcPort
 from instar.serve.intake import Intake, version_of
 from instar.serve.keyring import Pass
 from instar.serve.places import Place, place_of
@@ -43,9 +44,10 @@ class Gateway:
 
     Args:
         durable: A call's answer waits until its record is on the disk; else until the operating system has it.
+        grpc_address: Host and port of the second port; None for none.
     """
 
-    def __init__(self, store_folder: Path, *, durable: bool = True) -> None:
+    def __init__(self, store_folder: Path, *, durable: bool = True, grpc_address: str | None = None) -> None:
         self._folder = store_folder
         self._calls = store_folder / "calls"
         self._durable = durable
@@ -59,6 +61,7 @@ class Gateway:
         self._board: Switchboard
         self._tasks: list[asyncio.Task[None]] = []
         self._lock: segments.BootLock
+        self._grpc = GrpcPort(self, grpc_address) if grpc_address is not None else None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI entry."""
@@ -116,9 +119,13 @@ class Gateway:
             self.loop.create_task(self._entrance.watch()),
             self.loop.create_task(self._tick()),
         ]
+        if self._grpc is not None:
+            await self._grpc.start()
 
     async def stop(self) -> None:
         """End in good order: called when the last request is answered."""
+        if self._grpc is not None:
+            await self._grpc.stop()
         for task in self._tasks:
             task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
@@ -283,10 +290,11 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="instar.serve.gateway")
     parser.add_argument("--folder", type=Path, required=True)
     parser.add_argument("--fd", type=int, required=True, help="a listening socket")
+    parser.add_argument("--grpc", help="host and port of the second port")
     parser.add_argument("--record", choices=("durable", "prompt"), default="durable")
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s")
-    gateway = Gateway(options.folder, durable=options.record == "durable")
+    gateway = Gateway(options.folder, durable=options.record == "durable", grpc_address=options.grpc)
     config = uvicorn.Config(
         gateway, http=DirectProtocol, loop="uvloop", lifespan="on", ws="none", access_log=False, log_level="warning",
         proxy_headers=False, server_header=False, date_header=False, timeout_keep_alive=75, timeout_graceful_shutdown=25,

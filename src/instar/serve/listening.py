@@ -67,9 +67,31 @@ def listen(host: str, port: int) -> Iterator[socket.socket]:
 
 
 @contextmanager
-def on_record(store_folder: Path, host: str, port: int) -> Iterator[Running]:
+def reserve(host: str, port: int | None) -> Iterator[int | None]:
+    """Keep a port for gateways which each open it themselves, and share it (SO_REUSEPORT); None keeps none.
+
+    Raises:
+        Unavailable: It is taken, or not ours to open.
+    """
+    if port is None:
+        yield None
+        return
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM) as held:
+        held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        try:
+            held.bind((host, port))
+        except (OSError, OverflowError) as problem:
+            raise Unavailable(
+                f"the port for gRPC cannot be opened: {problem}", subject=f"{host}:{port}",
+                next_step="Choose another: --grpc-port 0 takes any.",
+            ) from None  # fmt: skip
+        yield int(held.getsockname()[1])
+
+
+@contextmanager
+def on_record(store_folder: Path, host: str, port: int, grpc_port: int | None = None) -> Iterator[Running]:
     """Tell others on this machine where the server is, while it is there."""
-    state = Running(os.getpid(), host, port)
+    state = Running(os.getpid(), host, port, grpc_port)
     file = routes.serve_folder(store_folder) / "server.json"
     routes.replace_file(file, msgspec.json.encode(state), durable=False)
     try:

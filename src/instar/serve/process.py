@@ -37,6 +37,7 @@ class Running(msgspec.Struct, frozen=True):
     pid: int
     host: str
     port: int
+    grpc_port: int | None = None
 
     @property
     def url(self) -> str:
@@ -86,6 +87,7 @@ class ServerTree:
         host: str = "127.0.0.1",
         port: int = 0,
         gateways: int = 1,
+        grpc_port: int | None = None,
         durable: bool = True,
         control: bool = True,
         loader: str | None = None,
@@ -96,6 +98,7 @@ class ServerTree:
 
         Args:
             port: 0 takes any that is free.
+            grpc_port: The second port, for gRPC; 0 takes any, None opens none.
             loader: `module:function` by which workers load bundles.
             timeout: Seconds until the gateway must answer.
 
@@ -117,6 +120,7 @@ class ServerTree:
             "--watch-stdin",
         ]
         command += ["--gateways", str(gateways), "--record", "durable" if durable else "prompt"]
+        command += ["--grpc-port", str(grpc_port)] if grpc_port is not None else []
         command += ["--project", str(project)] if project is not None else []
         command += ["--load", loader] if loader is not None else []
         command += [] if control else ["--no-control"]

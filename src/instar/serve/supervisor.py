@@ -9,6 +9,7 @@ record, then the rest.
 
 from __future__ import annotations
 
+import importlib.util
 import logging
 import os
 import select
@@ -54,6 +55,7 @@ class Root:
     Args:
         folder: Of the store; `project` is the project's, for the control process.
         durable: A call's answer waits for the disk.
+        grpc_port: Of gRPC: 0 takes any, None opens none.
         loader: `module:function` by which workers load bundles.
         watch_stdin: End when standard input closes.
         listening: Called with the address once calls and the API are answered.
@@ -64,6 +66,7 @@ class Root:
     host: str = "127.0.0.1"
     port: int = 0
     gateways: int = 1
+    grpc_port: int | None = None
     durable: bool = True
     loader: str = "instar.serve.loading:load"
     control: bool = True
@@ -90,9 +93,17 @@ class Root:
         if self.host not in LOOPBACK:
             require_administrator(self.folder, self.host)
             os.environ["INSTAR_LOOPBACK"] = "token"  # for all processes below: who calls from here may be a proxy
-        with listening.only_one(self.folder), listening.listen(self.host, self.port) as port:
+        if self.grpc_port is not None and importlib.util.find_spec("grpc") is None:
+            raise Unavailable(
+                "gRPC is not installed", subject="--grpc-port", next_step="pip install 'instar[grpc]', or leave it out."
+            )
+        with (
+            listening.only_one(self.folder),
+            listening.listen(self.host, self.port) as port,
+            listening.reserve(self.host, self.grpc_port) as self.grpc_port,
+        ):
             self.port = port.getsockname()[1]
-            with listening.on_record(self.folder, self.host, self.port) as state:
+            with listening.on_record(self.folder, self.host, self.port, self.grpc_port) as state:
                 self._serve(port.fileno(), state)
 
     def _serve(self, port: int, state: Running) -> None:
@@ -239,6 +250,11 @@ class Root:
                 "--record",
                 mode,
             ]
+            if self.grpc_port is not None:
+                command += [
+                    "--grpc",
+                    f"[{self.host}]:{self.grpc_port}" if ":" in self.host else f"{self.host}:{self.grpc_port}",
+                ]
             self._children[name] = Child(
                 name, command, (port,), ended=lambda _, ended: self._accounts.ended("gateway", ended)
             )
@@ -326,6 +342,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=0)
     parser.add_argument("--gateways", type=int, default=1)
+    parser.add_argument("--grpc-port", type=int)
     parser.add_argument("--record", choices=("durable", "prompt"), default="durable")
     parser.add_argument("--load", default="instar.serve.loading:load")
     parser.add_argument("--no-control", action="store_true")
@@ -333,8 +350,8 @@ def main(arguments: list[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s")
     root = Root(
-        options.folder, options.project, options.host, options.port, options.gateways, options.record == "durable",
-        options.load, not options.no_control, options.watch_stdin,
+        options.folder, options.project, options.host, options.port, options.gateways, options.grpc_port,
+        options.record == "durable", options.load, not options.no_control, options.watch_stdin,
     )  # fmt: skip
     try:
         root.run()

@@ -26,6 +26,7 @@ PORT = 5000  # where clients of MLflow's protocol look first
 @click.option(
     "--port", type=click.IntRange(0, 65535), default=PORT, show_default=True, help="0 takes any that is free."
 )
+@click.option("--grpc-port", type=click.IntRange(0, 65535), help="Answer gRPC, too, on this port; 0 takes any.")
 @click.option(
     "--gateways", type=click.IntRange(1, 64), default=1, show_default=True, help="Processes that share the port."
 )
@@ -42,7 +43,9 @@ PORT = 5000  # where clients of MLflow's protocol look first
     help="The store's folder; default INSTAR_STORE, else .instar of the project, or here.",
 )
 @click.pass_obj
-def up_command(project: str | None, host: str, port: int, gateways: int, record: str, store: Path | None) -> None:
+def up_command(
+    project: str | None, host: str, port: int, grpc_port: int | None, gateways: int, record: str, store: Path | None
+) -> None:
     """Serve console, API, tracking and inference on one port until interrupted; in a folder without a project, too."""
     import logging
 
@@ -59,9 +62,11 @@ def up_command(project: str | None, host: str, port: int, gateways: int, record:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s")
 
     def listening(url: str) -> None:
-        click.echo(f"Instar serves {name} on {url} (Ctrl-C drains and ends)")
+        beside = f", and gRPC on port {server.grpc_port}" if server.grpc_port is not None else ""
+        click.echo(f"Instar serves {name} on {url}{beside} (Ctrl-C drains and ends)")
 
-    Root(folder, root, host, port, gateways, record == "durable", listening=listening).run()
+    server = Root(folder, root, host, port, gateways, grpc_port, record == "durable", listening=listening)
+    server.run()
     click.echo("drained: every call that was taken is answered and on the record")
 
 
