@@ -86,7 +86,7 @@ def read_trees(file: Path, form: str) -> Any:
         if "pandas_categorical:" in text and not any(f"pandas_categorical:{none}" in text for none in ("[]", "null")):
             raise Blocked("its categories of pandas are not in the file's trees")
         return treelite.frontend.load_lightgbm_model(str(file))
-    except treelite.TreeliteError as error:
+    except (treelite.TreeliteError, ValueError) as error:
         raise BadInput(f"it is no model of {form}", found=" ".join(str(error).split())[:300]) from error
 
 
