@@ -9,9 +9,11 @@ import sys
 from pathlib import Path
 
 import httpx2
+import numpy as np
 import pytest
 
 import instar
+from instar.core import errors
 from tests.interfaces.test_tutorials import _blocks, _shell
 
 TUTORIAL = Path(__file__).parents[2] / "docs" / "tutorials" / "05-serve-your-first-model.md"
@@ -53,6 +55,17 @@ def look(prediction: str) -> None:
         assert len(hop["facts"]["inputs"]["X"]["data"]) == 30
         assert hop["facts"]["score"] is None
         assert hop["facts"]["outputs"]["probabilities"]["shape"] == [2]
+        rows = np.zeros((2, 30), np.float32)
+        said = server.infer("tumour", {"X": rows}, outputs=["probabilities"], entities=["a", "b"])
+        assert (list(said.outputs), len(said.outputs["probabilities"]), said.version) == (["probabilities"], 2, 2)
+        assert server.trace(f"{said.call}/1")["facts"]["entity"] == "b"
+        assert server.infer("tumour", {"X": rows[0]}).outputs["label"] in ([0], [1])
+        with pytest.raises(errors.WrongShape, match="another shape"):
+            server.infer("tumour", {"X": [[1.0]]})
+        with pytest.raises(errors.BadInput, match="no such tensor"):
+            server.infer("tumour", {"Y": rows})
+        with pytest.raises(errors.BadInput, match="Ask it with `infer`"):
+            server.predict("tumour", {"X": [[0.0] * 30]})
         texts = {}
         for page in ("models/tumour/1", "endpoints/tumour", f"predictions/{prediction}", "models"):
             answer = httpx2.get(f"{server.url}/console/default/{page}")

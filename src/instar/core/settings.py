@@ -15,6 +15,8 @@
 | `INSTAR_RECORD_FAILURE` | `answer`: calls are answered though their record cannot be kept, and counted; default `stop` |
 | `INSTAR_MOST_CONNECTIONS` | open connections of one gateway; default 10000 |
 | `INSTAR_HEAD_TIMEOUT`, `INSTAR_BODY_TIMEOUT` | seconds for a request's head, and for its body; default 10 |
+| `INSTAR_KEEP_TENSORS` | largest tensors of a call that are recorded whole, each way; default `64KiB`, larger ones are sampled |
+| `INSTAR_ONNX_THREADS` | threads of a session of ONNX Runtime; default 1 |
 | `INSTAR_IDLE` | seconds without a call after which a version's own process ends; default 900 |
 | `INSTAR_HANG` | seconds after which a process that answers nothing while calls wait is killed; default 20 |
 | `INSTAR_FORK` | `off`: worker processes are started afresh, not forked from a warm one |
@@ -52,6 +54,7 @@ class Settings:
     upload_limit_bytes: int = 64 * 1024**3
     connections: int = 64
     webhook_targets: str = "public"
+    keep_tensors_bytes: int = 64 * 1024
     memory_bytes: int | None = None
     worker_memory_bytes: int | None = None
     idle_seconds: float = 900.0
@@ -98,6 +101,7 @@ def read_settings(environment: Mapping[str, str] | None = None) -> Settings:
         identity_max_stale_seconds=_seconds(values, "INSTAR_IDENTITY_MAX_STALE"),
         controllers=values.get("INSTAR_CONTROLLERS", "on").lower() not in ("off", "0", "no", "false"),
         upload_limit_bytes=_number(values, "INSTAR_UPLOAD_LIMIT", defaults.upload_limit_bytes, SIZES),
+        keep_tensors_bytes=_number(values, "INSTAR_KEEP_TENSORS", defaults.keep_tensors_bytes, SIZES),
         connections=_number(values, "INSTAR_CONNECTIONS", defaults.connections),
         memory_bytes=_number(values, "INSTAR_MEMORY", 0, SIZES) or None,
         worker_memory_bytes=_number(values, "INSTAR_WORKER_MEMORY", 0, SIZES) or None,

@@ -25,7 +25,8 @@ class Loaded:
     """A model in memory.
 
     Attributes:
-        bytes: By which the process grew while it was loaded, or the size of its files if that is more.
+        bytes: By which the process grew while it was loaded, or, if that is more, what the model says of
+            itself or the size of its files: memory that others gave back is taken again without growth.
         since: When it was loaded, or last accounted for (monotonic).
         kept: It never makes room.
     """
@@ -106,7 +107,7 @@ class Models:
             raise self._failed[bundle].problem from problem
         self._failed.pop(bundle, None)
         grown = measuring.resident_bytes_here() - before
-        size = max(grown, _files_bytes(Path(folder)), LEAST_BYTES)
+        size = max(grown, getattr(model, "size_bytes", 0) or _files_bytes(Path(folder)), LEAST_BYTES)
         self._models[bundle] = Loaded(model, size, time.monotonic(), keep)
         self._bytes += size
         self.loads[bundle] = self.loads.get(bundle, 0) + 1

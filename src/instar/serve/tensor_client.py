@@ -7,6 +7,7 @@ with TensorClient("http://127.0.0.1:5000", "tumour") as client:
 from __future__ import annotations
 
 import http.client
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,6 +15,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
+from instar.core import credentials
 from instar.core.errors import BadInput, NotFound, Unavailable
 from instar.serve.signature import DYNAMIC
 
@@ -65,6 +67,8 @@ class _Body(msgspec.Struct):
 class TensorClient:
     """A client of one endpoint, for one thread.
 
+    A token is taken from `INSTAR_TOKEN` or the file that `INSTAR_TOKEN_FILE` names.
+
     Attributes:
         inputs: What the endpoint takes, by name.
         takes_tensors: It is a tensor model's; else a table model's, for `InferClient`.
@@ -75,6 +79,8 @@ class TensorClient:
         if parts.scheme != "http" or parts.hostname is None:
             raise BadInput("that is no address of a server", found=repr(url), asked="http://host:port")
         self._url, self._endpoint = url, endpoint
+        secret = credentials.of_environment()
+        self._headers = {"Authorization": f"Bearer {secret}"} if secret else {}
         self._connection = http.client.HTTPConnection(parts.hostname, parts.port or 80, timeout=TIMEOUT_SECONDS)
         status, _, body = self._ask("GET", f"/v2/models/{endpoint}")
         if status != 200:
@@ -102,7 +108,7 @@ class TensorClient:
         unknown = [name for name in tensors if name not in self.inputs]
         if unknown:
             raise BadInput("the endpoint takes no such tensor", found=unknown[0], asked=", ".join(self.inputs))
-        request: dict[str, Any] = {"inputs": [_tensor(self.inputs[name], value) for name, value in tensors.items()]}
+        request: dict[str, Any] = {"inputs": [tensor(self.inputs[name], value) for name, value in tensors.items()]}
         if parameters:
             request["parameters"] = parameters
         path = f"/v2/models/{self._endpoint}/infer"
@@ -130,7 +136,9 @@ class TensorClient:
         self, method: str, path: str, body: bytes | None = None, headers: Mapping[str, str] | None = None
     ) -> tuple[int, str, bytes]:
         try:
-            self._connection.request(method, path, body, {"Content-Type": "application/json", **(headers or {})})
+            self._connection.request(
+                method, path, body, {"Content-Type": "application/json", **self._headers, **(headers or {})}
+            )
             reply = self._connection.getresponse()
             return reply.status, reply.getheader("Instar-Call", ""), reply.read()
         except (OSError, http.client.HTTPException) as problem:
@@ -146,13 +154,18 @@ def nest(flat: Sequence[Any], shape: Sequence[int]) -> Any:
     >>> nest([1, 2, 3, 4], [2, 2])
     [[1, 2], [3, 4]]
     """
-    nested: list[Any] = list(flat)
-    for length in reversed(shape[1:]):
-        nested = [nested[at : at + length] for at in range(0, len(nested), length)] if length else [[]] * shape[0]
-    return nested if shape else nested[0]
+    if not shape:
+        return flat[0]
+    width = math.prod(shape[1:])
+    return (
+        [nest(flat[at * width : (at + 1) * width], shape[1:]) for at in range(shape[0])]
+        if len(shape) > 1
+        else list(flat)
+    )
 
 
-def _tensor(spec: Spec, value: Any) -> dict[str, Any]:
+def tensor(spec: Spec, value: Any) -> dict[str, Any]:
+    """A tensor in a request, from nested lists: whole, or one row where the first dimension is open."""
     shape = _shape(value, spec.name)
     if len(shape) == len(spec.shape) - 1 and spec.shape[0] == DYNAMIC:
         value, shape = [value], [1, *shape]

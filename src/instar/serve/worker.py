@@ -26,6 +26,7 @@ from typing import cast
 import msgspec
 
 from instar.core.errors import Unavailable
+from instar.core.settings import read_settings
 from instar.serve import fence, needs, wire
 from instar.serve.routes import bundle_of, bundles_folder
 from instar.serve.runtime import Loader, Runtime, refusal
@@ -291,7 +292,8 @@ def main(arguments: list[str] | None = None) -> None:
         from instar.serve.masking import keyed_mask
 
         mask = keyed_mask(options.mask_key.read_bytes())
-    runtime = Runtime(load_function(options.load), mask, budget_bytes=options.memory)
+    keep_bytes = read_settings().keep_tensors_bytes
+    runtime = Runtime(load_function(options.load), mask, keep_bytes=keep_bytes, budget_bytes=options.memory)
     account = None if options.root is None else Account(options.worker, options.number, options.root, runtime)
     call_process(options.worker)
     listening = listen(options.socket)

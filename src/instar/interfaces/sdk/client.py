@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
@@ -23,9 +22,10 @@ import msgspec
 
 from instar.core.errors import BadInput, Unavailable
 from instar.core.settings import read_settings
+from instar.interfaces.sdk.asking import Inference, Prediction, inference_of, predictions_of, rows_body, tensors_body
 from instar.interfaces.sdk.calls import gather
 from instar.interfaces.sdk.proof import authorization
-from instar.interfaces.wire import Rows, columns_of, datatype_of, error_of, moment, plain
+from instar.interfaces.wire import Rows, error_of, moment, plain
 
 if TYPE_CHECKING:
     import httpx2
@@ -34,23 +34,6 @@ if TYPE_CHECKING:
 TIMEOUT_SECONDS = 60.0
 A_PAGE = 1000  # of a listing that is read whole
 UNASKED = 100  # runs, where neither a number nor a search is given
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """One row's answer.
-
-    Attributes:
-        id: `call_…/row`, by which outcomes and traces name it.
-        score: P(target is true), or the number that the version predicts.
-        decision: The score is at or above the version's threshold; None where it predicts a number.
-        version: Version that answered.
-    """
-
-    id: str
-    score: float
-    decision: bool | None
-    version: int
 
 
 def connect(
@@ -84,7 +67,7 @@ class Client:
         self._http = httpx2.Client(
             base_url=self.url, transport=transport, timeout=TIMEOUT_SECONDS, headers=authorization(self.url)
         )
-        self._datatypes: dict[str, dict[str, str]] = {}
+        self._signatures: dict[str, list[dict[str, Any]]] = {}
 
     def predict(
         self,
@@ -111,34 +94,35 @@ class Client:
             NotFound: There is no such endpoint.
             Unavailable: The server cannot be reached or has no version to answer with.
         """
-        columns = columns_of(rows)
-        known = self._inputs(endpoint)
         named = {"entity": list(entities) if entities is not None else None, "table_version": table_version}
-        body: dict[str, Any] = {
-            "inputs": [
-                {
-                    "name": name,
-                    "shape": [len(data)],
-                    "datatype": known.get(name) or datatype_of(name, data),
-                    "data": data,
-                }
-                for name, data in columns.items()
-            ],
-            "parameters": {name: value for name, value in named.items() if value is not None},
-        }
-        if request_id is not None:
-            body["id"] = request_id
-        headers = {"instar-key": key} if key is not None else {}
-        if event_time is not None:
-            headers["instar-event-time"] = moment(event_time)
-        answer, reply = self._send("POST", f"/v2/models/{quote(endpoint)}/infer", body, headers=headers)
-        call, version = reply["instar-call"], int(answer["model_version"])
-        outputs = {output["name"]: output["data"] for output in answer["outputs"]}
-        decisions = outputs.get("decision") or [None] * len(outputs["score"])
-        return [
-            Prediction(f"{call}/{row}", score, None if decision is None else bool(decision), version)
-            for row, (score, decision) in enumerate(zip(outputs["score"], decisions, strict=True))
-        ]
+        datatypes = {one["name"]: one["datatype"] for one in self._inputs(endpoint)}
+        answer, call = self._ask(endpoint, rows_body(rows, datatypes, named, request_id), key, event_time)
+        return predictions_of(call, answer)
+
+    def infer(
+        self,
+        endpoint: str,
+        tensors: Mapping[str, Any],
+        *,
+        outputs: Sequence[str] | None = None,
+        key: str | None = None,
+        event_time: datetime | None = None,
+        entities: Sequence[str] | None = None,
+        table_version: str | None = None,
+        request_id: str | None = None,
+    ) -> Inference:
+        """Ask a tensor model's endpoint, in one call.
+
+        Args:
+            tensors: Arrays or nested lists by name; one row may come without the first dimension where that is open.
+            outputs: Those wanted, in order; default all.
+
+        The rest, and what is raised, as in `predict`; BadInput for a tensor that the endpoint does not take.
+        """
+        named = {"entity": list(entities) if entities is not None else None, "table_version": table_version}
+        body = tensors_body(tensors, self._inputs(endpoint), named, request_id, outputs)
+        answer, call = self._ask(endpoint, body, key, event_time)
+        return inference_of(call, answer)
 
     def post_outcomes(self, outcomes: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         """Report what became of predictions, all or none of them.
@@ -311,12 +295,20 @@ class Client:
     ) -> None:
         self.close()
 
-    def _inputs(self, endpoint: str) -> dict[str, str]:
+    def _ask(
+        self, endpoint: str, body: dict[str, Any], key: str | None, event_time: datetime | None
+    ) -> tuple[dict[str, Any], str]:
+        headers = {"instar-key": key} if key is not None else {}
+        if event_time is not None:
+            headers["instar-event-time"] = moment(event_time)
+        answer, reply = self._send("POST", f"/v2/models/{quote(endpoint)}/infer", body, headers=headers)
+        return answer, reply["instar-call"]
+
+    def _inputs(self, endpoint: str) -> list[dict[str, Any]]:
         # A signature changes with the champion; a datatype that is out of date is refused by name, never misread.
-        if endpoint not in self._datatypes:
-            about = self._json("GET", f"/v2/models/{quote(endpoint)}")
-            self._datatypes[endpoint] = {column["name"]: column["datatype"] for column in about["inputs"]}
-        return self._datatypes[endpoint]
+        if endpoint not in self._signatures:
+            self._signatures[endpoint] = self._json("GET", f"/v2/models/{quote(endpoint)}")["inputs"]
+        return self._signatures[endpoint]
 
     def _path(self, what: str) -> str:
         return f"/api/projects/{quote(self.project)}/{what}"
