@@ -46,9 +46,19 @@ class Inference:
 
 
 def rows_body(
-    rows: Rows | pl.DataFrame, datatypes: Mapping[str, str], named: Mapping[str, Any], request_id: str | None
+    rows: Rows | pl.DataFrame, specs: Sequence[Mapping[str, Any]], named: Mapping[str, Any], request_id: str | None
 ) -> dict[str, Any]:
-    """The body of a call for rows of a table model."""
+    """The body of a call for rows of a table model.
+
+    Raises:
+        BadInput: The endpoint is a tensor model's.
+    """
+    if any("optional" in one.get("parameters", {}) for one in specs):
+        raise BadInput(
+            "it takes tensors, not rows of columns", subject=", ".join(str(one["name"]) for one in specs),
+            next_step="Ask it with `infer`.",
+        )  # fmt: skip
+    datatypes = {one["name"]: one["datatype"] for one in specs}
     inputs = [
         {"name": name, "shape": [len(data)], "datatype": datatypes.get(name) or datatype_of(name, data), "data": data}
         for name, data in columns_of(rows).items()
@@ -57,17 +67,8 @@ def rows_body(
 
 
 def predictions_of(call: str, answer: Mapping[str, Any]) -> list[Prediction]:
-    """The predictions in an answer.
-
-    Raises:
-        BadInput: The endpoint answers with tensors, none of which is a score.
-    """
+    """The predictions in an answer."""
     outputs = {output["name"]: output["data"] for output in answer["outputs"]}
-    if "score" not in outputs:
-        raise BadInput(
-            "it answers with tensors, not with a score a row", subject=f"endpoint {answer['model_name']}",
-            found=", ".join(outputs), next_step="Ask it with `infer`.",
-        )  # fmt: skip
     decisions = outputs.get("decision") or [None] * len(outputs["score"])
     version = int(answer["model_version"])
     return [

@@ -95,8 +95,8 @@ class Client:
             Unavailable: The server cannot be reached or has no version to answer with.
         """
         named = {"entity": list(entities) if entities is not None else None, "table_version": table_version}
-        datatypes = {one["name"]: one["datatype"] for one in self._inputs(endpoint)}
-        answer, call = self._ask(endpoint, rows_body(rows, datatypes, named, request_id), key, event_time)
+        body = rows_body(rows, self._inputs(endpoint), named, request_id)
+        answer, call = self._ask(endpoint, body, key, event_time)
         return predictions_of(call, answer)
 
     def infer(
