@@ -39,7 +39,9 @@ def test_rollback_returns_to_the_champion_before(store: Store, make_version: Mak
     promote(store, second)
     back = rollback(store)
     assert back.policy.champion == 1
-    assert back.bundles == {1: first.bundle}
+    assert back.bundles == {1: first.bundle, 2: second.bundle}  # who retires is kept loaded for a while
+    assert back.policy.retiring is not None
+    assert back.policy.retiring.version == 2
     assert back.policy.number == 3  # nothing is deleted
 
 

@@ -52,11 +52,15 @@ class FakeModel:
             raise ValueError("unlucky distance")
         if self.quirk == "nan on 13":
             return [math.nan if d == 13.0 else 0.5 for d in distances]
+        if self.quirk == "dies":
+            os._exit(3)
         if self.quirk == "dies on -1" and -1.0 in distances:
             os._exit(3)
         if self.quirk == "dies once" and -1.0 in distances and not self.mark.exists():
             self.mark.touch()
             os.kill(os.getpid(), signal.SIGSEGV)
+        if self.quirk == "hangs":
+            time.sleep(4)
         if self.quirk == "hangs on -1" and -1.0 in distances:
             time.sleep(120)
         if self.quirk == "leaks":
@@ -101,11 +105,13 @@ def route(
     endpoint: str = "delay",
     signature: Signature = SIGNATURE,
     terms: Terms = DEFAULT,
+    **parts: Any,
 ) -> int:
-    """Publish one endpoint's policy; returns the snapshot's number."""
+    """Publish one endpoint's policy, with such arms and rules; returns the snapshot's number."""
     before = read_snapshot(store_folder)
     known = before.endpoints.get(endpoint)
-    policy = Policy(endpoint, "flights", known.policy.number + 1 if known else 1, champion, canary, tuple(shadows))
+    number = known.policy.number + 1 if known else 1
+    policy = Policy(endpoint, "flights", number, champion, canary, tuple(shadows), **parts)
     routes = {**before.endpoints, endpoint: EndpointRoute(policy, signature, {v.version: v for v in versions}, terms)}
     write_snapshot(store_folder, Snapshot(before.number + 1, 0, routes))
     return before.number + 1

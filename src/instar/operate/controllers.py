@@ -113,12 +113,13 @@ def _close_model(store: Store, model: str) -> None:
 
 
 def run_without_project(store: Store, name: str, stop: threading.Event, every_seconds: float = EVERY_SECONDS) -> None:
-    """Where the store is used without a contract: take in runs and seal what endpoints log, until `stop` is set."""
-    from instar.operate import upkeep
+    """Where the store is used without a contract: take in runs, seal what endpoints log, keep routes, until `stop` is set."""
+    from instar.operate import route_keeping, upkeep
 
     while not stop.wait(every_seconds):
         try:
             take_in(store, name)
             upkeep.look(store, name, {})
+            route_keeping.look(store, name)
         except InstarError:
             log.exception("a look at the store failed; the next one tries again")

@@ -17,7 +17,7 @@ from datetime import datetime
 from instar.core.errors import InstarError
 from instar.data import profile, tables
 from instar.evaluate import evaluation
-from instar.operate import actions, alerts, measurement, monitor, pairing, rollout, rollout_walk
+from instar.operate import actions, alerts, measurement, monitor, pairing, rollout, rollout_walk, route_keeping
 from instar.operate.actions import PLANNED, RETRAIN, RUNNING, Action
 from instar.operate.monitor import Reference
 from instar.operate.proposal import (
@@ -130,17 +130,21 @@ def tick(loop: Loop) -> Tick:
         champion = champion_of(loop, name)
         if champion is not None:
             found = _joined(found, _look(loop, name, problem, champion))
-    return found
+    # Endpoints without a problem have no rollout to look at, and are looked after all the same.
+    kept = route_keeping.look(loop.store, loop.project.name, but=loop.project.contract.problem)
+    return _joined(found, Tick((), kept.opened, kept.closed, ()))
 
 
 def _look(loop: Loop, endpoint: str, problem: Problem, champion: ModelVersion) -> Tick:
     moved = _advance(loop, endpoint, problem)
+    kept = route_keeping.look(loop.store, loop.project.name, only=[endpoint])
     seen = monitor.Watched((), alerts.Changed())
     if _look_due(loop, endpoint, problem):
         reference = reference_of(loop, champion)
         seen = monitor.watch(loop.store, loop.project.name, endpoint, problem, loop.log, reference)
     retrained = _answer(loop, endpoint, problem, champion)
-    return Tick(moved, seen.changed.opened, seen.changed.closed, retrained)
+    changed = (*kept.opened, *seen.changed.opened), (*kept.closed, *seen.changed.closed)
+    return Tick(moved, *changed, retrained)
 
 
 def _advance(loop: Loop, endpoint: str, problem: Problem) -> tuple[Moved, ...]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import UTC, datetime
 
 from instar.core.errors import NotFound
 from instar.core.store import Store
@@ -18,7 +18,9 @@ class Answering:
     """One version's part in what answers.
 
     Attributes:
-        share: Of the calls in per cent, 0 for a shadow.
+        role: `champion`, `canary`, `arm NAME`, `rule NAME`, `pinned`, or a shadow's own.
+        share: Of the calls that no rule takes, in per cent; 0 for one that answers a rule's calls or on the record only.
+        heard: Share of the calls that a shadow hears, in per cent.
         state: In a server that runs now: `warm`, `cold` (the next call loads it) or `failing`; empty for another time.
         problem: Why it fails.
     """
@@ -28,6 +30,7 @@ class Answering:
     bundle: str
     role: str
     share: float
+    heard: float | None = None
     state: str = ""
     problem: str | None = None
 
@@ -39,6 +42,7 @@ class Live:
     Attributes:
         policy: Number of the policy revision; `revision` is its id.
         since: When it took effect, by whom (`actor`) and why (`cause`).
+        kept: The champion before, which stays loaded until `kept_until` (wall clock), so that the way back is short.
         rollout: Id of the rollout that ran, and `stage` where it stands.
     """
 
@@ -50,6 +54,8 @@ class Live:
     actor: str
     cause: str
     answering: tuple[Answering, ...]
+    kept: str | None = None
+    kept_until: datetime | None = None
     rollout: str | None = None
     stage: str | None = None
 
@@ -85,19 +91,17 @@ def _with_condition(found: Live, conditions: dict[str, condition.Condition] | No
 
 def _live(store: Store, project: str, revision: Revision, moment: datetime) -> Live:
     policy = revision.policy
-    share = policy.canary.share if policy.canary else 0.0
-    parts: list[tuple[int, str, float]] = []
-    if policy.champion is not None:
-        parts.append((policy.champion, "champion", 100.0 - share))
-    if policy.canary is not None:
-        parts.append((policy.canary.version, "canary", share))
-    parts += [(one.version, one.role, 0.0) for one in policy.shadows]
-    answering = []
     ids = {one.number: one.id for one in registry.versions(store, project, policy.endpoint)}
-    for number, role, part in parts:
-        bundle = revision.bundles[number]
-        name = f"{policy.endpoint}@{number}"
-        answering.append(Answering(name, ids.get(number, ""), bundle, role, part))
+
+    def part(version: int, role: str, share: float = 0.0, heard: float | None = None) -> Answering:
+        name, bundle = f"{policy.endpoint}@{version}", revision.bundles[version]
+        return Answering(name, ids.get(version, ""), bundle, role, share, heard)
+
+    arms = {arm.name: arm.version for arm in policy.arms}
+    answering = [part(version, role, share) for version, role, share in policy.shares()]
+    answering += [part(rule.version or arms[rule.arm or ""], rule.reason) for rule in policy.rules]
+    answering += [part(one.version, one.role, heard=one.share) for one in policy.shadows]
+    kept = policy.at(routing.microseconds(store.clock.wall())).retiring
     walked = _rollout_at(store, project, policy.endpoint, moment)
     return Live(
         policy.endpoint,
@@ -108,6 +112,8 @@ def _live(store: Store, project: str, revision: Revision, moment: datetime) -> L
         revision.actor,
         revision.cause,
         tuple(answering),
+        None if kept is None else f"{policy.endpoint}@{kept.version}",
+        None if kept is None else datetime.fromtimestamp(kept.until / 1e6, UTC),
         walked.id if walked else None,
         ("canary" if policy.canary else "shadow") if walked else None,
     )

@@ -19,7 +19,7 @@ from instar.operate.rollout_rule import SUPERSEDED
 from instar.release import approval, registry
 from instar.release.registry import ModelVersion
 from instar.serve import routing, snapshot
-from instar.serve.policy import Shadow
+from instar.serve.policy import Policy, Shadow
 from instar.serve.routing import Revision
 
 
@@ -34,7 +34,7 @@ def promote(
     evidence: Sequence[str] = (),
     publish: walk.Publish = snapshot.publish,
 ) -> Revision:
-    """Make a version the champion at once; a rollout that runs ends as superseded.
+    """Make a version the champion at once; a rollout that runs ends as superseded, and so do arms. Rules stay.
 
     Args:
         reason: Why, for the record.
@@ -48,7 +48,8 @@ def promote(
     walk.resume(store, project, publish=publish)
     before = routing.current(store, endpoint)
     end_rollout(store, project, endpoint, f"{store.actor.name} promoted {endpoint}@{version.number}: {reason}")
-    beside = [one for one in before.policy.shadows if one.role != walk.CANDIDATE] if before else []
+    kept = before.policy.without_arms() if before else Policy(endpoint, project, 0, None)
+    beside = [one for one in kept.shadows if one.role != walk.CANDIDATE]
     bundles = {**(before.bundles if before else {}), version.number: version.bundle}
     for one in standing:
         if one.version not in bundles:
@@ -58,7 +59,9 @@ def promote(
         project,
         endpoint,
         champion=version.number,
-        shadows=walk.without_double_places(beside, standing, version.number, None),
+        shadows=walk.without_double_places(beside, standing, [version.number]),
+        sticky=kept.sticky,
+        rules=kept.rules,
         bundles=bundles,
         cause=reason,
         evidence=[version.id, allowed.id, *evidence],
@@ -73,7 +76,8 @@ def rollback(
 ) -> Revision:
     """Take back the last change of what answers.
 
-    While a rollout runs, the incumbent answers alone again. Otherwise the champion before the present one returns.
+    While a rollout runs, the incumbent answers alone again. Otherwise the champion before the present one returns. Arms end;
+    rules stay. An earlier policy as a whole returns by `traffic.back`.
 
     Raises:
         NotFound: The project has no such endpoint.
@@ -91,7 +95,7 @@ def rollback(
     champion = current.policy.champion
     if champion is None:
         raise Conflict("it has no champion", subject=f"endpoint {endpoint}")
-    bundles = dict(current.bundles)
+    bundles, kept = dict(current.bundles), current.policy.without_arms()
     if not ended:
         earlier = _champion_before(store, endpoint, champion)
         champion = earlier.policy.champion
@@ -101,7 +105,9 @@ def rollback(
         project,
         endpoint,
         champion=champion,
-        shadows=[one for one in current.policy.shadows if one.role != walk.CANDIDATE and one.version != champion],
+        shadows=[one for one in kept.shadows if one.role != walk.CANDIDATE and one.version != champion],
+        sticky=kept.sticky,
+        rules=kept.rules,
         bundles=bundles,
         cause=f"rollback: {reason}",
         evidence=[current.id],

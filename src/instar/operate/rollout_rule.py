@@ -65,6 +65,7 @@ class Terms:
         min_outcomes: Outcomes before which costs are not compared at all.
         group: Span of event time whose outcomes go together; zero where each stands for itself.
         refit: The candidate is a refit of the champion's recipe.
+        lease: For which the candidate has its share while nobody looks at the rollout, wall time.
         affected_by_answer: Outcomes depend on the answer that was returned.
     """
 
@@ -81,6 +82,7 @@ class Terms:
     affected_by_answer: bool = False
     min_outcomes: int = SEQUENCE_START
     group: timedelta = timedelta(0)
+    lease: timedelta = timedelta(hours=1)
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,8 @@ out for cause is barred until `cool_down` has passed.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from datetime import timedelta
 
 import msgspec
 import sqlalchemy as sa
@@ -31,6 +32,7 @@ from instar.release import approval, bars, registry
 from instar.release.registry import ModelVersion
 from instar.serve import routing, snapshot
 from instar.serve.policy import Canary, Shadow
+from instar.serve.policy_check import SHORTEST_LEASE_SECONDS
 
 CANDIDATE = "candidate"  # role of a rollout's version while it answers in shadow
 
@@ -56,6 +58,7 @@ def terms_of(problem: Problem, *, refit: bool) -> Terms:
         min_rows=problem.split.min_rows,
         min_outcomes=asked.min_outcomes,
         group=asked.group,
+        lease=max(asked.lease, timedelta(seconds=SHORTEST_LEASE_SECONDS)),
         refit=refit,
         affected_by_answer=problem.outcome.affected_by_answer,
     )
@@ -97,6 +100,13 @@ def start(
     incumbent = revision.policy.champion
     if incumbent == version.number:
         raise Conflict("that version is the champion already", subject=f"{endpoint}@{version.number}")
+    if revision.policy.arms:
+        raise Blocked(
+            "its calls are shared between arms, and a rollout would take them away",
+            subject=f"endpoint {endpoint}",
+            found=", ".join(f"{arm.name}: {endpoint}@{arm.version}" for arm in revision.policy.arms),
+            next_step=f"End the comparison first: instar route weights {endpoint} {incumbent}=100",
+        )
     approval.require_approved(store, version)
     held = bars.barred(store, version)
     if held is not None:
@@ -216,7 +226,8 @@ def settle(store: Store, current: Rollout, *, publish: Publish = snapshot.publis
         raise NotFound("it has no policy", subject=f"endpoint {current.endpoint}")
     policy = revision.policy
     champion = current.candidate if current.stage == CHAMPION else current.incumbent
-    canary = Canary(current.candidate, current.share) if current.stage == CANARY else None
+    lease = current.terms.lease.total_seconds()
+    canary = Canary(current.candidate, current.share, lease) if current.stage == CANARY else None
     beside = [one for one in policy.shadows if one.role != CANDIDATE]
     if current.stage == SHADOW:
         beside = [one for one in beside if one.version != current.candidate]
@@ -227,7 +238,9 @@ def settle(store: Store, current: Rollout, *, publish: Publish = snapshot.publis
         current.endpoint,
         champion=champion,
         canary=canary,
-        shadows=without_double_places(beside, current.standing, champion, canary),
+        shadows=without_double_places(beside, current.standing, [champion, *([canary.version] if canary else [])]),
+        sticky=policy.sticky,
+        rules=policy.rules,
         bundles=_bundles(store, current, revision.bundles),
         cause=f"rollout {current.id}: {current.reason}",
         evidence=[current.id],
@@ -242,10 +255,10 @@ def settle(store: Store, current: Rollout, *, publish: Publish = snapshot.publis
 
 
 def without_double_places(
-    beside: Sequence[Shadow], standing: Sequence[Shadow], champion: int | None, canary: Canary | None
+    beside: Sequence[Shadow], standing: Sequence[Shadow], answering: Iterable[int]
 ) -> list[Shadow]:
     """The shadows of a policy: a version has one place in it, and answering comes before being watched."""
-    taken = {champion, canary.version if canary else None}
+    taken = set(answering)
     found: list[Shadow] = []
     for one in (*beside, *standing):
         if one.version not in taken:

@@ -110,6 +110,8 @@ class Rollout(Section, frozen=True, kw_only=True):
             zero where each stands for itself. A comparison then needs some such spans.
         patience: Longest time in one place, shadow or a step; undecided for longer is rejected.
         cool_down: How long a rolled back candidate stays barred.
+        lease: Longest time for which a candidate keeps its share of the answers while no controller looks at it, by the wall
+            clock; then gateways give the share back to the champion by themselves.
         rollback: When to go back.
     """
 
@@ -120,6 +122,7 @@ class Rollout(Section, frozen=True, kw_only=True):
     group: timedelta = timedelta(0)
     patience: timedelta = timedelta(days=14)
     cool_down: timedelta = timedelta(days=7)
+    lease: timedelta = timedelta(hours=1)
     rollback: Guard = Guard()
 
 

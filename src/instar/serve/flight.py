@@ -12,10 +12,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
+from instar.core import telemetry
 from instar.core.errors import InstarError, Unavailable
 from instar.serve import record, replies, wire
 from instar.serve.commit import EndpointLog, Segment
-from instar.serve.switchboard import Endpoint, Way
+from instar.serve.ways import Endpoint, Way
+
+_left_out = telemetry.counter(
+    "instar_shadows_left_out_total", "Calls that a shadow did not hear, since it had too much to do", ("endpoint",)
+)
 
 Fields = list[tuple[bytes, bytes]]  # of an answer's head
 Respond = Callable[[int, Fields, bytes], object]
@@ -129,7 +134,9 @@ class Pending:
             self.refuse(problem)
             return
         for leg in way.others:
-            if leg.line.send(leg.plan, ask, self, 1) is None:
+            if leg.full():
+                _left_out.labels(self.endpoint.name).inc()
+            elif leg.line.send(leg.plan, ask, self, 1) is None:
                 self._laters += 1
 
     def answered(self, reply: wire.Reply) -> None:

@@ -32,7 +32,8 @@ from instar.serve.places import Place, place_of
 from instar.serve.relay import Receive, Relay, Scope, Send, answer, answer_error
 from instar.serve.room import Room
 from instar.serve.routes import Ack, control_socket, door_socket, forget_ack, write_ack
-from instar.serve.switchboard import Endpoint, Switchboard
+from instar.serve.switchboard import Switchboard
+from instar.serve.ways import Endpoint
 
 LATER_WAIT_SECONDS = 5.0
 

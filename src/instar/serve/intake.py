@@ -28,7 +28,8 @@ from instar.serve.flight import Desk, Fields, Pending, Respond, unrecorded
 from instar.serve.meters import Meters
 from instar.serve.places import CONTENT_TYPES, INFER, Place, form_of
 from instar.serve.room import Room
-from instar.serve.switchboard import Endpoint, Switchboard
+from instar.serve.switchboard import Switchboard
+from instar.serve.ways import Endpoint
 
 # After which one hears that there is no room, so that who asks again at once cannot fill the loop.
 REFUSED_SECONDS = 0.1
@@ -119,13 +120,14 @@ class Intake:
                 form, head_bytes = form_of(place.kind, media, head)
             except InstarError as wrong:
                 problem = problem or wrong
-        way = endpoint.pinned[version] if version is not None else endpoint.way(key if key is not None else call)
+        caller = held.caller.name
+        way = endpoint.pinned[version] if version is not None else endpoint.way(key, call, caller, headers)
         if problem is None:
             full = self._room.refusal(endpoint.name, size, seconds) or self._unrecordable(endpoint.name)
             if full is not None:
                 self._turn_away(endpoint.name, respond, full)
                 return
-        pending = Pending(self._desk, endpoint, way, call, held.caller.name, key, at, recorded, started, respond)
+        pending = Pending(self._desk, endpoint, way, call, caller, key, at, recorded, started, respond)
         pending.size, pending.ahead = size, self._room.enter(endpoint.name, size)
         if problem is not None:
             pending.refuse(problem)

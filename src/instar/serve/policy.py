@@ -1,34 +1,104 @@
-"""What answers: the traffic policy of an endpoint as a value, and the choice of a route for one call.
+"""What answers: the traffic policy of an endpoint as a value, at every moment between two decisions about it.
 
-Pure and light: gateways decide each call here, from a snapshot; `routing.py` keeps the revisions on the record.
+Pure and light: gateways read it from a snapshot. `resolving.py` chooses the route of a call by it, `policy_check.py` says what
+makes no sense, `routing.py` keeps the revisions on the record, and `policy_document.py` is how people write one down.
+
+    Policy("delay", "flights", 7, champion=3, arms=(Arm("b", 5, 10.0),),
+           rules=(Rule("beta", (Condition(header="x-beta", equals="yes"),), version=5),))
 """
 
 from __future__ import annotations
 
-import re
-
 import msgspec
-from blake3 import blake3
-
-from instar.core.errors import BadInput
-
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}\Z")
 
 CHAMPION, CANARY, PINNED = "champion", "canary", "pinned"
+LAPSED = "champion, lease lapsed"  # the route of a call that would have been the canary's
+KEY, CALLER, HEADER = "key", "caller", "header:"  # by what a caller's calls stay together
+
+LEASE_SECONDS = 3600.0  # the controllers look every few seconds; a look that fits a model takes long
 
 
-class Canary(msgspec.Struct, frozen=True):
-    """A candidate which answers a share of the calls, in per cent. It answers all others too, but that answer is not returned."""
+class Canary(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A candidate which answers a share of the calls, in per cent. It answers all others too, but that answer is not returned.
+
+    Attributes:
+        lease: Seconds for which gateways give it its share without hearing that controllers still watch it; then the
+            champion answers alone.
+    """
 
     version: int
     share: float
+    lease: float = LEASE_SECONDS
 
 
-class Shadow(msgspec.Struct, frozen=True):
-    """A version that answers every call on the record only; `role` says what for, e.g. `candidate` or `frozen`."""
+class Shadow(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A version that answers on the record only.
+
+    Attributes:
+        role: What for, e.g. `candidate` or `frozen`.
+        share: Of the calls, in per cent.
+    """
 
     version: int
     role: str = "shadow"
+    share: float = 100.0
+
+
+class Arm(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One side of a randomised comparison: its version alone answers `weight` per cent of the calls.
+
+    What the arms leave of 100 is the champion's. Which keys an arm has depends on weights alone (`resolving.py`).
+    """
+
+    name: str
+    version: int
+    weight: float
+
+
+class Condition(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """One thing that a rule asks of a call: exactly one of `header`, `tag` and `caller` is named.
+
+    Attributes:
+        header: Name of a header, in lower case.
+        tag: Name of a tag, from `Instar-Tag: name=value`.
+        caller: Who calls, exactly.
+        equals, prefix: What the value of header or tag must be, or begin with; with neither it must be there.
+    """
+
+    header: str | None = None
+    tag: str | None = None
+    caller: str | None = None
+    equals: str | None = msgspec.field(default=None, name="is")
+    prefix: str | None = None
+
+    def __str__(self) -> str:
+        if self.caller is not None:
+            return f"caller is {self.caller}"
+        named = f"header {self.header}" if self.header is not None else f"tag {self.tag}"
+        if self.equals is not None:
+            return f"{named} is {self.equals}"
+        return f"{named} is there" if self.prefix is None else f"{named} begins with {self.prefix}"
+
+
+class Rule(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """Calls that meet all conditions go to one version, or to the version of an arm. The first rule that fits holds."""
+
+    name: str
+    when: tuple[Condition, ...]
+    version: int | None = None
+    arm: str | None = None
+
+    @property
+    def reason(self) -> str:
+        """The route reason of its calls: `pinned` where it is about who calls and nothing else."""
+        return PINNED if all(one.caller is not None for one in self.when) else f"rule {self.name}"
+
+
+class Retiring(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The champion before, which stays loaded until a wall time (microseconds since 1970), so that the way back is short."""
+
+    version: int
+    until: int
 
 
 class Policy(msgspec.Struct, frozen=True):
@@ -37,8 +107,13 @@ class Policy(msgspec.Struct, frozen=True):
     Attributes:
         number: Revision, from 1 without gaps.
         champion: Version that answers; None before there is one, and the endpoint answers 503.
-        canary: Candidate with a share of the answers.
+        canary: Candidate with a share of the answers; never beside arms.
         shadows: Versions that answer on the record only.
+        arms: Sides of a randomised comparison.
+        sticky: By what calls stay on their side: `key` (header `Instar-Key`), `caller`, or `header:NAME`. A call without
+            it is drawn by its id.
+        rules: Asked in order, before arms and canary.
+        retiring: The champion before, while it is kept loaded.
     """
 
     endpoint: str
@@ -47,78 +122,56 @@ class Policy(msgspec.Struct, frozen=True):
     champion: int | None
     canary: Canary | None = None
     shadows: tuple[Shadow, ...] = ()
+    arms: tuple[Arm, ...] = ()
+    sticky: str = KEY
+    rules: tuple[Rule, ...] = ()
+    retiring: Retiring | None = None
+
+    @property
+    def answering(self) -> tuple[int, ...]:
+        """Versions whose answers callers may get, each once, the champion first."""
+        named = [self.champion, self.canary.version if self.canary else None, *(one.version for one in self.arms)]
+        named += [one.version for one in self.rules]
+        return tuple(dict.fromkeys(version for version in named if version is not None))
 
     @property
     def versions(self) -> tuple[int, ...]:
-        """All versions that the policy names, each once."""
-        named = [self.champion, self.canary.version if self.canary else None, *(s.version for s in self.shadows)]
-        return tuple(dict.fromkeys(v for v in named if v is not None))
+        """All versions that the policy routes to, each once."""
+        return tuple(dict.fromkeys([*self.answering, *(shadow.version for shadow in self.shadows)]))
+
+    @property
+    def left(self) -> float:
+        """What arms leave to the champion, in per cent."""
+        return max(0.0, 100.0 - sum(arm.weight for arm in self.arms))
+
+    def shares(self) -> list[tuple[int, str, float]]:
+        """Who answers calls that no rule takes: version, place (`champion`, `canary`, `arm NAME`) and share in per cent."""
+        found: list[tuple[int, str, float]] = []
+        canary = self.canary.share if self.canary else 0.0
+        if self.champion is not None:
+            found.append((self.champion, CHAMPION, self.left if self.arms else 100.0 - canary))
+        if self.canary is not None:
+            found.append((self.canary.version, CANARY, canary))
+        return found + [(arm.version, arm_reason(arm.name), arm.weight) for arm in self.arms]
+
+    def without_arms(self) -> Policy:
+        """The policy after its comparison: the champion has all calls again that no rule takes."""
+        rules = tuple(rule for rule in self.rules if rule.arm is None)
+        return msgspec.structs.replace(self, arms=(), rules=rules)
+
+    def at(self, wall: int) -> Policy:
+        """The policy as it holds at a wall time: without a champion before whose time is over."""
+        over = self.retiring is not None and self.retiring.until <= wall
+        return msgspec.structs.replace(self, retiring=None) if over else self
 
 
 class Route(msgspec.Struct, frozen=True):
-    """Which version's answer a call gets, and why: `champion`, `canary` or `pinned`."""
+    """Which version's answer a call gets, and why: `champion`, `canary`, `arm NAME`, `rule NAME` or `pinned`."""
 
     version: int
     reason: str
 
 
-def choose(policy: Policy, key: str) -> Route | None:
-    """Route of a call: sticky, the same key always falls on the same side of a given share.
-
-    A key that is on the canary's side at 2 per cent stays there at 5: a growing share only ever adds keys.
-
-    Args:
-        key: Routing key of the call; its id where the caller gives none.
-
-    Returns:
-        None when the policy has no champion.
-    """
-    if policy.champion is None:
-        return None
-    canary = policy.canary
-    if canary is not None and canary.share > 0 and position(policy.endpoint, key) * 100.0 < canary.share:
-        return Route(canary.version, CANARY)
-    return Route(policy.champion, CHAMPION)
-
-
-def position(endpoint: str, key: str) -> float:
-    """Place of a key on [0, 1), even over keys and independent between endpoints."""
-    return int.from_bytes(blake3(f"{endpoint}\0{key}".encode()).digest(8), "big") / 2.0**64
-
-
-def check(policy: Policy) -> None:
-    """Raises BadInput unless a policy makes sense by itself."""
-    subject = f"policy of endpoint {policy.endpoint}"
-    if not _NAME.match(policy.endpoint):
-        raise BadInput(
-            "that is no name for an endpoint",
-            subject=subject,
-            found=repr(policy.endpoint),
-            asked="letters, digits, _, - and ., 100 at most",
-        )
-    if policy.canary is not None:
-        if not 0 <= policy.canary.share <= 100:
-            raise BadInput(
-                "a canary's share is in per cent", subject=subject, found=policy.canary.share, asked="0 to 100"
-            )
-        if policy.champion is None or policy.canary.version == policy.champion:
-            raise BadInput(
-                "a canary needs a champion beside it, which it is not itself",
-                subject=subject,
-                found=f"version {policy.canary.version}",
-            )
-    answering = {policy.champion, policy.canary.version if policy.canary else None}
-    seen: set[int] = set()
-    for shadow in policy.shadows:
-        if shadow.version in answering or shadow.version in seen:
-            raise BadInput(
-                "a version has one place in a policy",
-                subject=subject,
-                found=f"version {shadow.version} as shadow and elsewhere",
-                next_step="Leave the shadow out: the answers of champion and canary are on the record anyway.",
-            )
-        seen.add(shadow.version)
-        if shadow.role in (CHAMPION, CANARY, PINNED, ""):
-            raise BadInput(
-                "a shadow's role may not be that of an answering version", subject=subject, found=shadow.role
-            )
+def arm_reason(name: str) -> str:
+    """The route reason of an arm's calls."""
+    return f"arm {name}"

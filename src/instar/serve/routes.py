@@ -21,6 +21,7 @@ from instar.serve.signature import Signature
 from instar.serve.signed_file import read_signed, write_signed
 
 PORTABLE = "portable"
+SHADOWS = "shadows"  # holds portable versions that only the record hears: what they cost is never paid by an answer
 KEY = "routes"  # by which the snapshot is signed
 
 SOCKET_FOLDER_LIMIT_BYTES = 76  # a Unix socket's path has 104 bytes on macOS, 108 on Linux; the longest name takes 28
@@ -31,7 +32,7 @@ class VersionRoute(msgspec.Struct, frozen=True):
 
     Attributes:
         bundle: Digest; its files lie in `bundle_folder`.
-        worker: Which worker process holds it: `portable`, or `native-` and letters of the bundle's digest.
+        worker: Which worker process holds it: `portable`, `shadows`, or `native-` and letters of the bundle's digest.
         columns: Columns that it reads.
         threshold: A score at or above it is decided 1; None for a version that answers with numbers and decides nothing.
     """
@@ -44,12 +45,26 @@ class VersionRoute(msgspec.Struct, frozen=True):
 
 
 class EndpointRoute(msgspec.Struct, frozen=True):
-    """One endpoint: its policy, the signature it enforces, the versions by number, and what is agreed for their processes."""
+    """One endpoint: its policy, the signature it enforces, the versions by number, and what is agreed for their processes.
+
+    Attributes:
+        retiring: The champion before, which stays loaded for a while though no call is routed to it.
+    """
 
     policy: Policy
     signature: Signature
     versions: dict[int, VersionRoute]
     terms: Terms = DEFAULT
+    retiring: VersionRoute | None = None
+
+    @property
+    def held(self) -> list[VersionRoute]:
+        """All versions that workers hold for it."""
+        return [*self.versions.values(), *([self.retiring] if self.retiring is not None else [])]
+
+    def reserves(self, version: VersionRoute) -> bool:
+        """Does that version stay loaded, whether calls come or not?"""
+        return version is self.retiring or (self.terms.reserve and version.version == self.policy.champion)
 
 
 class Snapshot(msgspec.Struct, frozen=True):
@@ -68,7 +83,7 @@ class Snapshot(msgspec.Struct, frozen=True):
         """Versions by worker process, each bundle once."""
         found: dict[str, dict[str, VersionRoute]] = {}
         for endpoint in self.endpoints.values():
-            for version in endpoint.versions.values():
+            for version in endpoint.held:
                 found.setdefault(version.worker, {})[version.bundle] = version
         return {worker: list(versions.values()) for worker, versions in sorted(found.items())}
 
@@ -76,10 +91,9 @@ class Snapshot(msgspec.Struct, frozen=True):
         """What is agreed for the processes of each worker, over all endpoints that use it."""
         found: dict[str, list[Terms]] = {}
         for endpoint in self.endpoints.values():
-            champion = endpoint.policy.champion
-            for version in endpoint.versions.values():
+            for version in endpoint.held:
                 # Only the version that answers is reserved; what the record hears comes when it is asked.
-                reserve = endpoint.terms.reserve and version.version == champion
+                reserve = endpoint.reserves(version)
                 found.setdefault(version.worker, []).append(msgspec.structs.replace(endpoint.terms, reserve=reserve))
         return {worker: together(terms) for worker, terms in found.items()}
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 import msgspec
@@ -21,12 +21,14 @@ from instar.core.database import Instant, Json, Transaction, metadata
 from instar.core.errors import BadInput, Conflict, NotFound
 from instar.core.store import Store
 from instar.serve.endpoint_signature import signature_of
-from instar.serve.policy import CANARY, CHAMPION, PINNED, Canary, Policy, Route, Shadow, check, choose
+from instar.serve.policy import KEY, Arm, Canary, Policy, Retiring, Rule, Shadow
+from instar.serve.policy_check import check
 
 __all__ = [
-    "CANARY", "CHAMPION", "PINNED", "Canary", "Policy", "Revision", "Route", "Shadow",
-    "as_of", "choose", "current", "endpoints", "get", "history", "set_policy",
+    "Canary", "Policy", "Revision", "Shadow", "as_of", "current", "endpoints", "get", "history", "set_policy",
 ]  # fmt: skip
+
+WARM_SECONDS = 3600.0  # for which the champion before stays loaded, by the wall clock
 
 policy_revision = sa.Table(
     "policy_revision",
@@ -70,10 +72,14 @@ def set_policy(
     champion: int | None,
     canary: Canary | None = None,
     shadows: Sequence[Shadow] = (),
+    arms: Sequence[Arm] = (),
+    sticky: str = KEY,
+    rules: Sequence[Rule] = (),
     bundles: Mapping[int, str],
     cause: str,
     evidence: Sequence[str] = (),
     expected: int | None = None,
+    warm_seconds: float = WARM_SECONDS,
 ) -> Revision:
     """Make a new revision; the same policy again makes none and returns the current one.
 
@@ -122,9 +128,13 @@ def set_policy(
                 asked=f"revision {expected}",
                 next_step="Look at the current policy and decide again.",
             )
-        policy = msgspec.structs.replace(draft, number=number + 1)
-        if last and msgspec.structs.replace(last.policy, number=number + 1) == policy and last.bundles == named:
+        named = {version: bundles[version] for version in draft.versions}
+        if last and _decided(last) == (draft, named):
             return last
+        retiring = _retiring(store, last, draft, warm_seconds)
+        policy = msgspec.structs.replace(draft, number=number + 1, retiring=retiring)
+        if retiring is not None and last is not None:
+            named[retiring.version] = last.bundles[retiring.version]
         revision = Revision(
             revision_id, policy, named, store.actor.name, cause, store.clock.event(), store.clock.wall()
         )
@@ -138,6 +148,28 @@ def set_policy(
         return revision
 
     return store.database.write(work, durable=True)
+
+
+def _decided(revision: Revision) -> tuple[Policy, dict[int, str]]:
+    """A revision without what follows by itself: its number, and who retires."""
+    policy = msgspec.structs.replace(revision.policy, number=0, retiring=None)
+    return policy, {version: revision.bundles[version] for version in policy.versions}
+
+
+def _retiring(store: Store, last: Revision | None, draft: Policy, seconds: float) -> Retiring | None:
+    """The champion before, which stays loaded for a while; unless it has another place, or its time is over."""
+    if last is None:
+        return None
+    now = store.clock.wall()
+    before, found = last.policy.champion, last.policy.at(microseconds(now)).retiring
+    if before is not None and before != draft.champion and seconds > 0:
+        found = Retiring(before, microseconds(now + timedelta(seconds=seconds)))
+    return None if found is None or found.version in draft.versions else found
+
+
+def microseconds(moment: datetime) -> int:
+    """A moment as microseconds since 1970."""
+    return round(moment.timestamp() * 1_000_000)
 
 
 def current(store: Store, endpoint: str) -> Revision | None:
@@ -225,7 +257,10 @@ def _row(revision: Revision) -> dict[str, Any]:
 
 def _body(revision: Revision) -> dict[str, Any]:
     plain = msgspec.to_builtins(revision.policy)
+    # What most policies have none of is left out, so that a revision reads as it was decided.
     policy = {name: plain[name] for name in ("champion", "canary", "shadows")}
+    policy |= {name: plain[name] for name in ("arms", "rules", "retiring") if plain[name]}
+    policy |= {"sticky": plain["sticky"]} if revision.policy.sticky != KEY else {}
     return {"policy": policy, "bundles": {str(version): digest for version, digest in revision.bundles.items()}}
 
 

@@ -9,8 +9,9 @@ from __future__ import annotations
 import fcntl
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,11 +22,12 @@ from instar.core.settings import size_bytes
 from instar.core.store import Store
 from instar.plan import revisions
 from instar.plan.contract import Serving
-from instar.serve import routing, segments
+from instar.serve import leases, routing, segments
 from instar.serve.capacity import DEFAULT, Terms
 from instar.serve.endpoint_signature import signature_of
 from instar.serve.routes import (
     PORTABLE,
+    SHADOWS,
     Ack,
     EndpointRoute,
     Snapshot,
@@ -58,14 +60,17 @@ def publish(store: Store, *, whole: bool = False) -> int:
         before = _before(store)
         agreed = _Agreed(store)
         routes = {}
+        made_at = routing.microseconds(store.clock.wall())
         for revision in routing.endpoints(store):
-            name, terms = revision.policy.endpoint, agreed.terms(revision.policy)
+            policy = revision.policy.at(made_at)
+            name, terms = policy.endpoint, agreed.terms(policy)
             known = None if whole else before.endpoints.get(name)
-            stays = known is not None and known.terms == terms and _holds(store, known, revision)
-            routes[name] = known if known is not None and stays else _endpoint(store, revision, terms)
+            stays = known is not None and known.terms == terms and _holds(store, known, policy, revision.bundles)
+            routes[name] = known if known is not None and stays else _endpoint(store, policy, revision.bundles, terms)
         if before.made_at and routes == before.endpoints:
             return before.number
-        made_at = int(store.clock.wall().timestamp() * 1_000_000)
+        canaries = {name: route.policy.number for name, route in routes.items() if route.policy.canary is not None}
+        leases.begin(store.folder, canaries, made_at)  # before the routes: a gateway reads both
         write_snapshot(store.folder, Snapshot(before.number + 1, made_at, routes))
         return before.number + 1
 
@@ -77,6 +82,45 @@ def _before(store: Store) -> Snapshot:
         log.error("%s", problem)
         acks = [read_ack(store.folder, boot) for boot in segments.alive_boots(store.folder / "calls")]
         return Snapshot(max([ack.number for ack in acks if ack is not None], default=0), 0, {})
+
+
+def take_effect(store: Store, timeout: float = 30.0) -> Effect:
+    """Publish, and wait until every gateway that runs answers from it: what a command does before it says "done".
+
+    Raises:
+        Unavailable: A gateway refused the routes, or did not answer in time; the policy is on the record all the same.
+    """
+    number = publish(store)
+    return Effect(number, tuple(wait_acknowledged(store, number, timeout)))
+
+
+@dataclass(frozen=True)
+class Effect:
+    """Routes that are in effect.
+
+    Attributes:
+        routes: Number of the snapshot.
+        gateways: The word of each gateway that runs.
+    """
+
+    routes: int
+    gateways: tuple[Ack, ...]
+
+    @property
+    def words(self) -> str:
+        """Where it is in effect, for people."""
+        if not self.gateways:
+            return "no gateway runs: it takes effect when one starts"
+        count = len(self.gateways)
+        return f"in effect on {'the gateway that runs' if count == 1 else f'all {count} gateways'}"
+
+    def document(self) -> dict[str, Any]:
+        """As JSON values."""
+        gateways = [
+            {"gateway": segments.boot_letters(ack.boot), "routes": ack.number, "failed": ack.failed}
+            for ack in self.gateways
+        ]
+        return {"routes": self.routes, "gateways": gateways}
 
 
 def wait_acknowledged(store: Store, number: int, timeout: float = 30.0) -> list[Ack]:
@@ -116,34 +160,38 @@ def wait_acknowledged(store: Store, number: int, timeout: float = 30.0) -> list[
         pause = min(pause * 1.5, 0.02)
 
 
-def _endpoint(store: Store, revision: routing.Revision, terms: Terms) -> EndpointRoute:
+def _endpoint(store: Store, policy: routing.Policy, digests: Mapping[int, str], terms: Terms) -> EndpointRoute:
     from instar.serve.trial import threshold_of  # both for models, of which a server that only tracks runs has none
     from instar.train import bundle as bundles
 
-    policy = revision.policy
+    last = policy.retiring.version if policy.retiring is not None else None
     manifests = {
-        version: bundles.unpack(store.blobs, digest, _parent_made(bundle_folder(store.folder, digest)))
-        for version, digest in revision.bundles.items()
+        version: bundles.unpack(
+            store.blobs, digests[version], _parent_made(bundle_folder(store.folder, digests[version]))
+        )
+        for version in (*policy.versions, *([last] if last is not None else []))
     }
-    versions = {
+    answering = {*policy.answering, last}  # who retires is kept where it answered
+    held = {
         version: VersionRoute(
             version,
-            revision.bundles[version],
-            worker_of(revision.bundles[version], manifest),
+            digests[version],
+            worker_of(digests[version], manifest, beside=version not in answering),
             tuple(one.name for one in (manifest.tensors.inputs if manifest.tensors else manifest.inputs)),
-            threshold_of(store, revision.bundles[version], manifest),
+            threshold_of(store, digests[version], manifest),
         )
         for version, manifest in manifests.items()
     }
-    return EndpointRoute(policy, signature_of(policy, manifests), versions, terms)
+    retiring = held.pop(last) if last is not None else None
+    signature = signature_of(policy, {version: manifests[version] for version in held})
+    return EndpointRoute(policy, signature, held, terms, retiring)
 
 
-def _holds(store: Store, route: EndpointRoute, revision: routing.Revision) -> bool:
-    """Is a route as its revision has it, with its bundles in their place?"""
-    bundles = {number: version.bundle for number, version in route.versions.items()}
-    if route.policy != revision.policy or bundles != revision.bundles:
+def _holds(store: Store, route: EndpointRoute, policy: routing.Policy, digests: Mapping[int, str]) -> bool:
+    """Is a route as its policy has it, with its bundles in their place?"""
+    if route.policy != policy or any(digests[one.version] != one.bundle for one in route.held):
         return False
-    return all(bundle_folder(store.folder, bundle).exists() for bundle in bundles.values())
+    return all(bundle_folder(store.folder, one.bundle).exists() for one in route.held)
 
 
 class _Agreed:
@@ -172,9 +220,15 @@ class _Agreed:
         )
 
 
-def worker_of(digest: str, manifest: Manifest) -> str:
-    """Name of the worker process that a bundle runs in: one for all portable forms, its own for every other."""
-    return PORTABLE if manifest.portable else f"native-{digest.removeprefix('b3:')[:16]}"
+def worker_of(digest: str, manifest: Manifest, *, beside: bool = False) -> str:
+    """Name of the worker process that a bundle runs in: one for all portable forms, its own for every other.
+
+    Args:
+        beside: Only the record hears it: then it shares no process with what answers.
+    """
+    if manifest.portable:
+        return SHADOWS if beside else PORTABLE
+    return f"native-{digest.removeprefix('b3:')[:16]}"
 
 
 def _parent_made(folder: Path) -> Path:

@@ -10,14 +10,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from instar.core import telemetry
 from instar.core.errors import Damaged
 from instar.core.watching import FolderWatch
-from instar.serve import policy as policies
-from instar.serve import record, wire
+from instar.serve import leases, record
 from instar.serve.needs import FromRoot, Loads, Up
 from instar.serve.root_line import RootLine
 from instar.serve.routes import (
@@ -25,7 +26,6 @@ from instar.serve.routes import (
     EndpointRoute,
     Reading,
     Snapshot,
-    VersionRoute,
     bundle_folder,
     read_snapshot,
     root_socket,
@@ -34,6 +34,7 @@ from instar.serve.routes import (
     worker_socket,
 )
 from instar.serve.signature import Signature
+from instar.serve.ways import Builder, Endpoint
 from instar.serve.worker_group import WorkerGroup
 
 LOAD_SECONDS = 60.0  # a version's proof: its worker begun and its model loaded, in all
@@ -46,57 +47,17 @@ LINE_GRACE_SECONDS = 35.0  # a worker that no route names stays known for calls 
 _log = logging.getLogger("instar.serve")
 
 
-@dataclass(frozen=True)
-class Leg:
-    """One worker's part in a route: the worker, the plan there, and how many messages come back."""
-
-    line: WorkerGroup
-    plan: int
-    messages: int
+_lapsed = telemetry.gauge(
+    "instar_canary_lapsed", "1 while a canary's lease has lapsed and the champion answers alone", ("endpoint",)
+)
 
 
 @dataclass(frozen=True)
-class Way:
-    """Where a call goes once its route is chosen.
+class _Leased:
+    """An endpoint with its canary, and the loop time until which the canary has its share."""
 
-    Attributes:
-        first: The leg which answers.
-        others: Legs only for the record.
-        laters: Messages for the record alone that will come, over all legs.
-    """
-
-    version: int
-    reason: str
-    first: Leg
-    others: tuple[Leg, ...]
-    laters: int
-
-
-@dataclass(frozen=True)
-class Endpoint:
-    """One endpoint as it answers now."""
-
-    name: str
-    policy: policies.Policy
-    signature: Signature
-    schema: record.Schema
-    champion: Way | None
-    canary: Way | None
-    pinned: dict[int, Way]
-    decides: bool = True  # the champion answers with decisions, not with numbers alone
-    bundles: dict[int, str] = field(default_factory=dict)
-
-    def state(self, version: int | None = None) -> str:
-        """Is the champion, or that version, loaded (`warm`), or will a call load it (`cold`)?"""
-        way = self.champion if version is None else self.pinned.get(version)
-        return "warm" if way is not None and self.bundles[way.version] in way.first.line.warm else "cold"
-
-    def way(self, key: str) -> Way | None:
-        """Where the call with that routing key goes; None without a champion."""
-        if self.canary is None:
-            return self.champion
-        route = policies.choose(self.policy, key)
-        return self.canary if route is not None and route.reason == policies.CANARY else self.champion
+    endpoint: Endpoint
+    until: float
 
 
 @dataclass
@@ -120,6 +81,8 @@ class Switchboard:
     _reading: Reading = field(default_factory=Reading)
     _plan_number: int = 0
     _seen: tuple[int, int] = (0, 0)
+    _leases_seen: tuple[int, int] = (0, 0)
+    _leased: dict[str, _Leased] = field(default_factory=dict)
     _refused: int = 0
 
     def __post_init__(self) -> None:
@@ -155,18 +118,17 @@ class Switchboard:
             watch.close()
 
     async def look(self) -> None:
-        """Take up the snapshot on disk if it is another than the one in use."""
-        try:
-            status = routes_file(self.store_folder).stat()
-        except FileNotFoundError:
-            return
-        mark = (status.st_mtime_ns, status.st_ino)
-        if mark == self._seen:
-            return
-        snapshot = read_snapshot(self.store_folder, self._reading)
-        self._seen = mark
-        if snapshot.number not in (self.snapshot.number, self._refused):
-            await self._take_up(snapshot)
+        """Take up the snapshot on disk if it is another than the one in use, and what was said of canaries since."""
+        mark = _mark(routes_file(self.store_folder))
+        if mark is not None and mark != self._seen:
+            snapshot = read_snapshot(self.store_folder, self._reading)
+            self._seen = mark
+            if snapshot.number not in (self.snapshot.number, self._refused):
+                await self._take_up(snapshot)
+        mark = _mark(leases.leases_file(self.store_folder))
+        if mark is not None and mark != self._leases_seen:
+            self._leases_seen = mark
+            self._renew()
 
     def ready(self) -> bool:
         """Can all endpoints that have a champion answer? One whose worker is cold can: a call begins it."""
@@ -176,9 +138,10 @@ class Switchboard:
         )
 
     def sweep(self) -> None:
-        """Give up calls that took too long, and processes that say nothing."""
+        """Give up calls that took too long, processes that say nothing, and shares of canaries that nobody watches."""
         for group in self._groups.values():
             group.sweep()
+        self._lapse()
 
     def close(self) -> None:
         """Hang up all lines."""
@@ -218,35 +181,74 @@ class Switchboard:
         before = self.snapshot.endpoints
         self.endpoints = {
             # Most endpoints stay as they were when one of a thousand changes.
-            name: self.endpoints[name]
+            name: self._whole(name)
             if (route is before.get(name) or route == before.get(name)) and not self._differs(name, route, failed)
             else self._endpoint(name, route, failed)
             for name, route in snapshot.endpoints.items()
         }
         self.snapshot, self._failed = snapshot, failed
+        for name in self._leased:
+            _lapsed.labels(name).set(0)
+        self._leased = {}
+        self._renew()
         self._forget()
         for what, reason in failed.items():
             _log.error("route snapshot %d: version %s does not load: %s", snapshot.number, what, reason)
         self.acknowledge(snapshot.number, failed, None)
+
+    def _whole(self, name: str) -> Endpoint:
+        """An endpoint with its canary, watched or not."""
+        leased = self._leased.get(name)
+        return self.endpoints[name] if leased is None else leased.endpoint
+
+    def _renew(self) -> None:
+        """Work out until when each canary has its share."""
+        try:
+            known = leases.read_leases(self.store_folder)
+        except Damaged as problem:
+            _log.error("%s", problem)
+            return
+        now, wall, leased = self.loop.time(), time.time_ns() // 1000, {}
+        for name, endpoint in self.endpoints.items():
+            policy = endpoint.policy
+            if policy.canary is None or endpoint.lapsed is None:
+                continue
+            whole = self._whole(name)
+            until = now + leases.remaining(known.get(name), policy.number, policy.canary.lease, wall)
+            leased[name] = _Leased(whole, until)
+            if until > now and endpoint is not whole:
+                _log.warning("endpoint %s: its canary is watched again and has its share", name)
+                self.endpoints[name] = whole
+        self._leased = leased
+        self._lapse()
+
+    def _lapse(self) -> None:
+        now = self.loop.time()
+        for name, leased in self._leased.items():
+            over = leased.until <= now
+            _lapsed.labels(name).set(over)
+            if over and self.endpoints[name] is leased.endpoint:
+                _log.error("endpoint %s: nobody watches its canary any more; the champion answers alone", name)
+                self.endpoints[name] = leased.endpoint.without_canary()
 
     def _differs(self, name: str, route: EndpointRoute, failed: dict[str, str]) -> bool:
         return any((f"{name}@{number}" in failed) != (f"{name}@{number}" in self._failed) for number in route.versions)
 
     async def _prove(self, snapshot: Snapshot) -> dict[str, str]:
         """Load what was not routed before, and what is reserved; returns reasons of versions that do not load."""
-        routed = {(v.worker, v.bundle) for route in self.snapshot.endpoints.values() for v in route.versions.values()}
+        routed = {(v.worker, v.bundle) for route in self.snapshot.endpoints.values() for v in route.held}
         bundles: dict[tuple[str, str], list[str]] = {}
         kept: set[tuple[str, str]] = set()
         for name, route in snapshot.endpoints.items():
-            for number, version in route.versions.items():
-                bundles.setdefault((version.worker, version.bundle), []).append(f"{name}@{number}")
-                if route.terms.reserve and number == route.policy.champion:
+            for version in route.held:
+                bundles.setdefault((version.worker, version.bundle), []).append(f"{name}@{version.version}")
+                if route.reserves(version):
                     kept.add((version.worker, version.bundle))
         for worker, group in self._groups.items():
             group.kept = {bundle: folder for bundle, folder in group.kept.items() if (worker, bundle) in kept}
 
         async def ask(worker: str, bundle: str) -> tuple[list[str], str | None]:
-            names, group, keep = bundles[worker, bundle], self._group(worker), (worker, bundle) in kept
+            names, group, keep = bundles[worker, bundle], self.group(worker), (worker, bundle) in kept
             failing = next((self._failed[name] for name in names if name in self._failed), None)
             new = self.snapshot.number > 0 and (worker, bundle) not in routed
             if not new and failing is None and (not keep or bundle in group.kept):
@@ -258,7 +260,8 @@ class Switchboard:
         answers = await asyncio.gather(*(ask(worker, bundle) for worker, bundle in bundles))
         return {what: reason for names, reason in answers if reason is not None for what in names}
 
-    def _group(self, worker: str) -> WorkerGroup:
+    def group(self, worker: str) -> WorkerGroup:
+        """A worker by name."""
         self._unused.pop(worker, None)
         group = self._groups.get(worker)
         if group is None:
@@ -271,65 +274,13 @@ class Switchboard:
         return group
 
     def _endpoint(self, name: str, route: EndpointRoute, failed: dict[str, str]) -> Endpoint:
-        policy = route.policy
-        schema = self._schema(name, route.signature)
-        usable = {number: v for number, v in route.versions.items() if f"{name}@{number}" not in failed}
-        shadows = [(s.version, s.role) for s in policy.shadows]
-        champion = canary = None
-        pair = [] if policy.canary is None else [(policy.canary.version, record.CANARY)]
-        if policy.champion is not None:
-            home = (policy.champion, record.CHAMPION)
-            # A champion that failed to load at the start still gets its way: its calls are refused with the reason.
-            champion = self._way(name, route, schema, record.CHAMPION, [home, *pair], shadows, usable)
-            if pair and pair[0][0] in usable:
-                canary = self._way(name, route, schema, record.CANARY, [*pair, home], shadows, usable)
-        pinned = {
-            number: self._way(name, route, schema, record.PINNED, [(number, record.PINNED)], [], usable)
-            for number in usable
-        }
-        decides = policy.champion is None or route.versions[policy.champion].threshold is not None
-        bundles = {number: version.bundle for number, version in route.versions.items()}
-        return Endpoint(name, policy, route.signature, schema, champion, canary, pinned, decides, bundles)
+        usable = {number for number in route.versions if f"{name}@{number}" not in failed}
+        return Builder(self, name, route, usable, self._schema(name, route.signature)).endpoint()
 
-    def _way(
-        self,
-        name: str,
-        route: EndpointRoute,
-        schema: record.Schema,
-        reason: str,
-        answering: list[tuple[int, str]],
-        shadows: list[tuple[int, str]],
-        usable: dict[int, VersionRoute],
-    ) -> Way:
-        chosen = answering[0][0]
-        home = route.versions[chosen].worker
-        first: list[wire.PlanVersion] = []
-        later: dict[str, list[wire.PlanVersion]] = {}
-        for version, role in answering:
-            if version == chosen or version in usable:
-                part = self._part(route.versions[version], role)
-                if route.versions[version].worker == home:
-                    first.append(part)
-                else:
-                    later.setdefault(route.versions[version].worker, []).append(part)
-        for version, role in shadows:
-            if version in usable:
-                later.setdefault(usable[version].worker, []).append(self._part(usable[version], role))
-        parameters: dict[str, str | int] = {"policy": route.policy.number, "reason": reason}
-        legs: dict[str, Leg] = {}
-        for worker in dict.fromkeys([home, *later]):
-            self._plan_number += 1
-            after = tuple(later.get(worker, ()))
-            before = tuple(first) if worker == home else ()
-            plan = wire.Plan(self._plan_number, name, schema.number, route.signature, before, after, parameters)
-            group = self._group(worker)
-            group.plan(plan)
-            legs[worker] = Leg(group, plan.number, bool(before) + bool(after))
-        return Way(chosen, reason, legs.pop(home), tuple(legs.values()), len(later))
-
-    def _part(self, route: VersionRoute, role: str) -> wire.PlanVersion:
-        folder = str(bundle_folder(self.store_folder, route.bundle))
-        return wire.PlanVersion(route.version, role, route.bundle, folder, route.columns, route.threshold)
+    def next_plan(self) -> int:
+        """A number for a plan."""
+        self._plan_number += 1
+        return self._plan_number
 
     def _schema(self, endpoint: str, signature: Signature) -> record.Schema:
         key = (endpoint, signature.digest)
@@ -347,9 +298,9 @@ class Switchboard:
         named = self.snapshot.workers()
         plans: set[int] = set()
         for endpoint in self.endpoints.values():
-            for way in (endpoint.champion, endpoint.canary, *endpoint.pinned.values()):
-                if way is not None:
-                    plans.update(leg.plan for leg in (way.first, *way.others))
+            for way in endpoint.all_ways():
+                legs = (way.first, *way.others, *(leg for _, _, leg in way.sampled))
+                plans.update(leg.plan for leg in legs)
         terms = self.snapshot.terms()
         for worker, group in self._groups.items():
             group.forget(plans)
@@ -363,3 +314,11 @@ class Switchboard:
             if since < limit:
                 del self._unused[worker]
                 self._groups.pop(worker).close()
+
+
+def _mark(file: Path) -> tuple[int, int] | None:
+    try:
+        status = file.stat()
+    except FileNotFoundError:
+        return None
+    return status.st_mtime_ns, status.st_ino

@@ -79,6 +79,14 @@ class WorkerGroup:
         return bool(self._open)
 
     @property
+    def backlog(self) -> int:
+        """Calls that it has not answered yet."""
+        line = self._only
+        if line is not None:
+            return len(line.flying)
+        return len(self._waiting) + sum(len(one.flying) for one in self._open)
+
+    @property
     def problem(self) -> str | None:
         """Why no process can be there at present, if so."""
         if self._cannot is None or self._cannot[1] < self._loop.time():

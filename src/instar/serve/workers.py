@@ -298,7 +298,7 @@ class Workers:
         arguments = ["--socket", str(socket), "--worker", worker.name, "--number", str(number)]
         arguments += ["--root", str(routes.root_socket(self._folder)), "--store", str(self._folder)]
         arguments += ["--scratch", str(routes.scratch_folder(self._folder, number))]
-        if worker.native:
+        if worker.native and worker.name != routes.SHADOWS:
             return [*arguments, "--bundle", worker.bundle]
         return [*arguments, "--memory", str(self._limits.memory_bytes // 2)]
 

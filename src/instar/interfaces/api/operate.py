@@ -19,8 +19,10 @@ from instar.operate.live import live
 from instar.operate.measurement import measurements
 from instar.operate.outcomes import Item, post
 from instar.release import registry
+from instar.serve import snapshot
 from instar.serve.calls import CallLog
 from instar.serve.derived import derive
+from instar.serve.routing import Revision
 
 MOST_OUTCOMES = 100_000  # of one posting: it is one transaction
 MOST_LISTED = 1000
@@ -128,15 +130,22 @@ def promote(request: Request) -> Reply:
     if version.model != endpoint:
         raise BadInput("it is a version of another model", found=version.name, asked=f"a version of {endpoint}")
     revision = promotion.promote(store, project, endpoint, version, body.reason)
-    return Reply({"endpoint": endpoint, "policy": revision.policy.number, "champion": version.name})
+    return Reply(_answers(store, revision))
 
 
 def roll_back(request: Request) -> Reply:
     """End the endpoint's rollout, or without one return to the champion before."""
     project, endpoint, body = request.path["project"], request.path["endpoint"], request.json(Reason)
-    revision = promotion.rollback(_acting(request), project, endpoint, body.reason)
-    champion = f"{endpoint}@{revision.policy.champion}"
-    return Reply({"endpoint": endpoint, "policy": revision.policy.number, "champion": champion})
+    store = _acting(request)
+    return Reply(_answers(store, promotion.rollback(store, project, endpoint, body.reason)))
+
+
+def _answers(store: Store, revision: Revision) -> dict[str, Any]:
+    """What answers from now on, told when every gateway answers from it."""
+    policy = revision.policy
+    effect = snapshot.take_effect(store)
+    champion = f"{policy.endpoint}@{policy.champion}"
+    return {"endpoint": policy.endpoint, "policy": policy.number, "champion": champion, "effect": effect.document()}
 
 
 def log_of(store: Store) -> CallLog:

@@ -38,6 +38,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "predict": ("serve", "Ask an endpoint for a prediction."),
     "cost": ("cost", "Say what each version costs to serve."),
     "promote": ("operate", "Make a model version the champion."),
+    "route": ("route", "Show and change the traffic of an endpoint: weights, rules, shadows."),
     "rollback": ("operate", "Return to the champion before."),
     "live": ("operate", "Say what answers, now or at a time."),
     "trace": ("operate", "Follow a record back to its causes, or forward to its effects."),

@@ -11,7 +11,7 @@ import click
 if TYPE_CHECKING:
     from rich.tree import Tree
 
-    from instar.operate.live import Live
+    from instar.operate.live import Answering, Live
     from instar.operate.trace_records import Hop
 
 # What a line of the tree shows of a record; all of it is in the JSON.
@@ -145,6 +145,8 @@ def live_document(one: Live) -> dict[str, Any]:
         "rollout": one.rollout,
         "stage": one.stage,
         "answering": [vars(part) for part in one.answering],
+        "kept": one.kept,
+        "kept_until": one.kept_until.isoformat() if one.kept_until is not None else None,
     }
 
 
@@ -152,14 +154,22 @@ def _print_live(one: Live) -> None:
     click.echo(f"{one.endpoint}: policy {one.policy} since {one.since:%Y-%m-%d %H:%M}Z by {one.actor}")
     click.echo(f"  because: {one.cause}")
     for part in one.answering:
-        share = f"{part.share:g} % of the calls" if part.share else "answers on the record only"
         click.echo(
-            f"  {part.version:<16} {part.role:<12} {share:<26} {part.bundle[:15]}…{f'  {part.state}' if part.state else ''}"
+            f"  {part.version:<16} {part.role:<12} {_part(part):<26} {part.bundle[:15]}…{f'  {part.state}' if part.state else ''}"
         )
         if part.problem:
             click.echo(f"    {part.problem}")
+    if one.kept_until is not None:
+        click.echo(f"  {one.kept:<16} {'before':<12} stays loaded until {one.kept_until:%Y-%m-%d %H:%M}Z")
     if one.rollout:
         click.echo(f"  rollout {one.rollout}, in {one.stage}")
+
+
+def _part(part: Answering) -> str:
+    if part.heard is not None:
+        return "answers on the record only" if part.heard >= 100 else f"hears {part.heard:g} % of the calls"
+    ruled = part.role.startswith("rule ") or part.role == "pinned"
+    return "calls of a rule" if ruled else f"{part.share:g} % of the calls"
 
 
 @click.command("promote")
@@ -172,12 +182,14 @@ def promote_command(project: str | None, version: str, reason: str) -> None:
     from instar.core.identity import Permission, require
     from instar.operate import promotion
     from instar.release import registry
+    from instar.serve import snapshot
 
     with open_app(project, need_project=False, make=False) as app:
         require(app.store.actor, Permission.OPERATE)
         found = registry.find(app.store, app.project_name, version)
         revision = promotion.promote(app.store, app.project_name, found.model, found, reason)
-    click.echo(f"{found.name} answers at {found.model} (policy {revision.policy.number}): {reason}")
+        effect = snapshot.take_effect(app.store)
+    click.echo(f"{found.name} answers at {found.model} (policy {revision.policy.number}): {reason}\n{effect.words}")
 
 
 @click.command("rollback")
@@ -189,11 +201,15 @@ def rollback_command(project: str | None, endpoint: str, reason: str) -> None:
     from instar.app import open_app
     from instar.core.identity import Permission, require
     from instar.operate import promotion
+    from instar.serve import snapshot
 
     with open_app(project, need_project=False, make=False) as app:
         require(app.store.actor, Permission.OPERATE)
         revision = promotion.rollback(app.store, app.project_name, endpoint, reason)
-    click.echo(f"{endpoint}@{revision.policy.champion} answers (policy {revision.policy.number}): {reason}")
+        effect = snapshot.take_effect(app.store)
+    click.echo(
+        f"{endpoint}@{revision.policy.champion} answers (policy {revision.policy.number}): {reason}\n{effect.words}"
+    )
 
 
 @click.command("apply")
@@ -209,13 +225,12 @@ def apply_command(project: str | None, as_json: bool) -> None:
     with open_app(project) as app:
         revision = record_contract(app.store, app.project)
         settled = rollout_walk.resume(app.store, app.project.name)
-        number = snapshot.publish(app.store)
+        effect = snapshot.take_effect(app.store)
     if as_json:
-        click.echo(
-            json.dumps({"contract": revision, "settled": [one.id for one in settled], "routes": number}, indent=2)
-        )
+        document = {"contract": revision, "settled": [one.id for one in settled], **effect.document()}
+        click.echo(json.dumps(document, indent=2))
     else:
-        click.echo(f"contract {revision} is in effect; routes {number} are published")
+        click.echo(f"contract {revision} is in effect; routes {effect.routes} are published, {effect.words}")
 
 
 def _print(tree: Tree) -> None:
