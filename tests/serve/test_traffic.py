@@ -86,11 +86,16 @@ def test_a_sampled_shadow_hears_its_share_and_nothing_else(store: Store, folder:
     with start(folder) as server:
         acknowledged(folder, fakes.route(folder, versions(folder), shadows=shadows))
         answers = infer(server.url, 80)
-    rows = logged(store, answers)
-    assert {row["version"] for row in rows.values()} == {1}
-    for row in rows.values():
-        expected = {1, *(one.version for one in shadows if sampled("delay", one.version, one.share, row["call"]))}
-        assert {answer["version"] for answer in row["answers"]} == expected
+
+        def heard() -> bool:
+            return all(
+                {answer["version"] for answer in row["answers"]}
+                == {1, *(one.version for one in shadows if sampled("delay", one.version, one.share, row["call"]))}
+                for row in logged(store, answers).values()
+            )
+
+        wait_for(heard)
+        assert {row["version"] for row in logged(store, answers).values()} == {1}
 
 
 def test_shadows_that_fail_or_hang_touch_no_answer(store: Store, folder: Path) -> None:
