@@ -14,7 +14,6 @@ import threading
 import time
 from typing import Any
 
-from instar.core.errors import InstarError
 from instar.core.settings import Settings
 from instar.core.store import Store
 from instar.core.watching import FolderWatch
@@ -74,14 +73,20 @@ class Keeping:
         watch.close()
 
     def _turn(self, say: bool) -> None:
+        seen = self._doorkeeper.visits
+        used, refused = seen.take(self._doorkeeper.keyring.passes())
         try:
             visits.take_in(self._store)
-            visits.record(self._store, *self._doorkeeper.visits.take(self._doorkeeper.keyring.passes()))
+            visits.record(self._store, used, refused)
+            used, refused = {}, {}
             if say or self._shared:
                 granting.publish(self._store, say=say)
                 self._doorkeeper.keyring.look()
-        except InstarError as problem:  # a database that is away for a while
-            log.warning("what callers did, or may do, is not said for now: %s", problem)
+        except (
+            Exception
+        ) as problem:  # a database that is away: what was seen waits, and gateways go on as they are told to
+            seen.put_back(used, refused)
+            log.warning("what callers did, or may do, is not said for now: %s: %s", type(problem).__name__, problem)
 
     def _sleep(self, watch: FolderWatch) -> None:
         sources: list[Any] = [self._heard, *([watch] if watch.tells else [])]

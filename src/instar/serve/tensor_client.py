@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from instar.core import credentials
-from instar.core.errors import BadInput, NotFound, Unavailable
+from instar.core.errors import BadInput, NotAllowed, NotFound, Unauthenticated, Unavailable
 from instar.serve.signature import DYNAMIC
 
 TIMEOUT_SECONDS = 60.0
@@ -67,24 +67,26 @@ class _Body(msgspec.Struct):
 class TensorClient:
     """A client of one endpoint, for one thread.
 
-    A token is taken from `INSTAR_TOKEN` or the file that `INSTAR_TOKEN_FILE` names.
+    Args:
+        token: By which the caller is known; default `INSTAR_TOKEN`, or the file that `INSTAR_TOKEN_FILE` names.
 
     Attributes:
         inputs: What the endpoint takes, by name.
         takes_tensors: It is a tensor model's; else a table model's, for `InferClient`.
     """
 
-    def __init__(self, url: str, endpoint: str) -> None:
+    def __init__(self, url: str, endpoint: str, token: str | None = None) -> None:
         parts = urlsplit(url)
         if parts.scheme != "http" or parts.hostname is None:
             raise BadInput("that is no address of a server", found=repr(url), asked="http://host:port")
         self._url, self._endpoint = url, endpoint
-        secret = credentials.of_environment()
-        self._headers = {"Authorization": f"Bearer {secret}"} if secret else {}
+        secret = token or credentials.of_environment()
+        self._proof = {"Authorization": f"Bearer {secret}"} if secret else {}
         self._connection = http.client.HTTPConnection(parts.hostname, parts.port or 80, timeout=TIMEOUT_SECONDS)
         status, _, body = self._ask("GET", f"/v2/models/{endpoint}")
         if status != 200:
-            raise NotFound(
+            kind = {401: Unauthenticated, 403: NotAllowed}.get(status, NotFound)
+            raise kind(
                 f"the server answers {status}: {body[:300].decode(errors='replace')}", subject=f"endpoint {endpoint}"
             )
         self.inputs = {one.name: one for one in msgspec.json.decode(body, type=_Metadata).inputs}
@@ -136,9 +138,8 @@ class TensorClient:
         self, method: str, path: str, body: bytes | None = None, headers: Mapping[str, str] | None = None
     ) -> tuple[int, str, bytes]:
         try:
-            self._connection.request(
-                method, path, body, {"Content-Type": "application/json", **self._headers, **(headers or {})}
-            )
+            sent = {"Content-Type": "application/json", **self._proof, **(headers or {})}
+            self._connection.request(method, path, body, sent)
             reply = self._connection.getresponse()
             return reply.status, reply.getheader("Instar-Call", ""), reply.read()
         except (OSError, http.client.HTTPException) as problem:

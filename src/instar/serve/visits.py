@@ -78,6 +78,13 @@ class Visits:
         self._used, self._refused = {}, {}
         return used, refused
 
+    def put_back(self, used: dict[str, float], refused: dict[Refused, int]) -> None:
+        """Keep what was taken and could not be told."""
+        self._used = {**used, **self._used}
+        for kind, count in refused.items():
+            if kind in self._refused or len(self._refused) < MOST_KINDS:
+                self._refused[kind] = self._refused.get(kind, 0) + count
+
     def leave(self, passes: Iterable[Pass]) -> None:
         """Leave what was seen for the control process, unless what was left before still lies there."""
         if self._file.exists():
@@ -99,8 +106,8 @@ def take_in(store: Store) -> None:
             report = msgspec.json.decode(file.read_bytes(), type=_Report)
         except (FileNotFoundError, msgspec.DecodeError):
             report = _Report()
-        file.unlink(missing_ok=True)  # first: counted once too few is better than twice
         record(store, report.used, dict(report.refused))
+        file.unlink(missing_ok=True)
 
 
 def record(store: Store, used: dict[str, float], refused: dict[Refused, int]) -> None:

@@ -26,7 +26,7 @@ URL_HELP = "Ask this server; default INSTAR_URL, else the store here, as its own
 
 @click.group("token")
 def token_group() -> None:
-    """Make, change, list and revoke the tokens by which others come in."""
+    """Make, change, list and revoke the tokens by which others come in, and see who was refused."""
 
 
 @token_group.command("create")
@@ -127,6 +127,27 @@ def revoke_command(project: str | None, name: str, url: str | None) -> None:
     click.echo(f"{found['id']} of {found['name']} is revoked")
 
 
+@token_group.command("refused")
+@click.option("--caller", help="Of this token alone, by name; nobody stands for all without a valid one.")
+@click.option("--limit", type=click.IntRange(1, 1000), default=100, show_default=True, help="At most so many.")
+@click.option("--url", help=URL_HELP)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+@click.pass_obj
+def refused_command(project: str | None, caller: str | None, limit: int, url: str | None, as_json: bool) -> None:
+    """Who was refused what, counted by the minute, the latest first."""
+    with _side(project, url) as side:
+        found = side.refused(caller, limit)
+    if as_json:
+        click.echo(json.dumps(found, indent=2))
+        return
+    for one in found:
+        where = f" in {one['project']}" if one["project"] else ""
+        minute = one["minute"][:16].replace("T", " ")
+        click.echo(f"{minute}  {one['status']}  {one['caller']}  {one['route']}{where}  {one['count']} times")
+    if not found:
+        click.echo("nobody was refused anything")
+
+
 @click.command("whoami")
 @click.option("--url", help=URL_HELP)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
@@ -165,6 +186,10 @@ class _Server:
     def shown(self) -> Any:
         return self._client.ask("GET", "/api/tokens")["tokens"]
 
+    def refused(self, caller: str | None, limit: int) -> Any:
+        asked = f"?limit={limit}" + (f"&caller={quote(caller, safe='')}" if caller else "")
+        return self._client.ask("GET", f"/api/refusals{asked}")["refusals"]
+
     def who(self) -> Any:
         return self._client.ask("GET", "/api/whoami")
 
@@ -193,6 +218,9 @@ class _Owner:
 
     def shown(self) -> Any:
         return _plain(tokens.shown(self._app, self._me))
+
+    def refused(self, caller: str | None, limit: int) -> Any:
+        return _plain(tokens.refused(self._app, self._me, caller, limit))
 
     def who(self) -> Any:
         return _plain(tokens.who(self._me))

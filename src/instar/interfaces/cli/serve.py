@@ -111,6 +111,7 @@ def predict_command(
     from instar.core.errors import BadInput
     from instar.interfaces.cli import asking
     from instar.interfaces.sdk.client import address_here
+    from instar.interfaces.sdk.proof import secret_for, store_of
     from instar.serve.client import Ask, InferClient
     from instar.serve.tensor_client import TensorClient
 
@@ -123,15 +124,16 @@ def predict_command(
         )
     moment = _moment(event_time)
     address = url or address_here(Path(project) if project else None)
+    secret = secret_for(address, store_of(Path(project) if project else None))
     given: list[dict[str, Any]] = [_pairs(inputs)] if rows is None else _read(rows.read())
-    with TensorClient(address, endpoint) as asker:
+    with TensorClient(address, endpoint, secret) as asker:
         if asker.takes_tensors:
             said = asking.ask_tensors(
                 asker, given, event_time=moment, key=key, entity=entity, table_version=table_version
             )
             _end(said, as_json, asking.document, asking.line)
             return
-    with InferClient(address, endpoint) as client:
+    with InferClient(address, endpoint, token=secret) as client:
         asks = [Ask(_typed(row, client.inputs), moment, key, entity, table_version) for row in given]
         answers = client.infer_all(asks)
     _end(answers, as_json, _document, _line)

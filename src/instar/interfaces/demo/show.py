@@ -27,7 +27,7 @@ from instar.serve.process import ServerTree
 BEGINNING = datetime(2013, 1, 1, 5, tzinfo=UTC)  # midnight in New York
 PAGE = "report.html"
 # A replay moves event time and turns the loop by itself; the server's own controllers would live in the present.
-SERVER_SETTINGS = {"INSTAR_CONTROLLERS": "off"}
+SERVER_SETTINGS = {"INSTAR_CONTROLLERS": "off", "INSTAR_LOOPBACK": "trust", "INSTAR_HOSTS": ""}
 
 
 def run(start: Path, leave: bool, quick: bool, json_file: Path | None, html_file: Path | None, port: int = 0) -> None:

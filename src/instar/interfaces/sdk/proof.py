@@ -24,12 +24,25 @@ def authorization(url: str, store_folder: Path | None = None) -> dict[str, str]:
     Raises:
         BadInput: The file of the token cannot be read, or others can read it.
     """
-    secret = credentials.of_environment() or _of_owner(url, store_folder)
+    secret = secret_for(url, store_folder)
     return {"authorization": f"Bearer {secret}"} if secret else {}
 
 
+def secret_for(url: str, store_folder: Path | None = None) -> str | None:
+    """The token by which a server at `url` knows who calls; None where nothing is known here. Arguments as above."""
+    return credentials.of_environment() or _of_owner(url, store_folder)
+
+
+def store_of(start: Path | None = None) -> Path:
+    """The store of the project in which `start` (default: this folder) lies, or of that folder itself."""
+    from instar.plan.project import find_root_if_any
+
+    start = start or Path.cwd()
+    return read_settings().store_folder(find_root_if_any(start) or start)
+
+
 def _of_owner(url: str, store_folder: Path | None) -> str | None:
-    folder = store_folder or _store_here()
+    folder = store_folder or store_of()
     place = credentials.local_token(folder)
     if not place.exists():
         return None
@@ -43,10 +56,3 @@ def _of_owner(url: str, store_folder: Path | None) -> str | None:
     ):
         return None
     return credentials.of_file(place)
-
-
-def _store_here() -> Path:
-    from instar.plan.project import find_root_if_any
-
-    start = Path.cwd()
-    return read_settings().store_folder(find_root_if_any(start) or start)
