@@ -7,10 +7,13 @@ their requests, also where a client sends the next before it has the answer to t
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import deque
 from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any
+
+import msgspec
 
 from instar.serve import heads, protocol
 from instar.serve.flight import Fields
@@ -23,9 +26,10 @@ DRAIN_BODY_BYTES = (
 )  # of a body that is too large anyway, read so that its sender gets to hear the answer
 HEAD_LIMIT_BYTES = 64 * 1024  # of a request's headers together
 TARGET_LIMIT_BYTES = 8 * 1024
-HEAD_SECONDS = 10.0  # for a request's head, from its first byte
-BODY_SECONDS = 10.0  # for its body, and a second for each BODY_PACE_BYTES more
-BODY_PACE_BYTES = 16 * 1024
+HEAD_FIELDS = 200  # headers of one request
+BODY_PACE_BYTES = 16 * 1024  # a second more for so many bytes of a body
+STALL_SECONDS = 60.0  # for which a client may send nothing of an upload, or take nothing of its answers
+LINGER_SECONDS = 2.0  # after a refusal, for which what the client still sends is read and dropped, so that it hears why
 
 _LINES = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus}
 _CLOSE = (b"connection", b"close")
@@ -36,7 +40,7 @@ Take = Callable[[Place, list[tuple[bytes, bytes]], bytes | None, int, Callable[[
 class Exchange:
     """One request for a prediction on a connection, and its answer."""
 
-    __slots__ = ("connection", "data", "headers", "keep", "length", "parts", "place", "size")
+    __slots__ = ("connection", "data", "headers", "keep", "length", "parts", "place", "size", "whole")
 
     def __init__(
         self, connection: DirectProtocol, place: Place, headers: list[tuple[bytes, bytes]], keep: bool
@@ -45,13 +49,14 @@ class Exchange:
         self.place = place
         self.headers = headers
         self.keep = keep
+        self.whole = False
         self.length = self.size = 0
         self.parts: list[bytes] = []
         self.data: bytes | None = None
 
     def answer(self, status: int, fields: Fields, body: bytes) -> None:
         """The answer is there; it leaves when those before it have left."""
-        if not self.keep or self.connection.ending:
+        if not self.keep or self.connection.ends_with(self):
             self.keep = False
             fields.append(_CLOSE)
         said = b"".join([b"%b: %b\r\n" % field for field in fields])
@@ -66,7 +71,12 @@ class DirectProtocol(OneWriteProtocol):
 
     Attributes:
         ending: The server is about to end: answers say that the connection does, too.
+        head_seconds: For a request's head, from its first byte.
+        body_seconds: For its body, from then, and a second for each `BODY_PACE_BYTES` more.
     """
+
+    head_seconds = 10.0
+    body_seconds = 10.0
 
     def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
@@ -77,8 +87,14 @@ class DirectProtocol(OneWriteProtocol):
         self._since: float | None = None  # when the request that is being read began
         self._rested = self.loop.time()
         self._paused = False
+        self._in_head = False
+        self._raw_bytes = 0
         self._between = True  # the parser is at the end of a message, or before the first
         self._head: bytes | None = None  # the head that is being parsed, as it came
+        self._heard = self._rested
+        self._stalled: float | None = None  # since when the client takes no answers
+        self._last: bytes | None = None  # a refusal that leaves after the answers before it
+        self._lingers: float | None = None  # since when all is said, and what comes is dropped
         self.ending = False
 
     # What the parser says.
@@ -90,6 +106,7 @@ class DirectProtocol(OneWriteProtocol):
         self.expect_100_continue = False
         self._reading = None
         self._between = False
+        self._in_head = True
         self._head_bytes = 0
         self._since = self.loop.time()
 
@@ -97,19 +114,20 @@ class DirectProtocol(OneWriteProtocol):
         """A part of the request's target."""
         self.url += url
         if len(self.url) > TARGET_LIMIT_BYTES:
-            self._refuse(414, b"the request's target is too long")
+            self._refuse(414, "the request's target is too long")
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """A header."""
         self._head_bytes += len(name) + len(value)
-        if self._head_bytes > HEAD_LIMIT_BYTES:
-            self._refuse(431, b"the request's headers are too large")
+        if self._head_bytes > HEAD_LIMIT_BYTES or len(self.headers) >= HEAD_FIELDS:
+            self._refuse(431, "the request's headers are too large, or too many")
             return
         super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
         """A request's head is there: take it ourselves, or leave it to uvicorn."""
-        if self.transport.is_closing():
+        self._in_head = False
+        if self._deaf:
             return
         place = place_of(self.url) if self.parser.get_method() == b"POST" else None
         head, self._head = self._head, None
@@ -135,7 +153,7 @@ class DirectProtocol(OneWriteProtocol):
         """A part of a request's body."""
         exchange = self._reading
         if exchange is None:
-            if self.cycle is not None and not self.transport.is_closing():
+            if self.cycle is not None and not self._deaf:
                 super().on_body(body)
             return
         exchange.size += len(body)
@@ -153,7 +171,7 @@ class DirectProtocol(OneWriteProtocol):
         exchange = self._reading
         if exchange is None:
             self._since = None
-            if self.cycle is not None and not self.transport.is_closing():
+            if self.cycle is not None and not self._deaf:
                 super().on_message_complete()
             return
         parts = exchange.parts
@@ -169,20 +187,24 @@ class DirectProtocol(OneWriteProtocol):
                 exchange.length = int(value)
         self._exchanges.append(exchange)
         self._reading = exchange
-        if self.expect_100_continue:
-            if exchange.length > protocol.BODY_LIMIT_BYTES:
-                exchange.keep = False  # it was never asked for its body, and may not send it
-                self._hand_over(exchange, None)
-            elif len(self._exchanges) == 1:
-                self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        if exchange.length > (protocol.BODY_LIMIT_BYTES if self.expect_100_continue else DRAIN_BODY_BYTES):
+            exchange.keep = False  # what it was not asked for it may not send, and so much is not even read
+            self._hand_over(exchange, None)
+        elif self.expect_100_continue and len(self._exchanges) == 1:
+            self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
     def _hand_over(self, exchange: Exchange, body: bytes | None) -> None:
         self._reading, self._since = None, None
         exchange.parts = []
+        exchange.whole = True
         self._take(exchange.place, exchange.headers, body, exchange.length or exchange.size, exchange.answer)
         if len(self._exchanges) > PIPELINED and not self._paused:
             self._paused = True
             self.flow.pause_reading()
+
+    def ends_with(self, exchange: Exchange) -> bool:
+        """Is this the last answer of the connection?"""
+        return self.ending and bool(self._exchanges) and self._exchanges[-1] is exchange
 
     def flush(self) -> None:
         """Send what is due, in order."""
@@ -196,8 +218,11 @@ class DirectProtocol(OneWriteProtocol):
             self.transport.write_whole(exchange.data)  # type: ignore[attr-defined]
             if not exchange.keep:
                 exchanges.clear()
-                self.transport.close()
+                self._hang_up()
                 return
+        if not exchanges and self._last is not None:
+            self._refuse_now(self._last)
+            return
         if not exchanges:
             self._rested = self.loop.time()
             if self.ending and self._reading is None:
@@ -206,17 +231,53 @@ class DirectProtocol(OneWriteProtocol):
             self._paused = False
             self.flow.resume_reading()
 
-    def _refuse(self, status: int, why: bytes) -> None:
-        """Say no to a request that is not even read, and hang up."""
-        if self.transport.is_closing():
+    def _refuse(self, status: int, why: str) -> None:
+        """Say no to a request that is not even read, after the answers to those before it; then hang up."""
+        if self._deaf:
             return
-        head = _LINES[status] + b"content-type: text/plain\r\nconnection: close\r\n"
-        self.transport.write_whole(head + b"content-length: %d\r\n\r\n" % len(why) + why)  # type: ignore[attr-defined]
-        self.transport.close()
+        body = msgspec.json.encode({"error": why, "kind": "MalformedRequest"})
+        head = _LINES[status] + b"content-type: application/json\r\nconnection: close\r\n"
+        data = head + b"content-length: %d\r\n\r\n" % len(body) + body
+        self._reading, self._since = None, None
+        if self._exchanges and not self._exchanges[-1].whole:
+            self._exchanges.pop()  # the one that is refused
+        if self._exchanges:
+            self._last = data
+        else:
+            self._refuse_now(data)
+
+    def _refuse_now(self, data: bytes) -> None:
+        if self.cycle is None or self.cycle.response_complete:
+            self.transport.write_whole(data)  # type: ignore[attr-defined]
+        self._hang_up()
+
+    def _hang_up(self) -> None:
+        """End the connection. A client that is still sending hears our last answer only if what it sends is read, too."""
+        self._reading, self._since = None, None
+        if self._between and not self._in_head:
+            self.transport.close()
+        else:
+            self._lingers = self.loop.time()
+            with contextlib.suppress(OSError, RuntimeError):
+                self.transport.write_eof()
+
+    @property
+    def _deaf(self) -> bool:
+        """Nothing more is taken from this client."""
+        if self._exchanges:
+            last = self._exchanges[-1]
+            if last.whole and not last.keep:
+                return True
+        return self._lingers is not None or self._last is not None or self.transport.is_closing()
+
+    def send_400_response(self, msg: str) -> None:
+        """What came is not HTTP."""
+        self._in_head = True  # whatever the parser thought: the client may still be sending
+        self._refuse(400, "that is no HTTP request, or one of two readings")
 
     def data_received(self, data: bytes) -> None:
         """Bytes came."""
-        if self.transport.is_closing():
+        if self._deaf:
             return
         self._head = None
         if self._between and (self.cycle is None or self.cycle.response_complete):
@@ -227,7 +288,16 @@ class DirectProtocol(OneWriteProtocol):
                 return
             if head is None and end > 3:
                 self._head = data[:end]
+        self._heard = self.loop.time()
+        fresh = self._in_head
         super().data_received(data)
+        if fresh and self._in_head:
+            # A header that does not end is not told of by the parser.
+            self._raw_bytes += len(data)
+            if self._raw_bytes > HEAD_LIMIT_BYTES:
+                self._refuse(431, "the request's headers are too large, or too many")
+        else:
+            self._raw_bytes = 0
 
     def _again(self, head: heads.Head, body: bytes) -> None:
         """A whole request came whose head is known: the parser need not see it."""
@@ -243,29 +313,60 @@ class DirectProtocol(OneWriteProtocol):
         self._reading = None
         super().connection_lost(exc)
 
+    def on_response_complete(self) -> None:
+        """uvicorn has answered."""
+        self._rested = self.loop.time()
+        super().on_response_complete()
+
     def shutdown(self) -> None:
         """The server ends: after the last answer the connection does, too."""
         self.ending = True
-        if not self._exchanges and self._reading is None:
+        if self._lingers is not None:
+            self.transport.abort()
+        elif not self._exchanges and self._reading is None:
             super().shutdown()
         elif self.cycle is not None:
             self.cycle.keep_alive = False
 
+    def eof_received(self) -> bool:  # type: ignore[override]
+        """The client will send nothing more: it may still wait for answers."""
+        if not self._exchanges or self._lingers is not None:
+            return False
+        self.ending = True
+        return True
+
+    def pause_writing(self) -> None:
+        """The client does not take its answers: nothing more is read from it."""
+        super().pause_writing()
+        self._stalled = self.loop.time()
+        self.flow.pause_reading()
+
+    def resume_writing(self) -> None:
+        """It does again."""
+        super().resume_writing()
+        self._stalled = None
+        if not self._paused:
+            self.flow.resume_reading()
+
     def sweep(self, now: float) -> None:
         """Hang up on a client that takes too long to say what it wants, or says nothing for too long. Called now and then."""
-        if self._since is not None:
-            size = self._reading.size if self._reading is not None else 0
-            waiting = (
-                self.cycle is not None and not self.cycle.response_complete
-            )  # uvicorn's: large uploads are relayed
-            limit = BODY_SECONDS + size / BODY_PACE_BYTES if self._reading is not None else HEAD_SECONDS
-            if now - self._since > limit and not waiting:
-                self._refuse(408, b"the request took too long to come")
-        elif (
-            not self._exchanges
-            and (self.cycle is None or self.cycle.response_complete)
-            and now - self._rested > self.timeout_keep_alive
-        ):
+        busy = self.cycle is not None and not self.cycle.response_complete
+        if self._lingers is not None:
+            if now - self._lingers > LINGER_SECONDS:
+                self.transport.abort()
+        elif self._stalled is not None:
+            if now - self._stalled > STALL_SECONDS:
+                self.transport.abort()
+        elif self._reading is not None and self._since is not None:
+            if now - self._since > self.body_seconds + self._reading.size / BODY_PACE_BYTES:
+                self._refuse(408, "the request's body took too long to come")
+        elif self._since is not None and not busy:
+            if now - self._since > self.head_seconds:
+                self._refuse(408, "the request's head took too long to come")
+        elif busy:  # uvicorn's: large uploads are relayed, as long as something comes
+            if not self._between and not self.flow.read_paused and now - self._heard > STALL_SECONDS:
+                self.transport.abort()
+        elif not self._exchanges and now - self._rested > self.timeout_keep_alive:
             self.transport.close()
 
 

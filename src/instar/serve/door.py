@@ -19,14 +19,19 @@ from typing import Any, cast
 
 import uvicorn
 
+from instar.core.settings import Settings
 from instar.serve.direct import DirectProtocol
 
 PEEK_BYTES = 4096
 MOST_ACCEPTED = 64  # at once, before others get their turn
 TRACKING = b"/mlflow"  # in the path of every call of that protocol
 KEEP_ALIVE_SECONDS = 75
-SILENT_SECONDS = 75.0  # of a connection that was opened and says nothing
+SILENT_TIMES = 7.5  # as long as a request's head may take, for a connection that was opened and says nothing
 SWEEP_SECONDS = 1.0
+FULL = (
+    b"HTTP/1.1 503 Service Unavailable\r\nconnection: close\r\nretry-after: 5\r\ncontent-type: application/json\r\n"
+    b'content-length: 46\r\n\r\n{"error":"the server has no more connections"}'
+)
 PAUSE_SECONDS = 1.0  # when the process has as many files open as it may
 
 _log = logging.getLogger("instar.serve")
@@ -61,10 +66,12 @@ class DoorServer(QuietServer):
     Args:
         listening: Where connections come in; shared by all gateways.
         door: Socket on which the control process takes connections.
+        settings: How many connections may be open, and how long a request may take to come.
     """
 
-    def __init__(self, config: uvicorn.Config, listening: socket.socket, door: Path) -> None:
+    def __init__(self, config: uvicorn.Config, listening: socket.socket, door: Path, settings: Settings) -> None:
         super().__init__(config)
+        self._settings = settings
         self._listening = listening
         self._handing = HandingOver(door)
         self._undecided: dict[socket.socket, float] = {}
@@ -80,14 +87,14 @@ class DoorServer(QuietServer):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Accept no more, and end what is open in good order."""
-        self._sweeping.cancel()
         self._loop.remove_reader(self._listening)
         self._listening.close()
         for connection in list(self._undecided):
             self._decided(connection)
             connection.close()
         self._handing.close()
-        await super().shutdown(sockets)
+        await super().shutdown(sockets)  # who sends slowly is hung up on meanwhile, too
+        self._sweeping.cancel()
 
     def _accept(self) -> None:
         for _ in range(MOST_ACCEPTED):
@@ -103,6 +110,11 @@ class DoorServer(QuietServer):
                     self._loop.call_later(PAUSE_SECONDS, self._accept_again)
                 return  # none is left, another gateway was quicker, or it is gone already
             connection.setblocking(False)
+            if len(self._undecided) + len(self.server_state.connections) >= self._settings.most_connections:
+                with contextlib.suppress(OSError):
+                    connection.send(FULL)
+                connection.close()
+                continue
             self._undecided[connection] = self._loop.time()
             self._loop.add_reader(connection, self._look, connection)
 
@@ -133,7 +145,7 @@ class DoorServer(QuietServer):
         """Hang up on connections that say nothing, or too slowly."""
         now = self._loop.time()
         for connection, since in list(self._undecided.items()):
-            if now - since > SILENT_SECONDS:
+            if now - since > SILENT_TIMES * self._settings.head_seconds:
                 self._decided(connection)
                 connection.close()
         for protocol in list(self.server_state.connections):
@@ -141,7 +153,8 @@ class DoorServer(QuietServer):
         self._sweeping = self._loop.call_later(SWEEP_SECONDS, self._sweep)
 
     def _protocol(self) -> asyncio.Protocol:
-        protocol: asyncio.Protocol = make_protocol(self)
+        protocol = cast(DirectProtocol, make_protocol(self))
+        protocol.head_seconds, protocol.body_seconds = self._settings.head_seconds, self._settings.body_seconds
         return protocol
 
 

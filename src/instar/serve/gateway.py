@@ -302,7 +302,7 @@ def main(arguments: list[str] | None = None) -> None:
         backlog=4096,
     )  # fmt: skip
     listening = socket.socket(fileno=options.fd)
-    uvloop.run(DoorServer(config, listening, door_socket(options.folder)).serve())
+    uvloop.run(DoorServer(config, listening, door_socket(options.folder), settings.read_settings()).serve())
 
 
 if __name__ == "__main__":
