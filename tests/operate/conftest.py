@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 import polars as pl
 import pytest
+from click.testing import CliRunner, Result
 
+import instar.app
+from instar.app import App
 from instar.core import ids
 from instar.core.errors import NotFound
 from instar.core.ids import call_id
 from instar.core.store import Store
+from instar.interfaces.cli.main import cli
 from instar.release import approval, registry
 from instar.release.registry import ModelVersion
+from instar.serve import calls
 from instar.train.bundle import OUTPUTS, Column, Manifest, pack
 
 ANSWER = pl.Struct(
@@ -131,3 +138,36 @@ def allow(store: Store, version: ModelVersion) -> None:
         "approved", "ada", "policy automatic", "all gates passed", None, now, now,
     )  # fmt: skip
     store.database.write(lambda tx: tx.execute(approval.approval_table.insert().values(**vars(given))))
+
+
+CONTRACT = """
+[project]
+name = "flights"
+objective = "Warn passengers"
+owner = "operations"
+
+[problem.delay]
+task = "binary"
+target = "late"
+metric = "cost"
+cost = { false_negative = 3.0, false_positive = 1.0, unit = "EUR" }
+split = { decide = "14d", judge = "14d" }
+outcome = { due = "1d" }
+"""
+
+
+@pytest.fixture
+def run(store: Store, log: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
+    (tmp_path / "instar.toml").write_text(CONTRACT)
+
+    @contextmanager
+    def opened(_project: str | None, **_: object) -> Iterator[App]:
+        yield App(store, tmp_path)
+
+    monkeypatch.setattr(instar.app, "open_app", opened)
+    monkeypatch.setattr(calls, "CallLog", lambda _store: log)
+
+    def invoke(*arguments: str) -> Result:
+        return CliRunner().invoke(cli, list(arguments), catch_exceptions=False)
+
+    return invoke

@@ -4,56 +4,19 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import pytest
-from click.testing import CliRunner, Result
+from click.testing import Result
 from rich.console import Console
 
-import instar.app
-from instar.app import App
 from instar.core import errors, journal
 from instar.core.store import Store
-from instar.interfaces.cli.main import cli
 from instar.interfaces.cli.operate import moment_of, tree_of
 from instar.operate.trace_records import Hop
 from instar.release.registry import ModelVersion
-from instar.serve import calls, routing
-
-CONTRACT = """
-[project]
-name = "flights"
-objective = "Warn passengers"
-owner = "operations"
-
-[problem.delay]
-task = "binary"
-target = "late"
-metric = "cost"
-cost = { false_negative = 3.0, false_positive = 1.0, unit = "EUR" }
-split = { decide = "14d", judge = "14d" }
-outcome = { due = "1d" }
-"""
-
-
-@pytest.fixture
-def run(store: Store, log: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
-    (tmp_path / "instar.toml").write_text(CONTRACT)
-
-    @contextmanager
-    def opened(_project: str | None, **_: object) -> Iterator[App]:
-        yield App(store, tmp_path)
-
-    monkeypatch.setattr(instar.app, "open_app", opened)
-    monkeypatch.setattr(calls, "CallLog", lambda _store: log)
-
-    def invoke(*arguments: str) -> Result:
-        return CliRunner().invoke(cli, list(arguments), catch_exceptions=False)
-
-    return invoke
+from instar.serve import routing
 
 
 def test_promote_live_rollback(

@@ -90,13 +90,14 @@ def set_policy(
         cause: Why: shown by `instar live` and in the journal.
         evidence: Ids of records that led to it (`mver_…`, `appr_…`, `roll_…`), linked in the lineage.
         expected: Number of the revision which the caller decided upon.
+        warm_seconds: For which a champion that is replaced stays loaded, wall time.
 
     Raises:
         BadInput: The policy contradicts itself, or a version has no bundle.
         Blocked: Its versions cannot answer the same calls.
         Conflict: The endpoint belongs to another project, or has moved on from `expected`.
     """
-    draft = Policy(endpoint, project, 0, champion, canary, tuple(shadows))
+    draft = Policy(endpoint, project, 0, champion, canary, tuple(shadows), tuple(arms), sticky, tuple(rules))
     check(draft)
     missing = [version for version in draft.versions if version not in bundles]
     if missing:
@@ -105,8 +106,7 @@ def set_policy(
             subject=f"policy of endpoint {endpoint}",
             found=f"version {missing[0]}",
         )
-    named = {version: bundles[version] for version in draft.versions}
-    _check_together(store, draft, named)
+    _check_together(store, draft, {version: bundles[version] for version in draft.versions})
     revision_id = ids.new_id("prev")
 
     def work(tx: Transaction) -> Revision:
