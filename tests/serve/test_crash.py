@@ -106,9 +106,10 @@ def folder(store: Store) -> Path:
     return store.folder
 
 
-def test_after_kill_9_every_answered_call_is_in_the_log(store: Store, folder: Path) -> None:
+@pytest.mark.parametrize("durable", [True, False], ids=["durable", "prompt"])
+def test_after_kill_9_every_answered_call_is_in_the_log(store: Store, folder: Path, durable: bool) -> None:
     setup(folder, canary=Canary(2, 30))
-    server = start(folder)
+    server = start(folder, durable=durable)
     acknowledged(folder, 1)
     tree = [server.pid, *children(server.pid, "instar.serve")]
     assert len(tree) == 4

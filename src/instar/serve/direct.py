@@ -29,6 +29,7 @@ TARGET_LIMIT_BYTES = 8 * 1024
 HEAD_FIELDS = 200  # headers of one request
 BODY_PACE_BYTES = 16 * 1024  # a second more for so many bytes of a body
 STALL_SECONDS = 60.0  # for which a client may send nothing of an upload, or take nothing of its answers
+ENDING_SECONDS = 0.15  # for which a connection without a request is kept when the server ends
 LINGER_SECONDS = 2.0  # after a refusal, for which what the client still sends is read and dropped, so that it hears why
 
 _LINES = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus}
@@ -148,6 +149,8 @@ class DirectProtocol(OneWriteProtocol):
             super().on_headers_complete()
         finally:
             self.app = application
+        if self.ending:
+            self.cycle.keep_alive = False
 
     def on_body(self, body: bytes) -> None:
         """A part of a request's body."""
@@ -323,10 +326,16 @@ class DirectProtocol(OneWriteProtocol):
         self.ending = True
         if self._lingers is not None:
             self.transport.abort()
-        elif not self._exchanges and self._reading is None:
-            super().shutdown()
-        elif self.cycle is not None:
+            return
+        if self.cycle is not None:
             self.cycle.keep_alive = False
+        # A request may be on its way: its sender should hear that the connection ends, and not see it break.
+        self.loop.call_later(ENDING_SECONDS, self._end_if_idle)
+
+    def _end_if_idle(self) -> None:
+        idle = self.cycle is None or self.cycle.response_complete
+        if idle and not self._exchanges and self._reading is None and not self.transport.is_closing():
+            self.transport.close()
 
     def eof_received(self) -> bool:  # type: ignore[override]
         """The client will send nothing more: it may still wait for answers."""
