@@ -20,6 +20,8 @@ from instar.core.errors import NotFound
 from instar.core.store import Store
 from instar.interfaces import control as server
 from instar.interfaces.console import operate, pages
+from instar.serve import routing
+from instar.serve.policy import Arm, Condition, Rule, Shadow
 from instar.testing import NOON
 from instar.train import runs
 
@@ -304,6 +306,36 @@ def test_a_prediction_is_traced_to_its_rows(
 
 def _walk(hop: dict[str, Any]) -> list[dict[str, Any]]:
     return [hop, *(inner for one in hop["hops"] for inner in _walk(one))]
+
+
+def test_the_endpoint_shows_its_rules_and_shares(console: TestClient, kept: Store, filled: dict[str, Any]) -> None:
+    now = routing.current(kept, "delay")
+    assert now is not None
+    rule = Rule("beta & <b>", (Condition(header="x-beta", equals="yes"), Condition(tag="site")), 1)
+    routing.set_policy(
+        kept, PROJECT, "delay", champion=2, arms=[Arm("b", 1, 30)], sticky="caller", rules=[rule],
+        shadows=[Shadow(3, "frozen", 25)], bundles={**now.bundles, 1: filled["first"].bundles[1]}, cause="compare",
+    )  # fmt: skip
+    try:
+        text = console.get(f"{HERE}/endpoints/delay").text
+        assert "header x-beta is yes and tag site is there" in text
+        assert "rule beta &amp; &lt;b&gt;" in text
+        assert "arm b" in text
+        assert "70 %" in text
+        assert "hears 25 %" in text
+        assert "same caller" in text
+        view = console.get(f"{HERE}/endpoints/delay.json").json()["now"]
+        assert [(one["version"], one["role"], one["share"], one["heard"]) for one in view["answers"]] == [
+            (2, "champion", 0.7, None), (1, "arm b", 0.3, None), (3, "frozen", 0.0, 0.25),
+        ]  # fmt: skip
+        differ = console.get(f"{HERE}/endpoints/delay/differences?since=2000-01-01")
+        assert differ.status_code == 200
+        assert "What each said" in differ.text
+        assert console.get(f"{HERE}/endpoints/delay/differences?versions=1&versions=1").status_code == 400
+    finally:
+        routing.set_policy(
+            kept, PROJECT, "delay", champion=2, shadows=[Shadow(3, "frozen")], bundles=now.bundles, cause="as before"
+        )
 
 
 def test_a_browser_draws_the_page_and_runs_its_scripts(served: str, chromium: str, tmp_path: Path) -> None:

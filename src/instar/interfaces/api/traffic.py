@@ -16,6 +16,8 @@ from instar.interfaces.api.status import body_of
 from instar.interfaces.cli.operate import moment_of
 from instar.interfaces.cli.route import described
 from instar.operate import differences, traffic
+from instar.operate.differences import Differences
+from instar.operate.pairing import PredictionLog
 from instar.operate.traffic import Change
 from instar.serve import policy_document, routing, snapshot
 from instar.serve.policy import Policy
@@ -88,15 +90,17 @@ def go_back(request: Request) -> Reply:
 
 def compare(request: Request) -> Reply:
     """Where two versions differ on the same calls: `?versions=3&versions=5`, `?since=`, `?until=`, `?by=` an input."""
+    return Reply(differences.document(compared(request, log_of(request.app.store))))
+
+
+def compared(request: Request, log: PredictionLog) -> Differences:
+    """The comparison that a request asks for."""
     store, endpoint, lists = request.app.store, request.path["endpoint"], request.query_lists
     now = traffic.current(store, request.path["project"], endpoint)
     first, second = differences.two_versions(now.policy, [_version(text) for text in lists.get("versions", ())])
     until = moment_of(request.query["until"]) if "until" in request.query else store.clock.event()
     since = moment_of(request.query["since"]) if "since" in request.query else until - differences.SPAN
-    found = differences.compare(
-        log_of(store), endpoint, first, second, since=since, until=until, by=lists.get("by", ())
-    )
-    return Reply(differences.document(found))
+    return differences.compare(log, endpoint, first, second, since=since, until=until, by=lists.get("by", ()))
 
 
 def _changed(store: Store, done: Change) -> Reply:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict
-from datetime import datetime
+from datetime import UTC, datetime
 from itertools import pairwise
 from typing import Any
 
@@ -53,11 +53,14 @@ def endpoint(request: Request) -> dict[str, Any]:
 
 def _described(revision: Revision) -> dict[str, Any]:
     policy = revision.policy
-    canary = policy.canary
-    share = canary.share / 100 if canary else 0.0
-    answers = [] if policy.champion is None else [(policy.champion, "champion", 1.0 - share)]
-    answers += [(canary.version, "canary", share)] if canary else []
-    answers += [(one.version, one.role, 0.0) for one in policy.shadows]
+    arms = {arm.name: arm.version for arm in policy.arms}
+    # Who answers the calls of a rule alone has no share of the others.
+    answers: list[tuple[int, str, float, float | None]]
+    answers = [(version, place, share / 100, None) for version, place, share in policy.shares()]
+    had = {version for version, *_ in answers}
+    ruled = dict.fromkeys(rule.version for rule in policy.rules if rule.version is not None and rule.version not in had)
+    answers += [(version, "by rule", 0.0, None) for version in ruled if version is not None]
+    answers += [(one.version, one.role, 0.0, one.share / 100) for one in policy.shadows]
     return {
         "id": revision.id,
         "endpoint": policy.endpoint,
@@ -70,12 +73,26 @@ def _described(revision: Revision) -> dict[str, Any]:
                 "version": version,
                 "role": role,
                 "share": part,
+                "heard": heard,
                 "bundle": revision.bundles[version],
                 "state": "",
                 "problem": None,
             }
-            for version, role, part in answers
+            for version, role, part, heard in answers
         ],
+        "rules": [
+            {
+                "name": rule.name,
+                "when": [str(one) for one in rule.when],
+                "version": rule.version if rule.version is not None else arms[rule.arm or ""],
+                "reason": rule.reason,
+            }
+            for rule in policy.rules
+        ],
+        "sticky": policy.sticky if policy.arms or policy.canary else None,
+        "lease": policy.canary.lease if policy.canary else None,
+        "retiring": policy.retiring.version if policy.retiring else None,
+        "retiring_until": datetime.fromtimestamp(policy.retiring.until / 1e6, UTC) if policy.retiring else None,
     }
 
 
