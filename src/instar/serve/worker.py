@@ -30,10 +30,12 @@ from instar.core.settings import read_settings
 from instar.serve import fence, needs, wire
 from instar.serve.routes import bundle_of, bundles_folder
 from instar.serve.runtime import Loader, Runtime, refusal
+from instar.serve.turns import Turns
 from instar.serve.work import Job, Mask, mask_nothing_through
 from instar.serve.zygote import call_process
 
 BATCH_CALLS = 256  # in one batch; bounds how long the first of them waits for the last
+TURN_CALLS = 64  # the same while calls of other endpoints wait for their turn
 BATCH_BYTES = 4 * 1024 * 1024
 LATER_CALLS = 64  # in one batch for the record alone; bounds how long an answer can wait for it
 LATER_SECONDS = 0.01
@@ -59,7 +61,8 @@ class Host:
     def __init__(self, loop: asyncio.AbstractEventLoop, runtime: Runtime) -> None:
         self._loop = loop
         self._runtime = runtime
-        self._queue: deque[tuple[Connection, int, int, bytes]] = deque()
+        self._loads: deque[tuple[Connection, int, wire.Load]] = deque()
+        self._calls: Turns[tuple[Connection, wire.Plan, int, wire.Ask]] = Turns(BATCH_CALLS, TURN_CALLS, BATCH_BYTES)
         self._later: deque[tuple[Connection, wire.Plan, list[Job]]] = deque()
         self._later_calls = 0
         self._scheduled = False
@@ -82,18 +85,29 @@ class Host:
 
     def put(self, connection: Connection, kind: int, job: int, payload: bytes) -> None:
         """Queue a message."""
-        self._queue.append((connection, kind, job, payload))
+        if kind == wire.PLAN:
+            connection.learn(_plan.decode(payload))
+            return
+        if kind == wire.LOAD:
+            self._loads.append((connection, job, _load.decode(payload)))
+        else:
+            number, ask = wire.decode_infer(payload)
+            plan = connection.plans.get(number)
+            if plan is None:
+                connection.write(wire.encode_answer(job, _FORGOTTEN))
+                return
+            self._calls.put(plan.endpoint, (connection, plan, job, ask), len(ask.body))
         if not self._scheduled:
             self._scheduled = True
             # Not at once: what else has arrived is read first, and joins the batch.
             self._loop.call_soon(self._work)
 
     def _work(self) -> None:
-        if self._queue and self._later_calls < LATER_LIMIT:
-            self._answer()
-        elif self._later_calls >= LATER_LIMIT:
+        if self._later_calls >= LATER_LIMIT:
             self._answer_later()
-        if self._queue:
+        else:
+            self._answer()
+        if self._calls or self._loads:
             self._loop.call_soon(self._work)
             return
         self._scheduled = False
@@ -109,30 +123,14 @@ class Host:
             self._later_timer = self._loop.call_later(0, self._later_due)
 
     def _answer(self) -> None:
+        """Load one model that is to be had ready, and work one turn of calls."""
+        if self._loads:
+            connection, job, load = self._loads.popleft()
+            loaded = wire.Loaded(load.bundle, self._runtime.load(load.bundle, load.folder, load.keep))
+            connection.write(wire.encode_struct(wire.LOADED, job, loaded))
         batches: dict[tuple[int, int], tuple[Connection, wire.Plan, list[tuple[int, wire.Ask]]]] = {}
-        calls = size = 0
-        queue = self._queue
-        while queue and calls < BATCH_CALLS and size < BATCH_BYTES:
-            connection, kind, job, payload = queue[0]
-            if kind != wire.INFER and batches:
-                break  # a load or a plan keeps its place among the calls around it
-            queue.popleft()
-            if kind == wire.LOAD:
-                request = _load.decode(payload)
-                loaded = wire.Loaded(request.bundle, self._runtime.load(request.bundle, request.folder, request.keep))
-                connection.write(wire.encode_struct(wire.LOADED, job, loaded))
-                return
-            if kind == wire.PLAN:
-                connection.learn(_plan.decode(payload))
-                continue
-            number, ask = wire.decode_infer(payload)
-            plan = connection.plans.get(number)
-            if plan is None:
-                connection.write(wire.encode_answer(job, _FORGOTTEN))
-                continue
-            batches.setdefault((id(connection), number), (connection, plan, []))[2].append((job, ask))
-            calls += 1
-            size += len(ask.body)
+        for connection, plan, job, ask in self._calls.take():
+            batches.setdefault((id(connection), plan.number), (connection, plan, []))[2].append((job, ask))
         for connection, plan, group in batches.values():
             if connection.lost:
                 continue
