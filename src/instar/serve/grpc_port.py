@@ -196,9 +196,17 @@ async def _nothing() -> Any:
 
 def _method(grpc: Any, name: str, handler: Callable[[Any, Any], Awaitable[Any]]) -> Any:
     asked, answered = message(f"{name}Request"), message(f"{name}Response")
-    return grpc.unary_unary_rpc_method_handler(
-        handler, request_deserializer=asked.FromString, response_serializer=answered.SerializeToString
-    )
+
+    async def read(data: bytes, context: Any) -> Any:
+        # Read here: the library would say of bytes that are no message that the server failed.
+        try:
+            request = asked.FromString(data)
+        except Exception as problem:
+            await _abort(context, 400, f"the request is no {name}Request: {problem}")
+            raise
+        return await handler(request, context)
+
+    return grpc.unary_unary_rpc_method_handler(read, response_serializer=answered.SerializeToString)
 
 
 def _headers(context: Any) -> Headers:
