@@ -167,3 +167,31 @@ def test_the_address_comes_from_the_environment(monkeypatch: pytest.MonkeyPatch)
     assert instar.connect().url == "http://127.0.0.1:7"
     with pytest.raises(errors.BadInput, match="http"):
         instar.connect("localhost")
+
+
+def test_traffic_is_changed_by_the_policy_that_was_read() -> None:
+    place = "/api/projects/parcels/endpoints/delay"
+    read = httpx2.Response(200, json={"document": {"champion": 3}}, headers={"etag": '"7"'})
+    done = httpx2.Response(200, json={"ends": None}, headers={"etag": '"8"'})
+    server = Played(**{
+        f"GET {place}/policy": read, f"PUT {place}/policy": done, f"POST {place}/back": done,
+        f"GET {place}/compare": {"note": ""},
+    })  # fmt: skip
+    traffic = server.client().traffic("delay")
+    assert traffic.set({"champion": 4}, "why") == {"ends": None}  # it reads first what it would change
+    assert [one.method for one in server.asked[-2:]] == ["GET", "PUT"]
+    assert server.asked[-1].headers["if-match"] == '"7"'
+    assert server.body == {"policy": {"champion": 4}, "reason": "why", "dry_run": False}
+    traffic.set({"champion": 5}, "why", dry_run=True)
+    assert server.asked[-1].headers["if-match"] == '"8"'
+    traffic.set({"champion": 5}, "why", expected=0)
+    assert server.asked[-1].headers["if-match"] == '"0"'
+    assert traffic.policy() == {"champion": 3}
+    traffic.back("enough", to=2)
+    assert server.body == {"reason": "enough", "to": 2}
+    assert traffic.compare([3, 4], by=["hour"]) == {"note": ""}
+    assert server.asked[-1].url.params.get_list("versions") == ["3", "4"]
+    stale = errors.Conflict("its policy has changed", found="revision 9")
+    server.answers[f"PUT {place}/policy"] = httpx2.Response(412, json=body_of(stale))
+    with pytest.raises(errors.Conflict, match="revision 9"):
+        traffic.set({"champion": 5}, "why")

@@ -178,9 +178,9 @@ def _settled(loop: Loop, version: ModelVersion) -> bool:
 
 
 def _went_out(loop: Loop, version: ModelVersion) -> bool:
-    """Was it ever champion, canary or the candidate of a rollout? What became of it then is not decided again here."""
+    """Did it ever answer callers, or was it the candidate of a rollout? What became of it then is not decided again here."""
     policies = [one.policy for one in routing.history(loop.store, version.model)]
-    routed = any(version.number in (one.champion, one.canary.version if one.canary else None) for one in policies)
+    routed = any(version.number in one.answering for one in policies)
     walks = rollout.rollouts(loop.store, version.project, version.model)
     return routed or any(one.candidate == version.number for one in walks)
 

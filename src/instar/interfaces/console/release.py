@@ -51,10 +51,8 @@ def _places(store: Store, model: str) -> dict[int, str]:
         return {}
     policy = revision.policy
     places = {one.version: one.role for one in policy.shadows}
-    if policy.canary:
-        places[policy.canary.version] = "canary"
-    if policy.champion is not None:
-        places[policy.champion] = "champion"
+    places |= {rule.version: rule.reason for rule in policy.rules if rule.version is not None}
+    places |= {version: place for version, place, _ in reversed(policy.shares())}
     return places
 
 

@@ -25,6 +25,7 @@ from instar.core.settings import read_settings
 from instar.interfaces.sdk.asking import Inference, Prediction, inference_of, predictions_of, rows_body, tensors_body
 from instar.interfaces.sdk.calls import gather
 from instar.interfaces.sdk.proof import authorization
+from instar.interfaces.sdk.traffic import Traffic
 from instar.interfaces.wire import Rows, error_of, moment, plain
 
 if TYPE_CHECKING:
@@ -146,10 +147,12 @@ class Client:
 
     def trace(self, name: str, *, forward: bool = False) -> dict[str, Any]:
         """The way back from a prediction or record to its causes, or forward to all that it touched."""
-        found: dict[str, Any] = self._json(
-            "GET", self._path("trace"), query={"id": name, "forward": "true" if forward else None}
-        )
-        return found
+        query = {"id": name, "forward": "true" if forward else None}
+        return dict(self._json("GET", self._path("trace"), query=query))
+
+    def traffic(self, endpoint: str) -> Traffic:
+        """An endpoint's traffic policy, to read and to change."""
+        return Traffic(self._send, self._path(f"endpoints/{quote(endpoint, safe='')}"))
 
     def calls(
         self, *, inputs: Sequence[str] = (), score: Sequence[str] = (), limit: int | None = None, **asked: Any
@@ -200,8 +203,7 @@ class Client:
         Raises:
             NotFound: There is no such run.
         """
-        found: dict[str, Any] = self._json("GET", self._path(f"runs/{quote(run, safe='')}"))
-        return found
+        return dict(self._json("GET", self._path(f"runs/{quote(run, safe='')}")))
 
     def reproductions(self, run: str) -> list[dict[str, Any]]:
         """Verdicts of those who made a run again, the newest first: who, when, and the first cause where it differs.
@@ -256,8 +258,7 @@ class Client:
         """
         found = [one["id"] for one in self.experiments() if experiment in (one["id"], one["name"])]
         place = self._path(f"experiments/{quote(found[0] if found else experiment, safe='')}/move")
-        moved: dict[str, Any] = self._json("POST", place, {"project": to, "name": name})
-        return moved
+        return dict(self._json("POST", place, {"project": to, "name": name}))
 
     def notes(self, subject: str | None = None) -> list[dict[str, Any]]:
         """Notes on a record (a run's id, `table@3`, `model@2`, a table, a model), or the newest of the project."""
@@ -269,8 +270,7 @@ class Client:
         Raises:
             NotFound: Nothing has that name.
         """
-        made: dict[str, Any] = self._json("POST", self._path("notes"), {"subject": subject, "text": text})
-        return made
+        return dict(self._json("POST", self._path("notes"), {"subject": subject, "text": text}))
 
     def models(self) -> list[dict[str, Any]]:
         """Registered models and their versions."""
