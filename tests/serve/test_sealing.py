@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import polars as pl
@@ -8,8 +9,9 @@ import sqlalchemy as sa
 
 from instar.core import journal
 from instar.core.store import Store
-from instar.serve import catalogue, sealed_table, sealing, segments
+from instar.serve import catalogue, erasing, merging, sealed_table, sealing, segments, verification
 from instar.serve.calls import CallLog
+from instar.serve.searching import Query, condition, search
 from tests.serve.filled import HOUR, fill
 from tests.serve.writing import BEGIN, Segment
 
@@ -116,3 +118,70 @@ def test_a_segment_without_a_call_is_only_removed(store: Store) -> None:
     segment.end()
     assert sealing.seal(store) == []
     assert not segment.path.exists()
+
+
+def test_an_input_whose_type_changed_is_sealed_beside_what_was(store: Store) -> None:
+    """A table has one type by column; whole numbers that became text must not stop sealing, nor change what was said."""
+    kinds: list[tuple[str, object]] = [("FP64", 1.5), ("INT64", 7), ("BYTES", "far"), ("FP64", 2.5)]
+    for number, (kind, value) in enumerate(kinds):
+        segment = Segment(store.folder, number=number)
+        segment.schema((("distance", kind, False),))
+        segment.call(BEGIN + number * HOUR, ([value],))
+        segment.end()
+    before = CallLog(store).read("delay")
+    assert len(sealing.seal(store, grace_seconds=-1)) == 4
+    assert CallLog(store).read("delay").equals(before)
+    assert verification.verify(store) == []
+    table = pl.read_delta(str(catalogue.table_folder(store.folder, "delay", "delay")))
+    assert sorted(table["inputs"].struct.field("distance").drop_nulls().to_list()) == [1.5, 2.5]
+    for asked, value in (("distance=7", 7), ("distance<2", 1.5)):
+        found = search(store, CallLog(store), "delay", Query(inputs=(condition(asked),))).rows
+        assert [row["inputs"]["distance"] for row in found] == [value]
+    erasing.ask(store, "delay", erasing.Selector("input", "far", "distance"), "request 1")
+    assert [one.predictions for one in erasing.carry_out(store)] == [1]
+    assert "far" not in CallLog(store).read("delay")["inputs"].struct.field("distance").to_list()
+    assert verification.verify(store) == []
+
+
+def test_the_delta_table_hears_of_a_segment_under_its_id_and_any_reader_skips_by_call(
+    store: Store, filled: list[Segment]
+) -> None:
+    import json
+
+    sealing.seal(store)
+    log = catalogue.table_folder(store.folder, "flights", "delay") / "_delta_log"
+    actions = [json.loads(line) for file in sorted(log.glob("*.json")) for line in file.read_text().splitlines()]
+    assert [one["txn"]["appId"] for one in actions if "txn" in one] == [segment.name.id for segment in filled]
+    stats = [json.loads(one["add"]["stats"]) for one in actions if "add" in one]
+    assert [(one["minValues"]["call"], one["maxValues"]["call"]) for one in stats] == [
+        (one.first_call, one.last_call) for one in catalogue.units(store)
+    ]
+
+
+def test_readers_see_one_log_while_it_is_sealed_merged_and_swept(store: Store) -> None:
+    fill(store, 4)
+    whole = CallLog(store).read("delay")
+    stop = threading.Event()
+    seen: list[bool] = []
+
+    def watch() -> None:
+        log = CallLog(store)
+        while not stop.is_set():
+            seen.append(log.read("delay").equals(whole) and CallLog(store).read("delay").equals(whole))
+
+    with ThreadPoolExecutor(1) as pool:
+        watching = pool.submit(watch)
+        sealing.seal(store)
+        merging.merge(store)
+        sealing.seal(store)
+        stop.set()
+        watching.result()
+    assert seen
+    assert all(seen)
+
+
+def test_the_clients_own_id_is_kept_and_a_retried_request_is_a_new_call(store: Store, filled: list[Segment]) -> None:
+    sealing.seal(store)
+    rows = search(store, CallLog(store), "flights", Query(request_id="mine", limit=1000)).rows
+    assert len({row["call"] for row in rows}) == 13
+    assert {row["request_id"] for row in rows} == {"mine"}

@@ -11,7 +11,7 @@ sealed first.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -24,7 +24,7 @@ from instar.core.database import Instant, Json, Transaction, metadata, microseco
 from instar.core.errors import BadInput, Conflict, NotFound
 from instar.core.ids import new_id
 from instar.core.store import Store
-from instar.serve import calls, catalogue, holds, masking, record, rewriting, routes, sealed_table, segments
+from instar.serve import calls, catalogue, holds, layout, masking, record, rewriting, routes, sealed_table, segments
 from instar.serve.catalogue import Unit
 from instar.serve.layout import Kept
 
@@ -138,12 +138,10 @@ def matches(store: Store, selector: Selector, columns: dict[str, pl.DataType]) -
     """Which stored rows tell of whom a selector names; null where these columns cannot."""
     if selector.by in (ENTITY, KEY):
         return pl.col(selector.by) == selector.value
-    inputs = columns.get("inputs")
-    fields = {one.name: one.dtype for one in inputs.fields} if isinstance(inputs, pl.Struct) else {}
-    dtype = fields.get(selector.column or "")
+    stored, dtype = layout.fields_of(columns.get("inputs")).get(selector.column or "", ("", None))
     if dtype is None:
         return None
-    value = pl.col("inputs").struct.field(selector.column or "")
+    value = pl.col("inputs").struct.field(stored)
     if dtype == pl.String:
         return value.is_in([selector.value, *masked(store, selector.column or "", selector.value)])
     asked = pl.Series([selector.value]).cast(dtype, strict=False)[0]
@@ -281,10 +279,7 @@ def _emptied(rows: pl.DataFrame, told: set[str], pruned: set[str], columns: set[
 
 
 def _fields(rows: pl.DataFrame, cut: pl.Expr, hit: pl.Expr, columns: set[str]) -> Iterator[pl.Expr]:
-    inputs = rows.schema["inputs"]
-    assert isinstance(inputs, pl.Struct)
-    names: Sequence[str] = [one.name for one in inputs.fields]
-    for one in names:
-        value = pl.col("inputs").struct.field(one)
-        gone = cut | hit if one in columns else cut
-        yield pl.when(gone).then(pl.lit(None)).otherwise(value).alias(one)
+    for name, (stored, _) in layout.fields_of(rows.schema["inputs"]).items():
+        value = pl.col("inputs").struct.field(stored)
+        gone = cut | hit if name in columns else cut
+        yield pl.when(gone).then(pl.lit(None)).otherwise(value).alias(stored)

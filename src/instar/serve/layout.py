@@ -132,13 +132,20 @@ def logged(rows: pl.DataFrame, endpoint: str, *, erased: bool = False) -> pl.Dat
     return rows.select(columns)
 
 
+def fields_of(dtype: Any) -> dict[str, tuple[str, Any]]:
+    """Fields of a stored struct by their own name: what they are called in the file, and their type."""
+    stored_names = {one.name for one in dtype.fields} if isinstance(dtype, pl.Struct) else set()
+    found = {}
+    for one in dtype.fields if isinstance(dtype, pl.Struct) else ():
+        base, mark, _ = one.name.partition(OTHER_TYPE)
+        found[base if mark and base not in stored_names else one.name] = (one.name, one.dtype)
+    return found
+
+
 def _own_names(name: str, dtype: pl.DataType) -> pl.Expr:
-    fields = [one.name for one in dtype.fields]  # type: ignore[attr-defined]
-    own = [
-        one.split(OTHER_TYPE)[0] if OTHER_TYPE in one and one.split(OTHER_TYPE)[0] not in fields else one
-        for one in fields
-    ]
-    return pl.col(name) if own == fields else pl.col(name).struct.rename_fields(own)
+    fields = fields_of(dtype)
+    own = all(mine == kept for mine, (kept, _) in fields.items())
+    return pl.col(name) if own else pl.col(name).struct.rename_fields(list(fields))
 
 
 def fit(rows: pl.DataFrame, table: Mapping[str, Any] | None) -> tuple[pl.DataFrame, str | None]:

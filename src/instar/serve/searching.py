@@ -192,12 +192,14 @@ class _Walk:
         path = catalogue.tables_folder(self._store.folder, unit.project) / unit.rows_path
         self.files += 1
         with pq.ParquetFile(path) as file:
-            which = self._which(pl.read_parquet_schema(path))
+            schema = pl.read_parquet_schema(path)
+            which = self._which(schema)
             if which is None:
                 return
-            columns = self._columns(file)
+            stored = {name: kept for name, (kept, _) in layout.fields_of(schema.get("inputs")).items()}
+            columns = self._columns(stored)
             newest = len(self.rows)
-            for groups in self._windows(file):
+            for groups in self._windows(file, stored):
                 fits = _table(file, groups, columns).with_row_index("_place").filter(which)
                 if fits.height:
                     places = fits["_place"].tail(self._query.limit + 1)
@@ -205,9 +207,9 @@ class _Walk:
                 if len(self.rows) - newest > self._query.limit:
                     return  # groups are in order of their calls: all that follow are older
 
-    def _windows(self, file: pq.ParquetFile) -> Iterator[list[int]]:
+    def _windows(self, file: pq.ParquetFile, stored: Mapping[str, str]) -> Iterator[list[int]]:
         """Groups of a file that can hold what is asked, a growing number at once, the newest first."""
-        left = list(self._fits(file))
+        left = list(self._fits(file, stored))
         at = 0
         while left:
             take = _WINDOWS[min(at, len(_WINDOWS) - 1)]
@@ -215,10 +217,12 @@ class _Walk:
             at += 1
             yield now
 
-    def _fits(self, file: pq.ParquetFile) -> Iterator[int]:
+    def _fits(self, file: pq.ParquetFile, stored: Mapping[str, str]) -> Iterator[int]:
         """Groups whose lowest and highest values leave it open that they hold what is asked."""
         query = self._query
-        checks = [(f"inputs.{one.column}", one) for one in query.inputs] + [("score", one) for one in query.score]
+        checks = [(f"inputs.{stored[one.column]}", one) for one in query.inputs] + [
+            ("score", one) for one in query.score
+        ]
         wanted = {"at", "call", *(path for path, _ in checks)}
         places = {
             file.schema.column(n).path: n for n in range(len(file.schema)) if file.schema.column(n).path in wanted
@@ -238,7 +242,7 @@ class _Walk:
                 return False
         return self._before is None or call is None or not call.has_min_max or call.min <= self._before[0]
 
-    def _columns(self, file: pq.ParquetFile) -> list[str]:
+    def _columns(self, stored: Mapping[str, str]) -> list[str]:
         """Paths of the columns that the question is about."""
         query = self._query
         names = ["call", "row"] + [name for name in PLAIN if getattr(query, name) is not None]
@@ -248,7 +252,7 @@ class _Walk:
             return names
         # A column whose name has a dot in it cannot be told from a path: then all inputs are read.
         dotted = any("." in one.column for one in query.inputs)
-        return [*names, *(["inputs"] if dotted else [f"inputs.{one.column}" for one in query.inputs])]
+        return [*names, *(["inputs"] if dotted else [f"inputs.{stored[one.column]}" for one in query.inputs])]
 
     def _which(self, schema: Mapping[str, pl.DataType]) -> pl.Expr | None:
         """What rows of such columns have to fulfil; null where they cannot."""
@@ -261,17 +265,17 @@ class _Walk:
             call, row = self._before
             parts.append((pl.col("call") < call) | ((pl.col("call") == call) & (pl.col("row") < row)))
         if query.inputs:
-            fields = _inputs(schema)
+            fields = layout.fields_of(schema.get("inputs"))
             self._asked = True
             self._inputs |= fields.keys()
             for one in query.inputs:
                 if one.column not in fields:
                     return None
-                parts.append(self._input(one, fields[one.column]))
+                parts.append(self._input(one, *fields[one.column]))
         return pl.all_horizontal(parts) if parts else pl.lit(True)
 
-    def _input(self, one: Condition, dtype: pl.DataType) -> pl.Expr:
-        value = pl.col("inputs").struct.field(one.column)
+    def _input(self, one: Condition, stored: str, dtype: pl.DataType) -> pl.Expr:
+        value = pl.col("inputs").struct.field(stored)
         masks = erasing.masked(self._store, one.column, one.value) if dtype == pl.String and one.operator == "=" else []
         return value.is_in([one.value, *masks]) if masks else _compared(value, one, dtype)
 
@@ -301,11 +305,6 @@ def _whole_rows(file: pq.ParquetFile, groups: list[int], places: pl.Series) -> p
             parts.append(_table(file, [group], names)[here.to_list()])
         start += count
     return pl.concat(parts)
-
-
-def _inputs(schema: Mapping[str, pl.DataType]) -> dict[str, pl.DataType]:
-    inputs = schema.get("inputs")
-    return {one.name: one.dtype for one in inputs.fields} if isinstance(inputs, pl.Struct) else {}  # type: ignore[misc]
 
 
 def _compared(column: pl.Expr, one: Condition, dtype: pl.DataType) -> pl.Expr:
