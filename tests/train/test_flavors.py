@@ -22,6 +22,8 @@ from instar.core.errors import Blocked, Damaged, InstarError, StepFailed, Unavai
 from instar.core.store import Store
 from instar.serve import loading
 from instar.train import bundle
+from instar.train.folder_tensors import FolderTensors
+from tests.train import graphs
 from tests.train.folders import MATRIX, flights, mlmodel, pack, pyfunc, sklearn_files
 
 ROWS = {"distance": [1400.0, 200.0, 2900.0], "hour": [8, 23, 1]}
@@ -165,6 +167,11 @@ def test_a_model_in_skops_names_skops_where_it_is_not_installed(
         (
             {"sklearn": {}},
             [{"type": "tensor", "tensor-spec": {"dtype": "float32", "shape": [-1, 28, 28]}}],
+            "none of its flavours (sklearn) is served; those that are: onnx, python_function",
+        ),
+        (
+            {"onnx": {}},
+            [{"type": "tensor", "tensor-spec": {"dtype": "complex64", "shape": [-1, 8, 8]}}],
             "tensors of shape",
         ),
         ({"sklearn": {}}, [{"type": "long", "name": "a"}, {"type": "long", "name": "a"}], "same name"),
@@ -219,3 +226,46 @@ def test_trees_answer_without_the_library_that_grew_them(store: Store, tmp_path:
     one_column = mlmodel(flavors, [{"type": "double", "name": "distance", "required": True}])
     with pytest.raises(Blocked, match="not the columns of its trees"):
         load(store, tmp_path, {"MLmodel": one_column, file: (golden / file).read_bytes()})
+
+
+def image_signature(**names: str) -> Any:
+    return [{"type": "tensor", "tensor-spec": {"dtype": "float32", "shape": [-1, 2, 2]}, **names}]
+
+
+@pytest.mark.parametrize("names", [{}, {"name": "x"}])
+def test_a_signature_of_tensors_makes_a_tensor_model(store: Store, tmp_path: Path, names: Any) -> None:
+    files = {
+        "MLmodel": mlmodel({"onnx": {"data": "model.onnx"}}, image_signature(**names), image_signature(name="y")),
+        "model.onnx": graphs.same("FP32", ("n", 2, 2)),
+    }
+    digest = pack(store, files)
+    manifest = bundle.load_manifest(store.blobs, digest)
+    name = names.get("name", "input")
+    assert (manifest.format, manifest.inputs, manifest.form) == (3, (), "tensors")
+    assert manifest.tensors == bundle.Tensors(
+        (bundle.Tensor(name, "FP32", (-1, 2, 2)),), (bundle.Tensor("y", "FP32", (-1, 2, 2)),), rows=True
+    )
+    model: Any = load(store, tmp_path, files)
+    image = np.arange(4, dtype=np.float32).reshape(1, 2, 2)
+    assert model.infer({name: image})["y"].tolist() == image.tolist()
+    assert not model.batchable
+
+
+def test_what_a_predict_gives_becomes_named_arrays(store: Store) -> None:
+    files = {"MLmodel": mlmodel({"python_function": pyfunc("mlflow.pytorch")}, image_signature(), image_signature())}
+    manifest = bundle.load_manifest(store.blobs, pack(store, files))
+    image = np.ones((1, 2, 2), np.float32)
+    given: list[Any] = []
+
+    def model(answer: Any) -> FolderTensors:
+        return FolderTensors(manifest, lambda rows: given.append(rows) or answer)
+
+    assert list(model(image).infer({"input": image})) == ["output"]
+    assert given[0] is image
+    assert model({"a": [1.0], "b": image}).infer({"input": image})["a"].tolist() == [1.0]
+
+    def fails(rows: Any) -> Any:
+        raise ValueError("no such image")
+
+    with pytest.raises(StepFailed, match="ValueError: no such image"):
+        FolderTensors(manifest, fails).infer({"input": image})

@@ -37,7 +37,7 @@ def test_what_mlflow_wrote_becomes_a_manifest(store: Store) -> None:
     files = {name: (GOLDEN / "sklearn" / name).read_bytes() for name in ("MLmodel", "requirements.txt")}
     manifest = bundle.load_manifest(store.blobs, pack(store, {**files, "model.skops": b"x"}, run="run_1"))
     environment = msgspec.json.decode(store.blobs.get(manifest.environment), type=Environment)
-    said = {"manifest": msgspec.to_builtins(manifest), "environment": msgspec.to_builtins(environment)}
+    said = {"manifest": msgspec.json.decode(bundle.encode(manifest)), "environment": msgspec.to_builtins(environment)}
     golden("manifest.json", msgspec.json.format(msgspec.json.encode(said, order="sorted"), indent=1).decode() + "\n")
 
 

@@ -23,8 +23,11 @@ from numpy.typing import NDArray
 
 from instar.core.errors import Blocked, Damaged, InstarError, StepFailed, Unavailable, UnsafeModel
 from instar.train import mlmodel
-from instar.train.bundle import FOLDER, Manifest
+from instar.train.bundle import FOLDER, Manifest, Tensors
 from instar.train.folder_bundle import own_modules
+from instar.train.folder_tensors import FolderTensors
+from instar.train.graph_model import GRAPH_FACTOR, GraphModel
+from instar.train.graph_signature import tensors_of
 from instar.train.native import frame_of
 from instar.train.sessions import open_session
 
@@ -72,7 +75,7 @@ class FolderModel:
         return _numbers(found, rows, self._subject)
 
 
-def load_folder(folder: Path, manifest: Manifest, inspect: InspectFile) -> FolderModel:
+def load_folder(folder: Path, manifest: Manifest, inspect: InspectFile) -> FolderModel | FolderTensors | GraphModel:
     """The live model of an unpacked bundle that somebody logged.
 
     Args:
@@ -98,6 +101,8 @@ def load_folder(folder: Path, manifest: Manifest, inspect: InspectFile) -> Folde
     _bring_code(root, described.flavors[flavor])
     given = _matrix(manifest) if manifest.folder.matrix else _frame(manifest)
     try:
+        if manifest.tensors is not None:
+            return _tensors(root, described, manifest)
         return _LOADERS[flavor](root, described, manifest, given)
     except InstarError:
         raise
@@ -106,6 +111,24 @@ def load_folder(folder: Path, manifest: Manifest, inspect: InspectFile) -> Folde
             f"its flavour {flavor} cannot be loaded: {type(error).__name__}: {error}", subject=subject,
             next_step="Load it with mlflow in the environment that it was logged in.",
         ) from error  # fmt: skip
+
+
+def _tensors(root: Path, described: mlmodel.Described, manifest: Manifest) -> FolderTensors | GraphModel:
+    """A flavour that takes tensors of any form."""
+    tensors = manifest.tensors
+    assert tensors is not None
+    if manifest.folder is not None and manifest.folder.served_as == "onnx":
+        _package("onnxruntime")
+        file = _inside(root, str(described.flavors["onnx"].get("data") or "model.onnx"))
+        session = open_session(file)
+        graph = tensors_of(session)
+        model = GraphModel(session, Tensors(graph.inputs, graph.outputs), GRAPH_FACTOR * file.stat().st_size)
+        if [one.name for one in tensors.inputs] != [mlmodel.ONLY_INPUT]:
+            return model
+        name = graph.inputs[0].name  # which the signature does not say
+        return FolderTensors(manifest, lambda given: model.infer({name: given}))
+    os.environ.setdefault("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "true")  # what it would unpickle was inspected above
+    return FolderTensors(manifest, _package("mlflow.pyfunc").load_model(str(root)).predict)
 
 
 def _sklearn(root: Path, described: mlmodel.Described, manifest: Manifest, given: Any) -> FolderModel:

@@ -18,7 +18,7 @@ from instar.core import ids
 from instar.core.errors import BadInput
 from instar.core.store import Store
 from instar.train import bundle, mlmodel
-from instar.train.bundle import FOLDER_FORMAT, Folder, Manifest
+from instar.train.bundle import FOLDER_FORMAT, TENSOR_FORMAT, Folder, Manifest
 from instar.train.environment import Environment
 
 MOST_FILES = 20_000
@@ -29,6 +29,7 @@ InspectFolder = Callable[[Mapping[str, str], Sequence[str]], str]
 
 # Flavours that answer calls, the surest first; each is loaded by `flavors`.
 SERVED = ("sklearn", "xgboost", "lightgbm", "onnx", "python_function")
+SERVED_TENSORS = ("onnx", "python_function")
 # What the flavour that every client can load may load by: readers of plain files, and code that the folder brings.
 LOADERS = frozenset(
     f"mlflow.{name}"
@@ -71,7 +72,7 @@ def pack_folder(
     described, why = _described(store, files, name)
     folder = Folder(dict(files), unservable=why) if described is None else _folder(files, described, inspect)
     manifest = Manifest(
-        format=FOLDER_FORMAT,
+        format=TENSOR_FORMAT if described and described.tensors else FOLDER_FORMAT,
         model=name,
         step="",
         kind="logged",
@@ -79,16 +80,17 @@ def pack_folder(
         parameters=dict(parameters or {}),
         target="",
         inputs=(described.inputs if described else None) or (),
-        outputs=described.outputs if described else (),
+        outputs=described.outputs if described and not described.tensors else (),
         threshold=0.5,
         native=None,
-        form="numpy" if folder.matrix else "pandas",
+        form="tensors" if described and described.tensors else "numpy" if folder.matrix else "pandas",
         unportable="it was logged by MLflow",
         environment=_environment(store, files, described),
         run=run,
         fitted_on=fitted_on,
         fitted_rows=0,
         folder=folder,
+        tensors=described.tensors if described else None,
     )
     return bundle.pack(store.blobs, manifest)
 
@@ -121,7 +123,8 @@ def _described(store: Store, files: Mapping[str, str], name: str) -> tuple[mlmod
 
 def _folder(files: Mapping[str, str], described: mlmodel.Described, inspect: InspectFolder | None) -> Folder:
     flavors = tuple(sorted(described.flavors))
-    served_as = next((one for one in SERVED if one in described.flavors), "")
+    served = SERVED if described.tensors is None else SERVED_TENSORS
+    served_as = next((one for one in served if one in described.flavors), "")
     own = own_modules(files, described)
     loader = str(described.pyfunc.get("loader_module") or "")
     code = bool(own) or loader == "mlflow.pyfunc.loaders.code_model"
@@ -131,15 +134,15 @@ def _folder(files: Mapping[str, str], described: mlmodel.Described, inspect: Ins
         served_as=served_as,
         matrix=described.matrix,
         unservable=described.why
-        or _no_flavor(served_as, flavors, loader, own)
+        or _no_flavor(served_as, served, flavors, loader, own)
         or (inspect(files, own) if inspect is not None else ""),
         code=code,
     )
 
 
-def _no_flavor(served_as: str, flavors: Sequence[str], loader: str, own: Sequence[str]) -> str:
+def _no_flavor(served_as: str, served: Sequence[str], flavors: Sequence[str], loader: str, own: Sequence[str]) -> str:
     if not served_as:
-        return f"none of its flavours ({', '.join(flavors)}) is served; those that are: {', '.join(SERVED)}"
+        return f"none of its flavours ({', '.join(flavors)}) is served; those that are: {', '.join(served)}"
     if served_as == "python_function" and loader not in LOADERS and loader.split(".")[0] not in own:
         return f"its loader {loader or '(none)'} is not one that is served"
     return ""

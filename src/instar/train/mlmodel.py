@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from instar.core.errors import BadInput
-from instar.train.bundle import Column
+from instar.train.bundle import Column, Tensor, Tensors
 
 FILE = "MLmodel"
 LARGEST_BYTES = 4 * 1024 * 1024
@@ -31,6 +31,13 @@ TENSOR_TYPES = {
     "int64": "INT64", "uint32": "INT64", "float16": "FP32", "float32": "FP32", "float64": "FP64", "object": "BYTES",
     "str": "BYTES",
 }  # fmt: skip
+# Those of a tensor model, which keeps its types.
+EXACT_TYPES = {
+    "bool": "BOOL", "int8": "INT8", "int16": "INT16", "int32": "INT32", "int64": "INT64", "uint8": "UINT8",
+    "uint16": "UINT16", "uint32": "UINT32", "uint64": "UINT64", "float16": "FP16", "float32": "FP32", "float64": "FP64",
+    "object": "BYTES", "str": "BYTES",
+}  # fmt: skip
+ONLY_INPUT, ONLY_OUTPUT = "input", "output"  # names of the one that the signature does not name
 
 
 @dataclass(frozen=True)
@@ -41,6 +48,7 @@ class Described:
         flavors: Settings by flavour's name.
         inputs: Columns that a call brings; None when the signature has none that a call could bring, and `why` says so.
         matrix: The inputs are the columns of one matrix.
+        tensors: The inputs are tensors of another form; then there are no columns.
         outputs: What its `predict` answers; empty when nothing is said.
         python: Version of the interpreter that wrote it.
         run: Id of the run that logged it, if any.
@@ -55,6 +63,7 @@ class Described:
     python: str = ""
     run: str = ""
     mlflow_version: str = ""
+    tensors: Tensors | None = None
     more: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -74,7 +83,8 @@ def read(text: bytes, subject: str = "logged model") -> Described:
     if not isinstance(flavors, dict) or not all(isinstance(one, dict) for one in flavors.values()):
         raise BadInput("its MLmodel names no flavours", subject=subject, asked="a mapping of names to settings")
     signature = facts.get("signature")
-    inputs, matrix, why = _inputs(signature, subject)
+    tensors = _tensors(signature, subject)
+    inputs, matrix, why = ((), False, "") if tensors is not None else _inputs(signature, subject)
     python = flavors.get("python_function", {}).get("python_version")
     return Described(
         flavors={str(name): settings for name, settings in flavors.items()},
@@ -85,6 +95,7 @@ def read(text: bytes, subject: str = "logged model") -> Described:
         python=str(python or ""),
         run=str(facts.get("run_id") or ""),
         mlflow_version=str(facts.get("mlflow_version") or ""),
+        tensors=tensors,
         more=facts,
     )
 
@@ -127,6 +138,34 @@ def _inputs(signature: Any, subject: str) -> tuple[tuple[Column, ...] | None, bo
         return None, False, "two inputs have the same name"
     matrix = all(not one.get("name") for one in specs)
     return tuple(columns), matrix, ""
+
+
+def _tensors(signature: Any, subject: str) -> Tensors | None:
+    """Tensors of a signature whose inputs are more than one matrix of rows and fixed columns."""
+    specs = _specs(signature, "inputs", subject)
+    if not specs or not all(one.get("type") == "tensor" for one in specs) or not _matrix(specs)[2]:
+        return None
+    inputs = _named(specs, ONLY_INPUT)
+    outputs = _named([one for one in _specs(signature, "outputs", subject) if one.get("type") == "tensor"], ONLY_OUTPUT)
+    if inputs is None:
+        return None
+    rows = bool(outputs) and all(one.shape[:1] == (-1,) for one in (*inputs, *(outputs or ())))
+    return Tensors(inputs, outputs or (), rows)
+
+
+def _named(specs: list[dict[str, Any]], alone: str) -> tuple[Tensor, ...] | None:
+    """Tensors by name; None where one has a type or a shape that the protocol has not, or no name beside others."""
+    found: dict[str, Tensor] = {}
+    for one in specs:
+        spec = one.get("tensor-spec") or {}
+        shape, kind = spec.get("shape"), EXACT_TYPES.get(str(spec.get("dtype")))
+        name = str(one.get("name") or (alone if len(specs) == 1 else ""))
+        if kind is None or not name or name in found or not isinstance(shape, list):
+            return None
+        if not all(type(length) is int and length >= -1 for length in shape):
+            return None
+        found[name] = Tensor(name, kind, tuple(shape))
+    return tuple(found.values())
 
 
 def _matrix(specs: list[dict[str, Any]]) -> tuple[tuple[Column, ...] | None, bool, str]:
