@@ -19,6 +19,8 @@
 | `INSTAR_ONNX_THREADS` | threads of a session of ONNX Runtime; default 1 |
 | `INSTAR_IDLE` | seconds without a call after which a version's own process ends; default 900 |
 | `INSTAR_HANG` | seconds after which a process that answers nothing while calls wait is killed; default 20 |
+| `INSTAR_FENCE` | `off`: worker processes may read and write what the server may |
+| `INSTAR_FENCE_READ` | further folders that worker processes may read, separated as in `PATH` |
 | `INSTAR_FORK` | `off`: worker processes are started afresh, not forked from a warm one |
 | `INSTAR_CPU_HOUR_PRICE`, `INSTAR_GB_HOUR_PRICE`, `INSTAR_CURRENCY` | what `instar cost` multiplies by; default no prices |
 | `INSTAR_LOOPBACK` | `token`: callers on this machine prove who they are, too; default `trust` |

@@ -58,6 +58,7 @@ def readable(store_folder: Path) -> list[Path]:
     """What every worker may read: the system's files and Python's, but no folder that the store lies in."""
     found = [Path(name) for name in SYSTEM]
     found += [Path(name) for name in (sys.prefix, sys.base_prefix, sys.exec_prefix, *sys.path) if name]
+    found += [Path(name) for name in os.environ.get("INSTAR_FENCE_READ", "").split(os.pathsep) if name]
     found.append(Path(__file__).parents[2])
     store = store_folder.resolve()
     kept = []

@@ -14,15 +14,15 @@ from collections import OrderedDict, deque
 from collections.abc import Callable
 from pathlib import Path
 
-from instar.core.errors import InstarError, StepFailed, Unavailable
+from instar.core.errors import InstarError, Unavailable
 from instar.serve import wire
 from instar.serve.needs import Cannot, Ended, Hung, Load, Lost, Need, ToRoot, Up
+from instar.serve.poison import OnTrial, Poison
 from instar.serve.upstream import Flight, Waiter, WorkerLine
 
 CALL_SECONDS = 30.0  # after which a call to a worker is given up, however long it waited for it to begin
 WAITING_LIMIT = 2048  # calls that wait for a worker to begin
 VERDICT_SECONDS = 1.0  # for which a call waits to hear how its process ended
-POISON_LIMIT = 256  # requests that ended a process twice, of each worker
 
 _log = logging.getLogger("instar.serve")
 
@@ -57,7 +57,6 @@ class WorkerGroup:
         self.warm: set[str] = set()
         self.kept: dict[str, str] = {}
         self._plans: dict[int, bytes] = {}
-        self._bundles: dict[int, set[str]] = {}
         self._lines: dict[int, WorkerLine] = {}
         self._gone: set[int] = set()  # processes whose line broke off: a dying one may still take a connection
         self._open: list[WorkerLine] = []
@@ -67,7 +66,7 @@ class WorkerGroup:
         self._trial: tuple[WorkerLine, Flight] | None = None
         self._verdicts: list[tuple[int, Flight, asyncio.TimerHandle]] = []
         self._reasons: OrderedDict[int, str] = OrderedDict()
-        self._poison: OrderedDict[int, str] = OrderedDict()
+        self._poison = Poison(worker)
         self._cannot: tuple[str, float] | None = None
         self._openings: list[asyncio.Future[None]] = []
 
@@ -96,9 +95,9 @@ class WorkerGroup:
     def send(self, plan: int, ask: wire.Ask, waiter: Waiter, messages: int) -> InstarError | None:
         """Hand a call over; `waiter` hears of it `messages` times, or that it failed. Returns why it is refused at once."""
         if self._poison:
-            ended = self._poison.get(hash(ask.body))
-            if ended is not None:
-                return _poisoned(self.worker, ended)
+            refused = self._poison.refused(plan, ask.body)
+            if refused is not None:
+                return refused
         flight = Flight(plan, ask, waiter, messages, self._loop.time())
         line = self._only
         if line is not None:
@@ -126,7 +125,7 @@ class WorkerGroup:
                 next_step="Send it again later.",
             )
         self._waiting.append(flight)
-        if not self._lines:
+        if not self._lines and len(self._waiting) == 1:
             self._tell_root(Need(self.worker))
         return None
 
@@ -151,13 +150,13 @@ class WorkerGroup:
     def plan(self, plan: wire.Plan) -> None:
         """Know a plan by its number."""
         self._plans[plan.number] = wire.encode_struct(wire.PLAN, 0, plan)
-        self._bundles[plan.number] = {version.bundle for version in (*plan.first, *plan.later)}
 
     def forget(self, plans: set[int]) -> None:
         """Know only these plans, and those of calls that wait."""
-        kept = plans | {flight.plan for flight in (*self._waiting, *self._suspects)}
+        flying = [flight for line in self._lines.values() for flight in line.flying.values()]
+        kept = plans | {flight.plan for flight in (*self._waiting, *self._suspects, *flying)}
         for number in self._plans.keys() - kept:
-            del self._plans[number], self._bundles[number]
+            del self._plans[number]
 
     def load_now(self, now: float) -> Load | None:
         """How busy it is, for the root; None when there is nothing to say."""
@@ -182,6 +181,7 @@ class WorkerGroup:
                 late.append(queue.popleft())
         for flight in late:
             self._fail(flight, f"did not answer within {CALL_SECONDS:g} s")
+        self.ask_again()
         for line in self._open:
             silent = line.silence(now)
             if silent > self._hang_seconds:
@@ -325,7 +325,7 @@ class WorkerGroup:
             if empty is not None:
                 flight = self._suspects.popleft()
                 self._trial = (empty, flight)
-                flight.waiter = _OnTrial(flight.waiter, self)
+                flight.waiter = OnTrial(flight.waiter, self.trial_over)
                 empty.send(flight)
             elif self._open:
                 self._loop.call_later(0.005, self._next)  # until one has answered what it has
@@ -350,11 +350,8 @@ class WorkerGroup:
         self._verdicts = [one for one in self._verdicts if one[1] is not flight]
         reason = self._reasons.get(number, "its end was not seen")
         if flight.deaths > 1:
-            self._poison[hash(flight.ask.body)] = reason
-            if len(self._poison) > POISON_LIMIT:
-                self._poison.popitem(last=False)
             _log.error("worker %s: a request ended two processes and is refused from now on: %s", self.worker, reason)
-            flight.waiter.failed(self, _poisoned(self.worker, reason))
+            flight.waiter.failed(self, self._poison.add(flight.plan, flight.ask.body, reason))
         else:
             self._fail(flight, f"ended while it worked on this call: {reason}")
 
@@ -377,33 +374,5 @@ class WorkerGroup:
         await opening
 
 
-class _OnTrial:
-    """Stands before the waiter of a call on trial, to hear that it was answered."""
-
-    def __init__(self, waiter: Waiter, group: WorkerGroup) -> None:
-        self._waiter, self._group = waiter, group
-
-    def answered(self, reply: wire.Reply) -> None:
-        self._group.trial_over()
-        self._waiter.answered(reply)
-
-    def later(self, answers: bytes) -> None:
-        self._group.trial_over()
-        self._waiter.later(answers)
-
-    def failed(self, worker: object, problem: InstarError) -> None:
-        self._group.trial_over()
-        self._waiter.failed(worker, problem)
-
-
 def _late(flight: Flight) -> bool:
     return 0 < flight.ask.deadline < time.monotonic_ns()
-
-
-def _poisoned(worker: str, reason: str) -> StepFailed:
-    return StepFailed(
-        "this request ended the process that holds the model twice, and is refused",
-        subject=f"worker {worker}",
-        found=reason,
-        next_step="Look at the request, then at the model's owner.",
-    )

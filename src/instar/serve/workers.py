@@ -16,9 +16,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from instar.serve import capacity, measuring, routes
-from instar.serve.capacity import DEFAULT, Standing, Terms
+from instar.serve.capacity import DEFAULT
 from instar.serve.children import YOUNG_SECONDS, Process, pause_after, reason_of
 from instar.serve.condition import FAILING, WARM, Condition
+from instar.serve.copies import Copy, Worker
 from instar.serve.needs import Cannot, Ended, FromRoot, Load, Up, Usage
 from instar.serve.nursery import Nursery
 
@@ -29,64 +30,8 @@ RETIRE_SECONDS = 60.0  # a worker that no route names stays warm, for a quick wa
 MOST_DEATHS = 3  # before it took calls; then who waits is told, and no longer held
 CALLS_PAUSE_SECONDS = 0.5
 LOOK_SECONDS = 2.0  # between two measurements
-LOADS_SECONDS = 1.0  # for which a gateway's word on its calls holds
 
 _log = logging.getLogger("instar.serve")
-
-
-@dataclass
-class Copy:
-    """One process of a worker."""
-
-    number: int
-    process: Process | None = None  # None: it was asked of the warm process, which has not answered yet
-    began: float = field(default_factory=time.monotonic)
-    up: bool = False
-    leaving: float | None = None
-    lost: float | None = None  # a gateway's line to it broke off
-    successor: int | None = None  # the copy that takes its place when it is up
-    bytes: int = 0
-    why: str = ""  # it was ended
-
-
-@dataclass
-class Worker:
-    """One worker that routes name, or named a while ago."""
-
-    name: str
-    terms: Terms = DEFAULT
-    bundle: str = ""  # folder of the one that it is there for
-    digest: str = ""
-    copies: dict[int, Copy] = field(default_factory=dict)
-    unnamed_since: float | None = None
-    used: float = field(default_factory=time.monotonic)
-    crowded: float = field(default_factory=time.monotonic)  # it last had use for all its copies
-    deaths: int = 0
-    not_before: float = 0.0
-    reason: str = ""
-    wanted: bool = False
-    loads: dict[int, tuple[Load, float]] = field(default_factory=dict)
-    held: tuple[str, ...] = ()
-    failed: dict[str, str] = field(default_factory=dict)
-
-    @property
-    def native(self) -> bool:
-        return self.name != routes.PORTABLE
-
-    def staying(self) -> list[Copy]:
-        return [copy for copy in self.copies.values() if copy.leaving is None and copy.lost is None]
-
-    def up(self) -> tuple[int, ...]:
-        return tuple(copy.number for copy in self.staying() if copy.up)
-
-    def standing(self, now: float) -> Standing:
-        loads = [load for load, at in self.loads.values() if now - at < LOADS_SECONDS]
-        oldest = max((load.oldest_ms / 1000 for load in loads), default=0.0)
-        kept = self.terms.reserve or not self.native
-        size = sum(copy.bytes for copy in self.copies.values())
-        return Standing(
-            self.name, len(self.staying()), sum(load.flying for load in loads), oldest, self.used, size, kept
-        )
 
 
 @dataclass(frozen=True)
