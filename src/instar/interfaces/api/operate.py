@@ -15,6 +15,7 @@ from instar.core.store import Store
 from instar.interfaces.api.routes import Reply, Request, Route
 from instar.interfaces.cli.operate import live_document, moment_of
 from instar.operate import actions, alerts, promotion, rollout, trace
+from instar.operate.belonging import require_in
 from instar.operate.live import live
 from instar.operate.measurement import measurements
 from instar.operate.outcomes import Item, post
@@ -116,6 +117,7 @@ def show_live(request: Request) -> Reply:
 def show_trace(request: Request) -> Reply:
     """The trace of `?id=`: a prediction, table@3, model@2 or any id; `?forward=1` for what it touched."""
     name = request.query.get("id", "")
+    require_in(request.app.store, log_of(request.app.store), request.path["project"], name)
     walk = trace.forward if request.query.get("forward", "") not in ("", "0", "false") else trace.backward
     return Reply(walk(request.app.store, log_of(request.app.store), request.path["project"], name).as_json())
 

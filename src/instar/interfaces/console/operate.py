@@ -14,6 +14,7 @@ from instar.interfaces.api.routes import Reply, Request
 from instar.interfaces.console.render import redirect, report_url, url
 from instar.operate import actions, rollout, trace
 from instar.operate import alerts as records
+from instar.operate.belonging import require_in
 from instar.release import registry
 from instar.release.approval import approvals
 from instar.serve import routing
@@ -45,11 +46,8 @@ def prediction(request: Request) -> dict[str, Any]:
     """One prediction: what was asked and answered, what became of it, and the way back to the rows of bronze."""
     store, project = request.app.store, request.path["project"]
     name = f"{request.path['call']}/{request.path['row']}"
+    require_in(store, log_of(store), project, name)
     found = trace.backward(store, log_of(store), project, name)
-    policies = [hop.facts["endpoint"] for hop in found.walk() if hop.kind == "prediction"]
-    known = {one.policy.endpoint for one in routing.endpoints(store, project)}
-    if not known.issuperset(policies):
-        raise NotFound("there is no such prediction in this project", subject=name)
     return {"project": project, "prediction": name, "trace": found.as_json()}
 
 
@@ -57,6 +55,7 @@ def traced(request: Request) -> dict[str, Any]:
     """The trace of any record: back to its causes, or with `?forward=1` to all that it touched."""
     store, project, name = request.app.store, request.path["project"], request.query.get("id", "")
     forward = request.query.get("forward", "") not in ("", "0", "false")
+    require_in(store, log_of(store), project, name)
     walk = trace.forward if forward else trace.backward
     found = walk(store, log_of(store), project, name)
     return {"project": project, "id": name, "forward": forward, "trace": found.as_json()}
@@ -128,7 +127,10 @@ def _revision(store: Store, project: str, name: str) -> tuple[object, ...]:
 
 
 def _rollout(store: Store, project: str, name: str) -> tuple[object, ...]:
-    return "endpoints", rollout.get(store, name).endpoint
+    found = rollout.get(store, name)
+    if found.project != project:
+        raise NotFound("there is no such rollout in this project", subject=name)
+    return "endpoints", found.endpoint
 
 
 def _prediction(store: Store, project: str, name: str) -> tuple[object, ...]:
