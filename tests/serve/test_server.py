@@ -163,7 +163,7 @@ def test_who_asks_before_sending_a_large_body_need_not_send_it(server: ServerTre
         ("POST", "/v2/models/delay/versions/x/infer", 404),
         ("POST", "/v2/models/delay/versions/٣/infer", 404),
         ("GET", "/v2/models/delay/infer", 405),
-        ("DELETE", "/v2/models/delay", 404),
+        ("DELETE", "/v2/models/delay", 405),
         ("GET", "/v2/models/delay/nothing", 404),
         ("GET", "/v2/nothing", 404),
     ],

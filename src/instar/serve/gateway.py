@@ -14,11 +14,10 @@ import logging
 import time
 from pathlib import Path
 
-import msgspec
-
 from instar.core import ids, settings, telemetry
-from instar.core.errors import InstarError, MalformedRequest, NotFound
+from instar.core.errors import InstarError, MalformedRequest
 from instar.serve import protocol, replies, segments
+from instar.serve.about import About
 from instar.serve.commit import Committer, EndpointLog
 from instar.serve.control_line import unix
 from instar.serve.direct import DRAIN_BODY_BYTES
@@ -26,14 +25,12 @@ from instar.serve.door import DoorServer
 from instar.serve.entrance import Entrance
 from instar.serve.flight import Desk, Fields, Respond
 from instar.serve.grpc_port import GrpcPort
-from instar.serve.intake import Intake, version_of
-from instar.serve.keyring import Pass
+from instar.serve.intake import Intake
 from instar.serve.places import Place, place_of
 from instar.serve.relay import Receive, Relay, Scope, Send, answer, answer_error
 from instar.serve.room import Room
 from instar.serve.routes import Ack, control_socket, door_socket, forget_ack, write_ack
 from instar.serve.switchboard import Switchboard
-from instar.serve.ways import Endpoint
 
 LATER_WAIT_SECONDS = 5.0
 
@@ -59,6 +56,7 @@ class Gateway:
         self.loop: asyncio.AbstractEventLoop
         self._committer: Committer
         self._intake: Intake
+        self._about: About
         self._board: Switchboard
         self._tasks: list[asyncio.Task[None]] = []
         self._lock: segments.BootLock
@@ -114,6 +112,7 @@ class Gateway:
             lambda finished: Desk(self.log_of, finished, chosen.record_failure == "stop"),
             Room(chosen.most_calls, queue_seconds=chosen.queue_seconds),
         )
+        self._about = About(self._board, self._entrance)
         telemetry.register(self._intake.meters)
         self._tasks = [
             self.loop.create_task(self._board.watch()),
@@ -147,10 +146,10 @@ class Gateway:
         if place is not None:
             await self._infer(place, scope, receive, send)
             return
-        parts = path.split("/")
         try:
-            held = None if parts[2:3] == ["health"] else self._entrance.enter(scope["headers"], scope["method"], path)
-            await self._about(parts, held, scope, send)
+            body = await _read(receive) or b"" if scope["method"] == "POST" else b""
+            status, content, fields = self._about(scope["method"], path, scope["headers"], body)
+            await answer(send, status, content, fields)
         except InstarError as problem:
             await answer_error(send, problem)
 
@@ -173,58 +172,6 @@ class Gateway:
         fields.append((b"content-length", b"%d" % len(content)))
         await send({"type": "http.response.start", "status": status, "headers": fields})
         await send({"type": "http.response.body", "body": content})
-
-    async def _about(self, parts: list[str], held: Pass | None, scope: Scope, send: Send) -> None:
-        """Health and metadata, as the protocol has them."""
-        board = self._board
-        if scope["method"] not in ("GET", "HEAD"):
-            raise NotFound("there is no such route", subject=f"{scope['method']} {'/'.join(parts)[:200]}")
-        rest = [part for part in parts[2:] if part]
-        match rest:
-            case [] if held is not None:
-                seen = [one for one in board.endpoints.values() if self._sees(held, one)]
-                await answer(send, 200, _server(seen))
-            case ["health", "live"]:
-                await answer(send, 200, b'{"live":true}')
-            case ["health", "ready"]:
-                ready = board.snapshot.number > 0 and board.ready()
-                await answer(send, 200 if ready else 503, b'{"ready":true}' if ready else b'{"ready":false}')
-            case ["models", name, *more] if name in board.endpoints and held is not None:
-                project = board.endpoints[name].policy.project
-                self._entrance.require_sight(held, scope["method"], scope["path"], name, project)
-                await self._about_model(board.endpoints[name], more, send)
-            case ["models", name, *_]:
-                raise NotFound(
-                    "there is no such endpoint",
-                    subject=f"endpoint {name[:100]}",
-                    next_step="GET /v2 lists the endpoints.",
-                )
-            case _:
-                raise NotFound("there is no such route", subject="/".join(parts)[:200])
-
-    def _sees(self, held: Pass, endpoint: Endpoint) -> bool:
-        return self._entrance.sees(held, endpoint.name, endpoint.policy.project)
-
-    async def _about_model(self, endpoint: Endpoint, rest: list[str], send: Send) -> None:
-        match rest:
-            case ["versions", number, *more]:
-                version: int | None = version_of(endpoint, number)
-                rest = more
-            case _:
-                version = None
-        way = endpoint.champion if version is None else endpoint.pinned[version]
-        match rest:
-            case []:
-                versions = [str(version)] if version is not None else [str(v) for v in endpoint.policy.versions]
-                about = replies.metadata(
-                    endpoint.name, versions, endpoint.signature, endpoint.decides, endpoint.state(version)
-                )
-                await answer(send, 200, about)
-            case ["ready"]:
-                ready = way is not None and way.first.line.problem is None
-                await answer(send, 200 if ready else 503, b'{"ready":true}' if ready else b'{"ready":false}')
-            case _:
-                raise NotFound("there is no such route", subject=f"endpoint {endpoint.name}")
 
     def _acknowledge(self, number: int, failed: dict[str, str], error: str | None) -> None:
         write_ack(self._folder, segments.boot_letters(self.boot), Ack(self.boot, number, _wall_us(), failed, error))
@@ -270,12 +217,6 @@ async def _read(receive: Receive) -> bytes | None:
         else:
             parts.clear()
     return b"".join(parts) if size <= protocol.BODY_LIMIT_BYTES else None
-
-
-def _server(endpoints: list[Endpoint]) -> bytes:
-    names = sorted(endpoint.name for endpoint in endpoints)
-    about = {"name": "instar", "version": "2", "extensions": [], "endpoints": names}
-    return msgspec.json.encode(about)
 
 
 def main(arguments: list[str] | None = None) -> None:
