@@ -98,13 +98,15 @@ def _bent(draw: st.DrawFn, good: Any) -> bytes:
                 continue
             change = draw(st.sampled_from(["odd", "odd", "gone", "more", "twice"]))
             if change == "odd":
-                at[where] = draw(_odd)
+                at[where] = copy.deepcopy(draw(_odd))
             elif change == "gone":
                 del at[where]
             elif isinstance(at, dict):
-                at[draw(st.sampled_from(["extra", "data", "id", "parameters", "outputs", "", "params"]))] = draw(_odd)
+                at[draw(st.sampled_from(["extra", "data", "id", "parameters", "outputs", "", "params"]))] = (
+                    copy.deepcopy(draw(_odd))
+                )
             else:
-                at.append(inner if change == "twice" else draw(_odd))
+                at.append(copy.deepcopy(inner if change == "twice" else draw(_odd)))
             break
     return json.dumps(body).encode()
 

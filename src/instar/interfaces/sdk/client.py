@@ -121,8 +121,8 @@ class Client:
         The rest, and what is raised, as in `predict`; BadInput for a tensor that the endpoint does not take.
         """
         named = {"entity": list(entities) if entities is not None else None, "table_version": table_version}
-        body = tensors_body(tensors, self._inputs(endpoint), named, request_id, outputs)
-        answer, call = self._ask(endpoint, body, key, event_time)
+        body, headers = tensors_body(tensors, self._inputs(endpoint), named, request_id, outputs)
+        answer, call = self._ask(endpoint, body, key, event_time, headers)
         return inference_of(call, answer)
 
     def post_outcomes(self, outcomes: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -296,9 +296,14 @@ class Client:
         self.close()
 
     def _ask(
-        self, endpoint: str, body: dict[str, Any], key: str | None, event_time: datetime | None
+        self,
+        endpoint: str,
+        body: dict[str, Any] | bytes,
+        key: str | None,
+        event_time: datetime | None,
+        about: Mapping[str, str] | None = None,
     ) -> tuple[dict[str, Any], str]:
-        headers = {"instar-key": key} if key is not None else {}
+        headers = {**(about or {}), **({"instar-key": key} if key is not None else {})}
         if event_time is not None:
             headers["instar-event-time"] = moment(event_time)
         answer, reply = self._send("POST", f"/v2/models/{quote(endpoint)}/infer", body, headers=headers)
@@ -349,12 +354,11 @@ class Client:
     ) -> tuple[Any, Mapping[str, str]]:
         asked = {name: value for name, value in (query or {}).items() if value is not None}
         sent = {"accept": "application/json", **(headers or {})}
-        if body is not None:
-            sent["content-type"] = "application/json"
+        content = body if body is None or isinstance(body, bytes) else msgspec.json.encode(body)
+        if content is not None:
+            sent.setdefault("content-type", "application/json")
         with self._reached():
-            reply = self._http.request(
-                method, path, params=asked, headers=sent, content=None if body is None else msgspec.json.encode(body)
-            )
+            reply = self._http.request(method, path, params=asked, headers=sent, content=content)
         if reply.status_code >= 400:
             raise error_of(reply.status_code, reply.content)
         try:
