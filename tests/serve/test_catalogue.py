@@ -70,3 +70,36 @@ def test_garbage_is_what_the_contract_keeps_no_longer_and_what_a_crash_left(any_
         assert left.exists() == dry_run
         assert CallLog(store).read("delay").is_empty() != dry_run
     assert sealed_table.sweep(store, "flights", "delay") == {}
+
+
+def test_an_upgrade_names_what_was_sealed_before_as_units(tmp_path: Path) -> None:
+    from alembic import command
+    from alembic.config import Config
+
+    from instar.adapters import migrations
+    from instar.adapters.database_sqlite import SqliteDatabase
+
+    database = SqliteDatabase(tmp_path / "instar.db")
+    facts = (
+        "'delay/00002D-000003', 'flights', 'delay', 77, 3, 'sealed', 'call_01HF7YAT0100002D00000000001', "
+        "'call_01HF7YAT0100002D00000000009', 1000000, 2000000, 9, 12, 20, 4, '{\"part-0.parquet\": \"b3:aa\"}', 'r', 'c', 3000000"
+    )
+
+    def before(tx: Any) -> None:
+        config = Config()
+        config.set_main_option("script_location", str(Path(migrations.__file__).parent))
+        config.attributes["connection"] = tx
+        command.upgrade(config, "0005")
+        tx.exec_driver_sql(f"INSERT INTO segment VALUES ({facts})")
+
+    database.write(before)
+    database.write(migrations.walk)
+    with database.read() as tx:
+        (unit,) = catalogue.units_in(tx)
+    store = Store(tmp_path, database, None, EventClock(NOON), None)  # type: ignore[arg-type]
+    assert (unit.rows_path, unit.frames_path) == ("delay__predictions/part-0.parquet",) * 2
+    assert (unit.segments, unit.predictions, unit.rows_digest) == (("delay/00002D-000003",), 12, "b3:aa")
+    assert catalogue.delta_version(store, "flights", "delay") == 4
+    (sealed,) = catalogue.segments(store).values()
+    assert (sealed.frames, sealed.gaps, sealed.state) == (20, (), "sealed")
+    database.close()

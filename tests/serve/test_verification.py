@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +21,23 @@ from instar.testing import memory_store
 from tests.serve.filled import files, fill
 
 
-@pytest.fixture
-def sealed(store: Store) -> Store:
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("sealed")
+    store = memory_store(folder)
     fill(store, 3)
     assert len(sealing.seal(store)) == 3
     assert verification.verify(store) == []
-    return store
+    store.database.close()
+    return folder
+
+
+@pytest.fixture
+def sealed(template: Path, tmp_path: Path) -> Iterator[Store]:
+    shutil.copytree(template, tmp_path / "sealed")
+    store = memory_store(tmp_path / "sealed")
+    yield store
+    store.database.close()
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +48,7 @@ def one_sealed(tmp_path_factory: pytest.TempPathFactory) -> Store:
     return store
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.data())
 def test_a_flipped_bit_of_any_file_is_found(one_sealed: Store, data: st.DataObject) -> None:
     path = data.draw(st.sampled_from(files(one_sealed)))
