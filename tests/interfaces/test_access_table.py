@@ -54,7 +54,8 @@ def line(what: str, permissions: tuple[Permission, ...], where: str) -> str:
 def table() -> str:
     routes = [line(f"{r.method} {r.path}", (r.permission,), bound(r)) for r in ROUTES if canonical(r)]
     gateway = [line(rule, needed, "project") for rule, needed in entrance.RULES.items()]
-    return "\n".join(["# control", *sorted(routes), "# gateway", *sorted(gateway), ""])
+    grpc = [line(name, entrance.RULES[rule], "project") for name, rule in sorted(entrance.GRPC_METHODS.items())]
+    return "\n".join(["# control", *sorted(routes), "# gateway", *sorted(gateway), "# gRPC", *grpc, ""])
 
 
 def test_the_table_is_the_one_that_was_agreed() -> None:

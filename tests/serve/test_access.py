@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import base64
+import inspect
+import re
 import sqlite3
 import time
 from collections.abc import Iterator
@@ -19,9 +21,10 @@ from instar.core.store import Store
 from instar.core.tokens import Wish
 from instar.interfaces.sdk.client import Client
 from instar.interfaces.sdk.proof import authorization
-from instar.serve import granting
+from instar.serve import granting, grpc_port
 from instar.serve.client import Ask, InferClient
-from instar.serve.entrance import RULES
+from instar.serve.entrance import GRPC_METHODS, RULES
+from instar.serve.grpc_messages import message
 from instar.serve.process import ServerTree
 from instar.serve.supervisor import Root
 from tests.serve import fakes
@@ -72,7 +75,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     store = open_store(folder, f"sqlite:///{folder}/instar.db")
     fakes.route(folder, [fakes.version(folder, 1)])
     strict = {"INSTAR_LOOPBACK": "token", "INSTAR_CONTROLLERS": "off"}
-    with start(folder, control=True, gateways=2, environment=strict) as server:
+    with start(folder, control=True, gateways=2, grpc_port=0, environment=strict) as server:
         fakes.route(folder, [fakes.version(folder, 1)])  # the control process published what is on the record: nothing
         yield World(folder, server, store)
     store.database.close()
@@ -114,6 +117,44 @@ def test_every_path_of_a_gateway_lets_in_whom_the_table_names(world: World, role
         may = not MAY[Role(name)].isdisjoint(RULES[rule])
         assert status not in (401, 500), (name, status)
         assert (status == 403) is not may, (name, status)
+
+
+def test_the_table_has_every_method_of_grpcs_port() -> None:
+    source = inspect.getsource(grpc_port)
+    assert set(re.findall(r'"(\w+)": (?:self\._|_method)|\{"(Check)"', source)) >= {("ModelInfer", "")}
+    named = {one or other for one, other in re.findall(r'"(\w+)": (?:self\._|_method)|\{"(Check)"', source)}
+    assert named == set(GRPC_METHODS)
+
+
+@pytest.mark.parametrize("method", list(GRPC_METHODS))
+def test_every_method_of_grpc_lets_in_whom_the_table_names(world: World, roles: dict[str, str], method: str) -> None:
+    grpc = pytest.importorskip("grpc")
+    needed = RULES[GRPC_METHODS[method]]
+    name = "HealthCheck" if method == "Check" else method
+    service = "grpc.health.v1.Health" if method == "Check" else "inference.GRPCInferenceService"
+    fields = {
+        "ModelInfer": {"model_name": "delay"},
+        "ModelMetadata": {"name": "delay"},
+        "ModelReady": {"name": "delay"},
+    }
+    request = message(f"{name}Request")(**fields.get(method, {}))
+    found = {}
+    with grpc.insecure_channel(f"127.0.0.1:{world.server.state.grpc_port}") as channel:
+        call = channel.unary_unary(
+            f"/{service}/{method}", message(f"{name}Request").SerializeToString, message(f"{name}Response").FromString
+        )
+        for role, secret in {None: None, **roles}.items():
+            try:
+                call(request, timeout=20, metadata=[*_bearer(secret).items()])
+                found[role] = None
+            except grpc.RpcError as refused:
+                found[role] = refused.code()
+    anybody = Permission.PUBLIC in needed
+    assert (found.pop(None) is grpc.StatusCode.UNAUTHENTICATED) is not anybody
+    for role, code in found.items():
+        may = not MAY[Role(role)].isdisjoint(needed)
+        assert (code is grpc.StatusCode.PERMISSION_DENIED) is not may, (role, code)
+        assert code is not grpc.StatusCode.UNAUTHENTICATED
 
 
 def test_paths_that_are_none_are_told_to_nobody(world: World) -> None:

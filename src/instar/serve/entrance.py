@@ -48,6 +48,18 @@ RULES: Mapping[str, tuple[Permission, ...]] = {
     "GET /metrics": (Permission.READ,),
 }
 
+# The methods of gRPC's port, each with the rule that it is answered under.
+GRPC_METHODS: Mapping[str, str] = {
+    "ServerLive": "GET /v2/health/live",
+    "ServerReady": "GET /v2/health/ready",
+    "Check": "GET /v2/health/ready",
+    "ServerMetadata": "GET /v2",
+    "RepositoryIndex": "GET /v2",
+    "ModelMetadata": "GET /v2/models/{endpoint}",
+    "ModelReady": "GET /v2/models/{endpoint}/ready",
+    "ModelInfer": "POST /v2/models/{endpoint}/infer",
+}
+
 _WORDS = {word for rule in RULES for word in rule.split(" ", 1)[1].split("/")}
 
 
