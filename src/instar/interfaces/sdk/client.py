@@ -157,14 +157,10 @@ class Client:
     def calls(
         self, *, inputs: Sequence[str] = (), score: Sequence[str] = (), limit: int | None = None, **asked: Any
     ) -> list[dict[str, Any]]:
-        """Predictions on the record, newest first, as mappings: `calls(caller="ada", inputs=["carrier=UA", "distance>1000"])`.
+        """Predictions on the record, newest first: `calls(caller="ada", inputs=["carrier=UA", "distance>1000"])`.
 
         Args:
-            inputs, score: Comparisons, all of which hold.
             asked: `endpoint`, `caller`, `version`, `status`, `reason`, `key`, `entity`, `request_id`, `since`, `until`.
-
-        Raises:
-            BadInput: No endpoint has such an input, or there is no such filter.
         """
         place = self._path("calls")
         return gather(lambda query: self._json("GET", place, query=query), inputs, score, limit, asked)
