@@ -147,7 +147,7 @@ def cpu(root: int) -> dict[str, float]:
             continue
         if int(fields[1]) == root:
             name = "native worker" if "native-" in command else command.split("instar.serve.")[1].split()[0]
-            found[name] = (int(fields[11]) + int(fields[12])) / tick
+            found[name] = found.get(name, 0.0) + (int(fields[11]) + int(fields[12])) / tick
     return found
 
 
