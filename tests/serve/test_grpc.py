@@ -124,6 +124,15 @@ def test_what_does_not_fit_is_refused_with_its_place(ask: Asking, change: Any, c
     assert word in refused.value.details()
 
 
+def test_a_message_that_cannot_be_read_is_on_the_record(ask: Asking, log: CallLog) -> None:
+    with pytest.raises(grpc.RpcError) as refused:
+        ask("ModelInfer", wrong(lambda r: setattr(r.inputs[0], "datatype", "INT64")))
+    call = dict(refused.value.trailing_metadata())["instar-call"]
+    found = wait_for(lambda: log.find(call))
+    assert (found["status"], found["score"]) == (400, None)
+    assert "fp64_contents" in found["error"]
+
+
 def test_a_call_has_the_callers_deadline(server: ServerTree, log: CallLog) -> None:
     with grpc.insecure_channel(f"127.0.0.1:{server.state.grpc_port}") as channel:
         made = channel.unary_unary(

@@ -154,10 +154,11 @@ class Gateway:
             await answer_error(send, problem)
 
     def take(
-        self, place: Place, headers: list[tuple[bytes, bytes]], body: bytes | None, length: int, respond: Respond
-    ) -> None:
+        self, place: Place, headers: list[tuple[bytes, bytes]], body: bytes | None, length: int, respond: Respond,
+        problem: InstarError | None = None,
+    ) -> None:  # fmt: skip
         """Take a call straight from a connection; `respond` is called once it is on the record."""
-        self._intake.take(place, headers, body, length, respond)
+        self._intake.take(place, headers, body, length, respond, problem)
 
     async def _infer(self, place: Place, scope: Scope, receive: Receive, send: Send) -> None:
         """A call that comes through ASGI: another method than POST, or behind a request that is still being answered."""

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import msgspec
 
 from instar.core.errors import InstarError, Unavailable
-from instar.serve import grpc_tensors, protocol, replies
+from instar.serve import grpc_tensors, protocol
 from instar.serve.flight import Fields, Respond
 from instar.serve.grpc_messages import HEALTH_PACKAGE, HEALTH_SERVICE, PACKAGE, SERVICE, message
 from instar.serve.places import Place
@@ -36,8 +36,11 @@ Headers = list[tuple[bytes, bytes]]
 class Gateway(Protocol):
     """What is asked of a gateway."""
 
-    def take(self, place: Place, headers: Headers, body: bytes | None, length: int, respond: Respond) -> None:
-        """Take a call."""
+    def take(
+        self, place: Place, headers: Headers, body: bytes | None, length: int, respond: Respond,
+        problem: InstarError | None = None,
+    ) -> None:  # fmt: skip
+        """Take a call, or keep one that cannot be answered."""
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """Answer any other request."""
@@ -101,14 +104,12 @@ class GrpcPort:
 
     async def _infer(self, request: Any, context: Any) -> Any:
         told: asyncio.Future[tuple[int, Fields, bytes]] = asyncio.get_running_loop().create_future()
-        headers = _headers(context)
+        headers, wrong = _headers(context), None
         try:
             body, head = grpc_tensors.to_binary(request)
-        except InstarError as problem:
-            # It is not even a body; the worker would say the same of one that it cannot read.
-            await _abort(context, replies.status_of(problem), str(problem))
-            raise
-        headers.append((b"inference-header-content-length", b"%d" % head))
+            headers.append((b"inference-header-content-length", b"%d" % head))
+        except InstarError as problem:  # the gateway asks first who calls, and keeps it
+            body, wrong = b"", problem
         left = context.time_remaining()
         if left is not None:
             headers.append((b"instar-timeout", b"%.6f" % min(max(left, 0.000001), LONGEST_SECONDS)))
@@ -118,7 +119,7 @@ class GrpcPort:
             if not told.done():  # the caller may have hung up
                 told.set_result((status, fields, content))
 
-        self._gateway.take(place, headers, body, len(body), respond)
+        self._gateway.take(place, headers, body, len(body), respond, wrong)
         status, fields, content = await told
         facts = dict(fields)
         if b"instar-call" in facts:

@@ -68,13 +68,15 @@ class Intake:
         self.meters = Meters()
 
     def take(
-        self, place: Place, headers: Sequence[tuple[bytes, bytes]], body: bytes | None, length: int, respond: Respond
-    ) -> None:
+        self, place: Place, headers: Sequence[tuple[bytes, bytes]], body: bytes | None, length: int, respond: Respond,
+        problem: InstarError | None = None,
+    ) -> None:  # fmt: skip
         """Take a call; `respond` is called once, when it is on the record.
 
         Args:
             headers: Names in small letters.
             body: None where it is larger than may be; `length` is what is known of its size, in bytes.
+            problem: Why it cannot be answered, whoever asks; a call on the record like others.
         """
         try:
             held = self._entrance.enter(headers, "POST", place.rule)
@@ -93,7 +95,6 @@ class Intake:
         call = self._ids.next(recorded // 1000)
         key: str | None = None
         at, seconds = recorded, None
-        problem: InstarError | None = None
         media = head = None
         for name, value in headers:
             if name == b"content-type":
