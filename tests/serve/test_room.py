@@ -39,7 +39,7 @@ def flood(room: Room, rate: float, service: float, deadline: float | None, secon
 @pytest.mark.parametrize("times", [0.5, 1.0, 2.0, 10.0, 50.0])
 @pytest.mark.parametrize("deadline", [0.5, None])
 def test_goodput_holds_far_beyond_the_capacity(times: float, deadline: float | None) -> None:
-    service, seconds = 0.01, 60.0 if times <= 2 else 20.0
+    service, seconds = 0.01, 60.0 if times <= 10 else 30.0
     room = Room(calls=2000, queue_seconds=1.0)
     good, late, most = flood(room, times / service, service, deadline, seconds)
     possible = min(times, 1.0) * seconds / service
