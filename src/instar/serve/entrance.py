@@ -24,6 +24,7 @@ from instar.serve.routes import serve_folder
 from instar.serve.visits import NOBODY, Visits
 
 LOOK_SECONDS = 20.0  # between two looks at who may call, when nothing told that it changed
+AGAIN_SECONDS = 2.0  # after which what could not be left for the record is offered again
 GATHER_SECONDS = 0.2  # for which news are gathered
 BLIND_LOOK_SECONDS = 0.1  # where the system tells of no changed files
 
@@ -136,10 +137,11 @@ class Entrance:
             while True:
                 changed.clear()
                 self.keyring.look()
-                self._visits.leave(self.keyring.passes())
+                told_all = self._visits.leave(self.keyring.passes())
                 await asyncio.sleep(GATHER_SECONDS)
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(changed.wait(), self._look_seconds if watch.tells else BLIND_LOOK_SECONDS)
+                    seconds = self._look_seconds if told_all else AGAIN_SECONDS
+                    await asyncio.wait_for(changed.wait(), seconds if watch.tells else BLIND_LOOK_SECONDS)
         finally:
             if watch.tells:
                 loop.remove_reader(watch.fileno())

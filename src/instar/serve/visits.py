@@ -85,13 +85,14 @@ class Visits:
             if kind in self._refused or len(self._refused) < MOST_KINDS:
                 self._refused[kind] = self._refused.get(kind, 0) + count
 
-    def leave(self, passes: Iterable[Pass]) -> None:
-        """Leave what was seen for the control process, unless what was left before still lies there."""
+    def leave(self, passes: Iterable[Pass]) -> bool:
+        """Leave what was seen for the control process; False while what was left before still lies there."""
         if self._file.exists():
-            return
+            return False
         used, refused = self.take(passes)
         if used or refused:
             replace_file(self._file, msgspec.json.encode(_Report(used, list(refused.items()))), durable=False)
+        return True
 
 
 def visits_folder(store_folder: Path) -> Path:
