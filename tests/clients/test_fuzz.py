@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from instar.serve.calls import CallLog
 from instar.serve.process import ServerTree
 from tests.serve.conftest import folder as folder
@@ -12,6 +14,7 @@ from tests.serve.test_server import log as log
 EXAMPLES = 10_000
 
 
+@pytest.mark.timeout(1800)  # some minutes, more on a machine with other work
 def test_nothing_of_ten_thousand_requests_is_a_fault_of_the_server(server: ServerTree, log: CallLog) -> None:
     sender = hold(server, log, EXAMPLES)
     assert sum(sender.statuses.values()) > EXAMPLES / 2
