@@ -29,6 +29,7 @@ from instar.core.store import Store
 from instar.operate import references
 from instar.plan.leases import LOST_AFTER
 from instar.serve import catalogue, retention, sealed_table
+from instar.serve.routes import read_snapshot
 from instar.train import bundles, environments, part_uploads, purging, spool
 from instar.train.logged_models import PACKED
 from instar.train.purging import Deleted, DeletedModel
@@ -304,9 +305,14 @@ def _old_size(store: Store, digest: str, before: datetime) -> int | None:
 
 def _environments(store: Store, before: datetime, dry_run: bool) -> list[Item]:
     found = []
+    routed = {
+        route.environment for endpoint in read_snapshot(store.folder).endpoints.values() for route in endpoint.held
+    }
     for one in environments.listing(store):
         used, size = environments.last_used(store, one.digest), environments.own_bytes(store, one.digest)
-        if used >= before:
+        if one.digest in routed:
+            found.append(Item("environment", one.digest, size, "a version that answers runs in it"))
+        elif used >= before:
             found.append(Item("environment", one.digest, size, f"it was used on {used:%Y-%m-%d}"))
         elif dry_run:
             found.append(Item("environment", one.digest, size, _UNUSED))

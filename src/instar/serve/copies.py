@@ -36,6 +36,7 @@ class Worker:
     terms: Terms = DEFAULT
     bundle: str = ""  # folder of the one that it is there for
     digest: str = ""
+    environment: str = ""  # of its own that it runs in
     copies: dict[int, Copy] = field(default_factory=dict)
     unnamed_since: float | None = None
     used: float = field(default_factory=time.monotonic)

@@ -69,6 +69,14 @@ def readable(store_folder: Path) -> list[Path]:
     return kept
 
 
+def of_environment(environments: Path, name: str) -> list[Path]:
+    """What a worker of an environment of its own reads besides: that, why it is not built if so, and the Python below it."""
+    place = environments / name.removeprefix("b3:")
+    base = (place / "venv" / "bin" / "python").resolve().parents[1]
+    system = [] if base == Path("/") or base in environments.resolve().parents else [base]
+    return [place, environments / "failed", *system]
+
+
 def enclose(read: Iterable[Path], write: Iterable[Path]) -> int:
     """Fence this process, and all that it starts, for good.
 

@@ -7,9 +7,11 @@ from pathlib import Path
 
 from instar.core.errors import Damaged
 from instar.core.ids import digest, digest_of_file
+from instar.serve.housed import Line, end_with
+from instar.serve.housed import load as load_housed
 from instar.serve.routes import bundle_of
 from instar.serve.runtime import Model
-from instar.train import bundle
+from instar.train import bundle, environment_places
 from instar.train.graph_model import GraphModel
 from instar.train.portable import PortableModel
 from instar.train.tree_model import TreesModel
@@ -25,9 +27,7 @@ def load(folder: Path, named: str | None = None) -> Model:
         Damaged: The bundle cannot be read, or was changed on disk.
         NotAllowed: Its pickle names what the allow-list does not have.
     """
-    data = (folder / bundle.MANIFEST_FILE).read_bytes()
-    manifest = bundle.decode(data, f"bundle in {folder.name}")
-    _verify(folder, data, manifest, named or bundle_of(folder))
+    manifest = verified(folder, named)
     if manifest.portable is not None and manifest.portable.layout == "tensors":
         kind = GraphModel if manifest.portable.form == "onnx" else TreesModel
         return kind.load(manifest, folder / bundle.portable_file(manifest))
@@ -46,6 +46,44 @@ def load(folder: Path, named: str | None = None) -> Model:
         return admit(data, modules)
 
     return load_native_folder(folder, manifest, inspect=allowed)
+
+
+class EnvironmentLoader:
+    """Loads bundles that run in an environment of their own, in one process of it, which is started by the first.
+
+    What it raises is what `load` raises, and Unavailable where the environment is not built. When that process ends, ours does.
+
+    Args:
+        environment: Its name.
+    """
+
+    def __init__(self, store_folder: Path, environment: str) -> None:
+        self._store_folder, self._environment = store_folder, environment
+        self._line: Line | None = None
+
+    def __call__(self, folder: Path) -> Model:
+        manifest = verified(folder)
+        if self._line is None:
+            python = environment_places.interpreter(self._store_folder, self._environment)
+            self._line = Line.start(python, end_with)
+        return load_housed(folder, manifest, self._line)
+
+    def close(self) -> None:
+        """End its process, and stay."""
+        if self._line is not None:
+            self._line.close()
+
+
+def verified(folder: Path, named: str | None = None) -> bundle.Manifest:
+    """The manifest of an unpacked bundle, whose files are what it says.
+
+    Raises:
+        Damaged: It cannot be read, or was changed on disk.
+    """
+    data = (folder / bundle.MANIFEST_FILE).read_bytes()
+    manifest = bundle.decode(data, f"bundle in {folder.name}")
+    _verify(folder, data, manifest, named or bundle_of(folder))
+    return manifest
 
 
 def _verify(folder: Path, data: bytes, manifest: bundle.Manifest, named: str) -> None:

@@ -35,6 +35,7 @@ class VersionRoute(msgspec.Struct, frozen=True):
         worker: Which worker process holds it: `portable`, `shadows`, or `native-` and letters of the bundle's digest.
         columns: Columns that it reads.
         threshold: A score at or above it is decided 1; None for a version that answers with numbers and decides nothing.
+        environment: Name of the environment of its own that it runs in; empty for ours.
     """
 
     version: int
@@ -42,6 +43,7 @@ class VersionRoute(msgspec.Struct, frozen=True):
     worker: str
     columns: tuple[str, ...]
     threshold: float | None
+    environment: str = ""
 
 
 class EndpointRoute(msgspec.Struct, frozen=True):

@@ -12,12 +12,13 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from instar.core.errors import Damaged, Unavailable
+from instar.core.errors import Damaged, InstarError, Unavailable
 from instar.core.settings import size_bytes
 from instar.core.store import Store
 from instar.plan import revisions
@@ -56,6 +57,7 @@ def publish(store: Store, *, whole: bool = False) -> int:
     Raises:
         NotFound: A bundle that a policy names is not in the store.
     """
+    _build_environments(store, whole)
     with _lock(serve_folder(store.folder) / "routes.lock"):
         before = _before(store)
         agreed = _Agreed(store)
@@ -179,12 +181,47 @@ def _endpoint(store: Store, policy: routing.Policy, digests: Mapping[int, str], 
             worker_of(digests[version], manifest, beside=version not in answering),
             tuple(one.name for one in (manifest.tensors.inputs if manifest.tensors else manifest.inputs)),
             threshold_of(store, digests[version], manifest),
+            _environment_of(store, manifest),
         )
         for version, manifest in manifests.items()
     }
     retiring = held.pop(last) if last is not None else None
     signature = signature_of(policy, {version: manifests[version] for version in held})
     return EndpointRoute(policy, signature, held, terms, retiring)
+
+
+def _environment_of(store: Store, manifest: Manifest) -> str:
+    from instar.serve.housed import may_house
+    from instar.train import own_environment
+
+    return own_environment.name_of(store, manifest) if may_house(manifest) else ""
+
+
+def _build_environments(store: Store, whole: bool) -> None:
+    """Have environments ready that versions of new routes need: before the routes are taken hold of, since it may take minutes.
+
+    What cannot be built holds up no other endpoint: its version says why when it is loaded, which it is for proof at once.
+    """
+    from instar.serve.housed import may_house
+    from instar.train import bundle as bundles
+    from instar.train import own_environment
+
+    before = _before(store)
+    made_at = routing.microseconds(store.clock.wall())
+    for revision in routing.endpoints(store):
+        policy = revision.policy.at(made_at)
+        known = before.endpoints.get(policy.endpoint)
+        if not whole and known is not None and _holds(store, known, policy, revision.bundles):
+            continue
+        for version in policy.versions:
+            manifest = bundles.load_manifest(store.blobs, revision.bundles[version])
+            if not may_house(manifest):
+                continue
+            subject = f"{policy.endpoint}@{version}"
+            try:
+                own_environment.prepare(store, manifest, tell=partial(log.warning, "%s: %s", subject))
+            except InstarError as problem:
+                log.error("%s: %s", subject, problem)
 
 
 def _holds(store: Store, route: EndpointRoute, policy: routing.Policy, digests: Mapping[int, str]) -> bool:

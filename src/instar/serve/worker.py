@@ -256,13 +256,17 @@ class Account:
                 self._line.sendall(needs.encode(word))
 
 
-def _enclose(store: Path, scratch: Path, bundle: Path | None) -> None:
-    """Fence this process: it reads its bundle, or all where it holds all portable ones, and writes to its scratch folder."""
+def _enclose(store: Path, scratch: Path, bundle: Path | None, environment: str | None) -> None:
+    """Fence this process: it reads its bundle, or all where it holds all portable ones, and writes to its scratch folder.
+
+    The process of an environment of its own, which this one starts, lives behind the same fence.
+    """
     scratch.mkdir(mode=0o700, exist_ok=True)
     os.environ["TMPDIR"] = tempfile.tempdir = str(scratch)
     bundles = bundle if bundle is not None else bundles_folder(store)
     bundles.mkdir(parents=True, exist_ok=True)
-    fence.enclose([*fence.readable(store), bundles, store / ENVIRONMENTS], [scratch])
+    python = [] if not environment else fence.of_environment(store / ENVIRONMENTS, environment)
+    fence.enclose([*fence.readable(store), bundles, *python], [scratch])
 
 
 def load_function(name: str) -> Loader:
@@ -281,6 +285,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--number", type=int, default=0, help="by which the root knows this process")
     parser.add_argument("--root", type=Path, help="socket on which the root hears us")
     parser.add_argument("--bundle", type=Path, help="loaded before the first call")
+    parser.add_argument("--environment", help="name of the environment of its own that the bundle runs in")
     parser.add_argument("--memory", type=int, help="bytes for all loaded models")
     parser.add_argument("--store", type=Path, help="the store's folder, of which only bundles may be read")
     parser.add_argument("--scratch", type=Path, help="a folder of its own, the only one that it may write to")
@@ -291,12 +296,17 @@ def main(arguments: list[str] | None = None) -> None:
 
         mask = keyed_mask(options.mask_key.read_bytes())
     keep_bytes = read_settings().keep_tensors_bytes
-    runtime = Runtime(load_function(options.load), mask, keep_bytes=keep_bytes, budget_bytes=options.memory)
+    load = load_function(options.load)
+    if options.environment:
+        from instar.serve.loading import EnvironmentLoader
+
+        load = EnvironmentLoader(options.store, options.environment)
+    runtime = Runtime(load, mask, keep_bytes=keep_bytes, budget_bytes=options.memory)
     account = None if options.root is None else Account(options.worker, options.number, options.root, runtime)
     call_process(options.worker)
     listening = listen(options.socket)
     if options.store is not None and options.scratch is not None and fence.wanted():
-        _enclose(options.store, options.scratch, options.bundle)
+        _enclose(options.store, options.scratch, options.bundle, options.environment)
     if options.bundle is not None:
         # What does not load is the answer to the first who asks.
         runtime.load(bundle_of(options.bundle), str(options.bundle))

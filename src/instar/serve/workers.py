@@ -84,6 +84,7 @@ class Workers:
             worker.terms = terms.get(name, DEFAULT)
             if worker.native:
                 worker.digest = versions[0].bundle
+                worker.environment = versions[0].environment
                 worker.bundle = str(routes.bundle_folder(self._folder, worker.digest))
                 self._nursery.expect(self._arguments(worker, 0))
         for name, worker in self._workers.items():
@@ -244,6 +245,7 @@ class Workers:
         arguments += ["--root", str(routes.root_socket(self._folder)), "--store", str(self._folder)]
         arguments += ["--scratch", str(routes.scratch_folder(self._folder, number))]
         if worker.native and worker.name != routes.SHADOWS:
+            arguments += ["--environment", worker.environment] if worker.environment else []
             return [*arguments, "--bundle", worker.bundle]
         return [*arguments, "--memory", str(self._limits.memory_bytes // 2)]
 

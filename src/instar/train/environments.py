@@ -30,11 +30,11 @@ from instar.core import ids
 from instar.core.errors import Blocked
 from instar.core.store import Store
 from instar.train import conditions, environment, locks, tools
+from instar.train import environment_places as places
 from instar.train.building import install
 from instar.train.environment import Environment
+from instar.train.environment_places import STAMP
 from instar.train.locks import Lock
-
-STAMP = "environment.json"
 
 
 class Built(msgspec.Struct, frozen=True):
@@ -98,9 +98,24 @@ def use(store: Store, description: str, *, tell: Callable[[str], None] = lambda 
         yield running()
         return
     lock = locks.lock_of(store, description)
+    with hold(store, described, lock, tell=tell) as name, _held(store, conditions.own_digest()):
+        python = str(places.python(store.folder, name))
+        yield Interpreter(python, (str(own_copy(store)),), name, _notes(lock))
+
+
+@contextmanager
+def hold(
+    store: Store, described: Environment, lock: Lock, *, tell: Callable[[str], None] = lambda text: None
+) -> Iterator[str]:
+    """Have the environment of a lock, built when it is missing, and keep it from the collector for the time of a `with` block.
+
+    Processes that need one environment at one time build it once. Gives its name.
+
+    Raises:
+        Blocked: Its Python, or what it is made of, is not to be had here.
+    """
     name = key(described, lock)
     with _held(store, name) as lease:
-        place = folder(store, name)
         if ready(store, name) is None:
             fcntl.flock(lease, fcntl.LOCK_EX)
             if ready(store, name) is None:  # another process was first
@@ -109,10 +124,18 @@ def use(store: Store, description: str, *, tell: Callable[[str], None] = lambda 
                 )
                 build(store, described, lock)
             fcntl.flock(lease, fcntl.LOCK_SH)
-        os.utime(place / STAMP)  # the collector looks at the time of the last use
-        with _held(store, conditions.own_digest()):
-            paths = (str(own_copy(store)),)
-            yield Interpreter(str(place / "venv" / "bin" / "python"), paths, name, _notes(lock))
+        os.utime(folder(store, name) / STAMP)  # the collector looks at the time of the last use
+        yield name
+
+
+def is_building(store: Store, name: str) -> bool:
+    """Is a process building it at this moment?"""
+    with _file(store, name).open("a") as lease:
+        try:
+            fcntl.flock(lease, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return ready(store, name) is None
+    return False
 
 
 def build(store: Store, described: Environment, lock: Lock) -> Built:
@@ -216,7 +239,7 @@ def leftovers(store: Store, before: datetime, *, remove: bool) -> dict[str, int]
 
 def folder(store: Store, name: str) -> Path:
     """Where an environment lies."""
-    return _all(store) / name.removeprefix("b3:")
+    return places.place(store.folder, name)
 
 
 def own_copy(store: Store) -> Path:
@@ -263,7 +286,7 @@ def _copies(store: Store) -> Path:
 
 
 def _all(store: Store) -> Path:
-    return store.folder / "environments"
+    return store.folder / places.FOLDER
 
 
 def _notes(lock: Lock) -> tuple[str, ...]:
@@ -276,7 +299,8 @@ def _notes(lock: Lock) -> tuple[str, ...]:
 
 
 def _count(store: Store, lock: Lock) -> int:
-    return store.blobs.get(lock.requirements).count(b"\n")
+    lines = store.blobs.get(lock.requirements).replace(b"\\\n", b" ").splitlines()
+    return sum(line[:1].isalnum() for line in lines)
 
 
 def _own_version() -> str:

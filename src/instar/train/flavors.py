@@ -87,16 +87,9 @@ def load_folder(folder: Path, manifest: Manifest, inspect: InspectFile) -> Folde
         Blocked: It answers in a form that is not served.
         Damaged: It cannot be loaded.
     """
+    root, described, _ = inspected(folder, manifest, inspect)
     assert manifest.folder is not None
-    root, subject = folder / FOLDER, f"model {manifest.model}"
-    if manifest.folder.unservable:
-        raise Blocked(manifest.folder.unservable, subject=subject)
-    described = mlmodel.read((root / mlmodel.FILE).read_bytes(), subject)
-    own = own_modules(manifest.folder.files, described)
-    for path in manifest.folder.files:
-        why = inspect(root / path, path, own)
-        if why:
-            raise UnsafeModel(f"its file {path} is refused: {why}", subject=subject)
+    subject = f"model {manifest.model}"
     flavor = manifest.folder.served_as
     _bring_code(root, described.flavors[flavor])
     given = _matrix(manifest) if manifest.folder.matrix else _frame(manifest)
@@ -111,6 +104,26 @@ def load_folder(folder: Path, manifest: Manifest, inspect: InspectFile) -> Folde
             f"its flavour {flavor} cannot be loaded: {type(error).__name__}: {error}", subject=subject,
             next_step="Load it with mlflow in the environment that it was logged in.",
         ) from error  # fmt: skip
+
+
+def inspected(folder: Path, manifest: Manifest, inspect: InspectFile) -> tuple[Path, mlmodel.Described, Sequence[str]]:
+    """The folder that was logged, what its `MLmodel` says, and its own modules, after each file was looked at.
+
+    Raises:
+        UnsafeModel: A file may not be loaded.
+        Blocked: It answers in a form that is not served.
+    """
+    assert manifest.folder is not None
+    root, subject = folder / FOLDER, f"model {manifest.model}"
+    if manifest.folder.unservable:
+        raise Blocked(manifest.folder.unservable, subject=subject)
+    described = mlmodel.read((root / mlmodel.FILE).read_bytes(), subject)
+    own = own_modules(manifest.folder.files, described)
+    for path in manifest.folder.files:
+        why = inspect(root / path, path, own)
+        if why:
+            raise UnsafeModel(f"its file {path} is refused: {why}", subject=subject)
+    return root, described, own
 
 
 def _tensors(root: Path, described: mlmodel.Described, manifest: Manifest) -> FolderTensors | GraphModel:

@@ -154,7 +154,9 @@ def frame_of(columns: Mapping[str, Sequence[Any] | NDArray[Any]], inputs: Sequen
 
 
 def as_form(frame: pl.DataFrame, form: str) -> Any:
-    """The frame in another library's kind: `"polars"`, `"pandas"` or `"pyarrow"`."""
+    """The frame in another library's kind: `"polars"`, `"pandas"`, `"pyarrow"`, or `"columns"`, which is a dict of lists."""
+    if form == "columns":
+        return frame.to_dict(as_series=False)
     if form == "pandas":
         return frame.to_pandas()
     return frame.to_arrow() if form == "pyarrow" else frame

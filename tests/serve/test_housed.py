@@ -1,0 +1,197 @@
+"""Versions whose environments are not ours: built from their locks, side by side in one server, and what goes wrong with them."""
+
+from __future__ import annotations
+
+import pickle
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+
+from instar.core.errors import Blocked, InstarError, StepFailed, Unavailable
+from instar.core.store import Store
+from instar.serve import housed, loading, routing, shim, snapshot
+from instar.serve.routes import bundle_folder, read_snapshot
+from instar.train import bundle, environment, environments, own_environment
+from tests.serve.conftest import acknowledged, start
+from tests.serve.lamps import lamp_bundle
+from tests.serve.lamps import links as links
+from tests.train import wheels
+
+ROWS = {"distance": [1000.0, 2000.0], "carrier": ["UA", None]}
+
+
+def prepared(store: Store, digest: str) -> tuple[Path, str]:
+    """An unpacked bundle, and the name of its environment, which is ready."""
+    folder = bundle_folder(store.folder, digest)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    return folder, own_environment.prepare(store, bundle.unpack(store.blobs, digest, folder))
+
+
+@pytest.fixture
+def load(store: Store) -> Any:
+    """Loads a bundle in its environment; its process ends with the test."""
+    lines: list[housed.Line] = []
+
+    def loaded(digest: str) -> Any:
+        folder, name = prepared(store, digest)
+        lines.append(housed.Line.start(str(environments.places.python(store.folder, name)), lambda status: None))
+        return housed.load(folder, loading.verified(folder), lines[-1])
+
+    yield loaded
+    for line in lines:
+        line.close()
+
+
+def test_two_versions_of_a_library_answer_side_by_side(store: Store, links: Path, load: Any) -> None:
+    first, second = (load(lamp_bundle(store, links, version)) for version in ("1.0", "2.0"))
+    assert list(first.score(ROWS)) == pytest.approx([0.2, 0.3])
+    assert list(second.score(ROWS)) == pytest.approx([0.6, 0.7])
+    assert list(first.score({"distance": [], "carrier": []})) == []
+
+
+def test_one_environment_is_built_once_for_all_bundles_that_name_it(store: Store, links: Path) -> None:
+    names = {prepared(store, lamp_bundle(store, links, "1.0", threshold=one))[1] for one in (0.2, 0.3)}
+    assert [built.digest for built in environments.listing(store)] == list(names)
+    manifest = bundle.load_manifest(store.blobs, lamp_bundle(store, links, "1.0"))
+    state = own_environment.state_of(store, manifest)
+    assert state is not None
+    assert (state.state, state.reason) == ("ready", "")
+
+
+def test_what_fails_is_said_in_its_own_words_and_it_goes_on(store: Store, links: Path, load: Any) -> None:
+    model = load(lamp_bundle(store, links, "1.0"))
+    with pytest.raises(StepFailed, match="ValueError: a lamp broke"):
+        model.score({"distance": [1.0], "carrier": ["boom"]})
+    with pytest.raises(StepFailed, match="No module named 'instar'"):  # nothing of ours is in there
+        model.score({"distance": [1.0], "carrier": ["own"]})
+    assert list(model.score({"distance": [1000.0], "carrier": ["UA"]})) == pytest.approx([0.2])
+    with pytest.raises(Unavailable, match="ended"):
+        model.score({"distance": [1.0], "carrier": ["die"]})
+
+
+def test_a_missing_package_is_named(store: Store, links: Path) -> None:
+    from instar.serve.models import Models
+
+    digest = lamp_bundle(store, links, "1.0", lock="# empty\n")
+    assert prepared(store, digest)[1] == ""  # nothing is pinned, so nothing is amiss
+    digest = lamp_bundle(store, links, "1.0", lock=f"--no-index\n--find-links {links}\nbulb==1.0\n")
+    wheels.make(links, "bulb", "1.0", {"bulb.py": ""})
+    folder, name = prepared(store, digest)
+    loader = loading.EnvironmentLoader(store.folder, name)
+    with pytest.raises(InstarError, match="package lamp is not installed"):
+        Models(loader).get(digest, str(folder))
+    loader.close()
+
+
+def test_a_broken_lock_is_refused_with_the_words_of_the_builder(store: Store, links: Path) -> None:
+    digest = lamp_bundle(store, links, "3.0")
+    with pytest.raises(Blocked, match=r"lamp==3\.0"):
+        prepared(store, digest)
+    assert environments.listing(store) == []
+    manifest = bundle.load_manifest(store.blobs, digest)
+    state = own_environment.state_of(store, manifest)
+    assert state is not None
+    assert state.state == "failed"
+    assert "lamp==3.0" in state.reason
+    with pytest.raises(Unavailable, match=r"lamp==3\.0"):
+        loading.EnvironmentLoader(store.folder, state.environment)(bundle_folder(store.folder, digest))
+    wheels.make(links, "lamp", "3.0", {"lamp.py": "LIGHT = 0.9\n"})
+    own_environment.prepare(store, manifest)
+    mended = own_environment.state_of(store, manifest)
+    assert mended is not None
+    assert mended.state == "ready"
+
+
+def test_a_lock_of_what_is_installed_here_needs_no_other_environment(store: Store, links: Path) -> None:
+    version = environment.capture().distributions["numpy"]
+    digest = lamp_bundle(store, links, "1.0", lock=f"numpy=={version}\n")
+    assert own_environment.name_of(store, bundle.load_manifest(store.blobs, digest)) == ""
+    assert own_environment.state_of(store, bundle.load_manifest(store.blobs, digest)) is None
+
+
+def test_what_crosses_the_line_is_what_was_sent() -> None:
+    from socket import socketpair
+
+    ours, theirs = socketpair()
+    with ours, theirs:
+        shim.send(ours, {"do": "x"}, [b"\x00\x01", b"", b"abc"])
+        head, parts = shim.receive(theirs)
+        assert (head["do"], [bytes(part) for part in parts]) == ("x", [b"\x00\x01", b"", b"abc"])
+        ours.close()
+        with pytest.raises(EOFError):
+            shim.receive(theirs)
+
+
+@pytest.mark.parametrize("form", ["columns", "pandas", "polars", "pyarrow"])
+def test_rows_arrive_in_the_frame_that_the_native_form_would_get(form: str) -> None:
+    from instar.train.native import as_form, frame_of
+
+    inputs = [
+        bundle.Column(f"{kind.lower()}{'_gaps' * gaps}", kind)
+        for kind in ("BOOL", "INT32", "INT64", "FP32", "FP64", "BYTES")
+        for gaps in (0, 1)
+    ]
+    whole: dict[str, list[Any]] = {"BOOL": [True, False], "BYTES": ["é", "b"]}
+    given = {one.name: [*whole.get(one.datatype, [1, 2]), None if "gaps" in one.name else 0] for one in inputs}
+    for one in inputs:
+        if not one.name.endswith("gaps"):
+            given[one.name][2] = {"BOOL": False, "BYTES": ""}.get(one.datatype, 3)
+    columns: dict[str, Any] = {}
+    for one in inputs:
+        data, gone = housed._packed(given[one.name], one.datatype)
+        columns[one.name] = one.datatype, bytearray(data), gone
+    made = shim._frame(columns, 3, form)
+    wanted = as_form(frame_of(given, inputs), form)
+    if form == "pandas":
+        import pandas
+
+        pandas.testing.assert_frame_equal(made, wanted)
+    else:
+        assert made.equals(wanted) if form != "columns" else made == wanted
+
+
+def test_the_shim_ends_with_its_host(store: Store, links: Path) -> None:
+    _, name = prepared(store, lamp_bundle(store, links, "1.0"))
+    line = housed.Line.start(str(environments.places.python(store.folder, name)), lambda status: None)
+    process = line._process
+    assert process is not None
+    line._line.close()
+    assert process.wait(20) == 0
+
+
+def test_a_pickle_that_may_not_be_loaded_never_reaches_the_shim(store: Store, links: Path, load: Any) -> None:
+    evil = pickle.dumps(subprocess.Popen)
+    with pytest.raises(InstarError, match="subprocess"):
+        load(lamp_bundle(store, links, "1.0", pickled=evil))
+
+
+def test_both_versions_serve_in_one_server_and_a_dead_one_is_replaced(store: Store, links: Path) -> None:
+    digests = {1: lamp_bundle(store, links, "1.0"), 2: lamp_bundle(store, links, "2.0")}
+    for name, version in (("old", 1), ("new", 2)):
+        routing.set_policy(store, "flights", name, champion=version, bundles=digests, cause="test")
+    number = snapshot.publish(store)
+    routes = read_snapshot(store.folder)
+    assert len({one.environment for route in routes.endpoints.values() for one in route.held}) == 2
+    with (
+        start(store.folder, loader="instar.serve.loading:load") as server,
+        httpx2.Client(base_url=server.url, timeout=60) as client,
+    ):
+        acknowledged(store.folder, number)
+
+        def score(endpoint: str, carrier: str = "UA") -> Any:
+            body = {
+                "inputs": [
+                    {"name": "distance", "shape": [1], "datatype": "FP64", "data": [1000.0]},
+                    {"name": "carrier", "shape": [1], "datatype": "BYTES", "data": [carrier]},
+                ]
+            }
+            return client.post(f"/v2/models/{endpoint}/infer", json=body)
+
+        assert [score(name).json()["outputs"][0]["data"][0] for name in ("old", "new")] == pytest.approx([0.2, 0.6])
+        assert score("old", "boom").status_code == 500
+        assert "a lamp broke" in score("old", "boom").text
+        assert "ended the process" in score("old", "die").text
+        assert score("old").json()["outputs"][0]["data"] == pytest.approx([0.2])
