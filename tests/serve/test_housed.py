@@ -168,7 +168,45 @@ def test_a_pickle_that_may_not_be_loaded_never_reaches_the_shim(store: Store, li
         load(lamp_bundle(store, links, "1.0", pickled=evil))
 
 
-def test_both_versions_serve_in_one_server_and_a_dead_one_is_replaced(store: Store, links: Path) -> None:
+WARM = """
+import os
+IMPORTED_BY = os.getpid()
+
+class Lamp:
+    def predict(self, frame):
+        return [float(IMPORTED_BY != os.getpid())] * len(frame["distance"])
+"""
+
+
+def body(carrier: str = "UA") -> dict[str, Any]:
+    return {
+        "inputs": [
+            {"name": "distance", "shape": [1], "datatype": "FP64", "data": [1000.0]},
+            {"name": "carrier", "shape": [1], "datatype": "BYTES", "data": [carrier]},
+        ]
+    }
+
+
+def test_a_second_version_in_one_environment_is_forked_and_imports_nothing_anew(store: Store, links: Path) -> None:
+    wheels.make(links, "sklearn", "0.0", {"sklearn/__init__.py": "", "sklearn/linear_model.py": WARM})
+    lock = f"--no-index\n--find-links {links}\nsklearn==0.0\n"
+    pickled = b"\x80\x02csklearn.linear_model\nLamp\n)\x81."
+    digests = {one: lamp_bundle(store, links, "1.0", lock=lock, pickled=pickled, threshold=0.1 * one) for one in (1, 2)}
+    for version in digests:
+        routing.set_policy(store, "flights", f"lamp{version}", champion=version, bundles=digests, cause="test")
+    number = snapshot.publish(store)
+    with (
+        start(store.folder, loader="instar.serve.loading:load") as server,
+        httpx2.Client(base_url=server.url, timeout=60) as client,
+    ):
+        acknowledged(store.folder, number)
+        for version in digests:
+            answer = client.post(f"/v2/models/lamp{version}/infer", json=body())
+            assert answer.json()["outputs"][0]["data"] == [1.0], answer.text
+
+
+@pytest.mark.parametrize("fork", ["on", "off"])
+def test_both_versions_serve_in_one_server_and_a_dead_one_is_replaced(store: Store, links: Path, fork: str) -> None:
     digests = {1: lamp_bundle(store, links, "1.0"), 2: lamp_bundle(store, links, "2.0")}
     for name, version in (("old", 1), ("new", 2)):
         routing.set_policy(store, "flights", name, champion=version, bundles=digests, cause="test")
@@ -176,19 +214,13 @@ def test_both_versions_serve_in_one_server_and_a_dead_one_is_replaced(store: Sto
     routes = read_snapshot(store.folder)
     assert len({one.environment for route in routes.endpoints.values() for one in route.held}) == 2
     with (
-        start(store.folder, loader="instar.serve.loading:load") as server,
+        start(store.folder, loader="instar.serve.loading:load", environment={"INSTAR_FORK": fork}) as server,
         httpx2.Client(base_url=server.url, timeout=60) as client,
     ):
         acknowledged(store.folder, number)
 
         def score(endpoint: str, carrier: str = "UA") -> Any:
-            body = {
-                "inputs": [
-                    {"name": "distance", "shape": [1], "datatype": "FP64", "data": [1000.0]},
-                    {"name": "carrier", "shape": [1], "datatype": "BYTES", "data": [carrier]},
-                ]
-            }
-            return client.post(f"/v2/models/{endpoint}/infer", json=body)
+            return client.post(f"/v2/models/{endpoint}/infer", json=body(carrier))
 
         assert [score(name).json()["outputs"][0]["data"][0] for name in ("old", "new")] == pytest.approx([0.2, 0.6])
         assert score("old", "boom").status_code == 500

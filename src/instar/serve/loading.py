@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from socket import socket
 
 from instar.core.errors import Damaged
 from instar.core.ids import digest, digest_of_file
@@ -55,11 +56,12 @@ class EnvironmentLoader:
 
     Args:
         environment: Its name.
+        shim: Descriptor of the line to a process of it that was forked already; None: it is started here.
     """
 
-    def __init__(self, store_folder: Path, environment: str) -> None:
+    def __init__(self, store_folder: Path, environment: str, shim: int | None = None) -> None:
         self._store_folder, self._environment = store_folder, environment
-        self._line: Line | None = None
+        self._line = None if shim is None else Line(socket(fileno=shim), None, end_with)
 
     def __call__(self, folder: Path) -> Model:
         manifest = verified(folder)

@@ -1,5 +1,7 @@
 """How the root begins worker processes: forked from a warm one where that is sound, else started afresh.
 
+The model of a worker whose version has an environment of its own lives in a process of that (`outside`), begun beside it.
+
 The warm process begins with the first version that needs a process of its own, and imports while nobody waits.
 """
 
@@ -12,6 +14,7 @@ from collections.abc import Callable, Sequence
 from functools import cached_property
 
 from instar.serve.children import Process
+from instar.serve.outside import Outside
 from instar.serve.zygote import Spawned, Zygote
 
 _log = logging.getLogger("instar.serve")
@@ -31,6 +34,7 @@ class Nursery:
         self._zygote: Zygote | None = None
         self._asked: dict[int, list[str]] = {}
         self._born: list[tuple[int, Process]] = []
+        self._outside = Outside()
 
     @cached_property
     def _common(self) -> list[str]:
@@ -38,12 +42,15 @@ class Nursery:
 
     def filenos(self) -> list[int]:
         """What to wait for."""
-        return [] if self._zygote is None else [self._zygote.fileno()]
+        return [*([] if self._zygote is None else [self._zygote.fileno()]), *self._outside.filenos()]
 
-    @property
-    def pid(self) -> int | None:
-        """The warm process, if there is one."""
-        return None if self._zygote is None else self._zygote.process.pid
+    def pids(self) -> list[int]:
+        """The warm processes."""
+        return [*([] if self._zygote is None else [self._zygote.process.pid]), *self._outside.pids()]
+
+    def shim_of(self, number: int) -> int | None:
+        """The process in another environment that belongs to a worker's process, if it was forked."""
+        return self._outside.shim_of(number)
 
     def expect(self, arguments: Sequence[str]) -> None:
         """A worker with such arguments may be needed: have what it needs imported."""
@@ -53,23 +60,33 @@ class Nursery:
             if self._zygote is None:
                 self._zygote = Zygote.start([sys.executable, "-m", "instar.serve.warm"])
             self._zygote.warm([*self._common, *arguments])
+            self._outside.expect(arguments)
         except OSError as problem:  # it is busy with importing, or gone, which `born` hears
             _log.debug("the warm process was not told: %s", problem)
 
     def start(self, number: int, arguments: Sequence[str], *, forked: bool) -> Process | None:
         """Begin a worker; None where it is told later, by `born`."""
         full = [*self._common, *arguments]
+        line = self._outside.begin(number, arguments) if forked and self._fork else None
+        if line is None:
+            return self._start(number, full, (), forked=forked)
+        with line:
+            return self._start(number, full, (line.fileno(),), forked=forked)
+
+    def _start(self, number: int, full: list[str], fds: tuple[int, ...], *, forked: bool) -> Process | None:
         if forked and self._fork and self._zygote is not None:
             try:
-                self._zygote.spawn(number, full)
+                self._zygote.spawn(number, full, fds)
                 self._asked[number] = full
                 return None
             except OSError as problem:
                 _log.warning("a worker is started afresh, not forked: %s", problem)
-        return Process.start([sys.executable, "-m", "instar.serve.worker", *full])
+        shim = ["--shim", str(fds[0])] if fds else []
+        return Process.start([sys.executable, "-m", "instar.serve.worker", *full, *shim], fds)
 
     def born(self) -> list[tuple[int, Process]]:
         """Workers that were begun since, by their number."""
+        self._outside.hear()
         if self._zygote is not None:
             try:
                 for said in self._zygote.hear():
@@ -91,7 +108,8 @@ class Nursery:
             self._born.append((number, Process.start([sys.executable, "-m", "instar.serve.worker", *full])))
 
     def close(self) -> None:
-        """End the warm process."""
+        """End the warm processes."""
+        self._outside.close()
         self._asked.clear()
         self.restart()
 

@@ -1,6 +1,7 @@
 """A model in its own environment: loads what the process that hosts it names, and answers it over one socket, while that lives.
 
-    PYTHON -I shim.py DESCRIPTOR          # of the socket to the host (`housed.py`); its end is our end
+    PYTHON -I shim.py DESCRIPTOR              # of the socket to the host (`housed.py`); its end is our end
+    PYTHON -I shim.py --zygote DESCRIPTOR     # of a line to the root (`outside.py`), for which shims are forked from here
 
 Runs by its path under the interpreter of a version's environment, which has nothing of ours: only the standard library is
 imported here, and what the bundle itself asks for. Nothing is unpickled that the host did not look at before, and nothing
@@ -12,17 +13,24 @@ JSON says. Numbers travel as the machine has them, text as JSON.
 from __future__ import annotations
 
 import array
+import contextlib
 import importlib
+import importlib.util
 import json
 import math
 import os
+import pathlib
 import pickle
+import pickletools
 import select
+import signal
 import socket
 import struct
 import sys
+import tempfile
 import threading
 import traceback
+import warnings
 from typing import Any, Callable, Optional, Sequence, Tuple
 
 # A column: its type, its values, and which of them are missing.
@@ -34,8 +42,14 @@ KINDS = {
     "UINT16": "uint16", "UINT32": "uint32", "UINT64": "uint64", "FP16": "float16", "FP32": "float32", "FP64": "float64",
 }  # fmt: skip
 TEXT = "BYTES"
+# Libraries that may be imported before a fork: they begin no threads until they compute.
+FORKABLE = frozenset(
+    {"numpy", "scipy", "sklearn", "pandas", "polars", "pyarrow", "joblib", "xgboost", "lightgbm", "torch"}
+)
 NOTEBOOKS = "notebooks"  # in a bundle's code: modules that cells of notebooks make
 _LENGTH = struct.Struct("<I")
+
+_seen: set[str] = set()
 
 
 def send(line: socket.socket, head: dict[str, Any], parts: Sequence[bytes | bytearray] = ()) -> None:
@@ -293,8 +307,67 @@ def _tensors(
     return {"outputs": outputs}, values
 
 
+def be_warm(line: socket.socket) -> None:
+    """Be the process from which those of this environment are forked, until the root closes the line."""
+    zygote = _beside("zygote")
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C at a terminal is for the root
+    warnings.filterwarnings("ignore", message=".*multi-threaded.*fork.*", category=DeprecationWarning)
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    zygote.call_process("instar warm env")
+    zygote.serve(line, _begin, warm=_warm, adopted=True)
+
+
+def _begin(arguments: list[str], fds: list[int]) -> None:
+    """In a forked process: behind the fence of the worker that it belongs to, and then at its service."""
+    fence = _beside("fence")
+    said = dict(zip(arguments[::2], arguments[1::2]))
+    store, scratch = pathlib.Path(said["--store"]), pathlib.Path(said["--scratch"])
+    _beside("zygote").call_process("instar shim")
+    if fence.wanted():
+        scratch.mkdir(mode=0o700, exist_ok=True)
+        os.environ["TMPDIR"] = tempfile.tempdir = str(scratch)
+        own = fence.of_environment(store / "environments", said["--environment"])
+        fence.enclose([*fence.readable(store), pathlib.Path(said["--bundle"]), *own], [scratch])
+    serve(socket.socket(fileno=fds[0]))
+
+
+def _warm(arguments: list[str]) -> None:
+    """Import what the bundle of a worker to come will ask for, as far as a fork bears it."""
+    folder = arguments[arguments.index("--bundle") + 1]
+    if folder in _seen:
+        return
+    _seen.add(folder)
+    with open(os.path.join(folder, "manifest.json"), encoding="utf-8") as file:
+        form = json.load(file).get("form")
+    named = {form} & FORKABLE
+    with contextlib.suppress(OSError, ValueError), open(os.path.join(folder, "native.pickle"), "rb") as pickled:
+        for opcode, argument, _ in pickletools.genops(pickled.read()):
+            if isinstance(argument, str):  # STACK_GLOBAL takes its module from a text before it
+                text = argument.partition(" ")[0] if opcode.name == "GLOBAL" else argument
+                if text.partition(".")[0] in FORKABLE and text.replace(".", "").isidentifier():
+                    named.add(text)
+    for name in sorted(named):
+        with contextlib.suppress(Exception):  # what cannot be imported is said where it is needed
+            importlib.import_module(name)
+
+
+def _beside(name: str) -> Any:
+    """A file beside this one, which like it needs the standard library alone."""
+    found = sys.modules.get(f"instar_{name}")
+    if found is None:
+        spec: Any = importlib.util.spec_from_file_location(
+            f"instar_{name}", pathlib.Path(__file__).with_name(f"{name}.py")
+        )
+        found = sys.modules[f"instar_{name}"] = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(found)
+    return found
+
+
 def main() -> None:
     """Entry of the process."""
+    if sys.argv[1] == "--zygote":
+        be_warm(socket.socket(fileno=int(sys.argv[2])))
+        return
     serve(socket.socket(fileno=int(sys.argv[1])))
 
 

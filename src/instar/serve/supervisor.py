@@ -227,8 +227,7 @@ class Root:
     def _known(self) -> set[int]:
         """Children that are waited for by name."""
         children = {child.process.pid for child in self._children.values() if child.process is not None}
-        warm = {self._nursery.pid} if self._nursery.pid is not None else set()
-        return children | self._workers.pids() | warm
+        return children | self._workers.pids() | set(self._nursery.pids())
 
     def _add_children(self, port: int) -> None:
         mode = "durable" if self.durable else "prompt"
@@ -299,8 +298,7 @@ class Root:
             if child.process is not None:
                 found.append(("gateway" if name.startswith("gateway-") else name, child.process.pid, 0))
         found.append(("root", os.getpid(), 0))
-        if self._nursery.pid is not None:
-            found.append(("warm process", self._nursery.pid, 0))
+        found += [("warm process", pid, 0) for pid in self._nursery.pids()]
         self._accounts.measured(found)
 
     def _drain(self) -> None:

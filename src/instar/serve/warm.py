@@ -41,7 +41,7 @@ def main() -> None:
 def _begin(arguments: list[str], fds: list[int]) -> None:
     from instar.serve import worker
 
-    worker.main(arguments)
+    worker.main([*arguments, "--shim", str(fds[0])] if fds else arguments)
 
 
 def _warm(arguments: list[str]) -> None:

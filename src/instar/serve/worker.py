@@ -286,6 +286,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--root", type=Path, help="socket on which the root hears us")
     parser.add_argument("--bundle", type=Path, help="loaded before the first call")
     parser.add_argument("--environment", help="name of the environment of its own that the bundle runs in")
+    parser.add_argument("--shim", type=int, help="descriptor of the line to a process of that environment")
     parser.add_argument("--memory", type=int, help="bytes for all loaded models")
     parser.add_argument("--store", type=Path, help="the store's folder, of which only bundles may be read")
     parser.add_argument("--scratch", type=Path, help="a folder of its own, the only one that it may write to")
@@ -300,7 +301,7 @@ def main(arguments: list[str] | None = None) -> None:
     if options.environment:
         from instar.serve.loading import EnvironmentLoader
 
-        load = EnvironmentLoader(options.store, options.environment)
+        load = EnvironmentLoader(options.store, options.environment, options.shim)
     runtime = Runtime(load, mask, keep_bytes=keep_bytes, budget_bytes=options.memory)
     account = None if options.root is None else Account(options.worker, options.number, options.root, runtime)
     call_process(options.worker)

@@ -313,6 +313,8 @@ class Workers:
                 if copy.process is None:
                     continue
                 copy.bytes = measuring.memory_bytes(copy.process.pid)
+                shim = self._nursery.shim_of(copy.number)
+                copy.bytes += measuring.memory_bytes(shim) if shim is not None else 0
                 if worker.native and limit and copy.up and copy.bytes > limit and copy.successor is None:
                     _log.warning(
                         "worker %s holds %d MB, more than its %d MB: it is being replaced",
