@@ -7,8 +7,10 @@ and the prediction log on, as it does by default.
 
 from __future__ import annotations
 
+import argparse
 import json
 import sys
+import tempfile
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -16,14 +18,99 @@ from typing import Any
 HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE), str(HERE / "rivals")]
 
+import hot_path  # noqa: E402
 import load  # noqa: E402
+import model  # noqa: E402
 import servers  # noqa: E402
+
+from instar.core.store import Store  # noqa: E402
+from instar.serve import routing, snapshot  # noqa: E402
+from instar.serve.calls import CallLog  # noqa: E402
+from instar.serve.process import ServerTree  # noqa: E402
+from instar.train import bundle, native  # noqa: E402
 
 CONNECTIONS = (1, 8, 32, 64, 256)
 MANY_ROWS, MANY_CONNECTIONS = 100, 8
 WARM_UP_SECONDS = 1.0
 
 Figures = dict[str, Any]
+NATIVE = "cancer-native"
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Print a table and the ratios; fails when a call of ours failed or is not on the record."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seconds", type=int, default=4, help="of each measurement")
+    parser.add_argument("--only", action="append", default=[], help="rivals whose names contain this")
+    parser.add_argument("--json", action="store_true", help="print one JSON document at the end")
+    options = parser.parse_args(arguments)
+    with tempfile.TemporaryDirectory(prefix="instar-bench-") as scratch:
+        folder = Path(scratch)
+        made, row = hot_path.make_store(folder)
+        add_native(made)
+        print(heading(), flush=True)
+        ours = {
+            "Instar, ONNX, durable": instar(made, hot_path.ENDPOINT, row, options.seconds, durable=True),
+            "Instar, ONNX, prompt": instar(made, hot_path.ENDPOINT, row, options.seconds, durable=False),
+            "Instar, scikit-learn, durable": instar(made, NATIVE, row, options.seconds, durable=True),
+        }
+        found = rivals(folder, row, options.seconds, options.only)
+        made.database.close()
+    for name, figures in ours.items():
+        others = {other: one for other, one in found.items() if one["portable"] == ("ONNX" in name)}
+        if others:
+            print(f"{name + ', times the best':40}{ratios(figures, others)}")
+    if options.json:
+        print(json.dumps({**ours, **found}, indent=2))
+    bad = {name: figures for name, figures in ours.items() if failures(figures) or figures["missing"]}
+    for name, figures in bad.items():
+        print(f"{name}: {failures(figures)} calls failed, {figures['missing']} are not on the record", file=sys.stderr)
+    return 1 if bad else 0
+
+
+def instar(made: Store, endpoint: str, row: list[float], seconds: float, *, durable: bool) -> Figures:
+    """A server of ours, as it comes: routing, identity and the record are on."""
+    before = CallLog(made).read(endpoint).height
+    asked = servers.Asked(f"/v2/models/{endpoint}/infer", "", by_column if endpoint == NATIVE else servers.tensor)
+    with ServerTree.start(made.folder, control=False, durable=durable) as server:
+        snapshot.wait_acknowledged(made, snapshot.publish(made))
+        found = measured(server.url, asked, row, seconds)
+    recorded = CallLog(made).read(endpoint).height - before
+    answered = sum(found[str(c)]["rate"] * seconds for c in CONNECTIONS) + found["rows"]["rate"] * seconds * MANY_ROWS
+    found["missing"] = max(
+        0, round(answered * 0.95) - recorded
+    )  # wrk counts what came until its end, which is a bit later
+    found |= {"portable": endpoint != NATIVE}
+    name = f"Instar, {'scikit-learn' if endpoint == NATIVE else 'ONNX'}, {'durable' if durable else 'prompt'}"
+    print(line(name, found), flush=True)
+    return found
+
+
+def by_column(row: list[float], rows: int) -> bytes:
+    """A request with one input a column, as models of data frames take it."""
+    inputs = [
+        {"name": f"x{at}", "shape": [rows], "datatype": "FP64", "data": [value] * rows} for at, value in enumerate(row)
+    ]
+    return json.dumps({"inputs": inputs}).encode()
+
+
+def add_native(made: Store) -> None:
+    """An endpoint with the pickled pipeline, which runs in a process of its own."""
+    fitted, _ = model.fitted()
+    inputs = tuple(bundle.Column(f"x{at}", "FP64") for at in range(model.FEATURES))
+    manifest = bundle.Manifest(
+        model=NATIVE, step="fitted", kind="model", recipe="benchmark", parameters={}, target="", inputs=inputs,
+        outputs=bundle.OUTPUTS, threshold=0.5, run="run_benchmark", fitted_on="tver_benchmark", fitted_rows=569,
+        native=made.blobs.put(native.dump(fitted, "fitted")), form="pandas", environment=made.blobs.put(b"{}"),
+    )  # fmt: skip
+    packed = bundle.pack(made.blobs, manifest)
+    routing.set_policy(made, "bench", NATIVE, champion=1, bundles={1: packed}, cause="benchmark")
+    snapshot.publish(made)
+
+
+def failures(found: Figures) -> int:
+    """Calls that were not answered well."""
+    return sum(part["failed"] for part in found.values() if isinstance(part, dict))
 
 
 def measured(url: str, asked: servers.Asked, row: list[float], seconds: float) -> Figures:
@@ -57,7 +144,7 @@ def heading() -> str:
 def line(name: str, found: Figures) -> str:
     """One server."""
     rates = "".join(f"{found[str(c)]['rate']:>9,.0f}" for c in CONNECTIONS)
-    failed = sum(part["failed"] for part in found.values() if isinstance(part, dict))
+    failed = failures(found)
     start = f"{found['start_seconds']:>7.1f}s" if "start_seconds" in found else ""
     broken = f"  {failed} failed" if failed else ""
     return f"{name:40}{rates}{found['rows']['rate']:>10,.0f}{found['32']['p99']:>9.1f}ms{start}{broken}"

@@ -1,6 +1,6 @@
 """Instar's own answers a second: one row of 30 floats as one tensor, on the record, beside an echo on the same HTTP stack.
 
-    ./run bench serve/hot_path           (or: python benchmarks/serve/hot_path.py --seconds 4)
+    ./run bench serve hot --seconds 4
 
 `wrk` asks on 1 to 256 connections, and with 100 rows a request. `echo` is raw ASGI on uvicorn that reads the body and answers
 with a fixed one: no Python server on that stack can be faster. Every answer counted is on the record: that is checked.
@@ -20,9 +20,9 @@ from typing import Any
 HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE), str(HERE / "rivals")]
 
-import bench  # noqa: E402
 import load  # noqa: E402
 import model  # noqa: E402
+import versions  # noqa: E402
 
 from instar.app import open_store  # noqa: E402
 from instar.core.store import Store  # noqa: E402
@@ -40,7 +40,7 @@ WARM_UP_SECONDS = 1
 Figures = dict[str, Any]
 
 
-def main() -> int:
+def main(arguments: list[str] | None = None) -> int:
     """Print a table; fails when an answer was refused or is not on the record."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=int, default=3, help="of each measurement")
@@ -48,7 +48,7 @@ def main() -> int:
     parser.add_argument("--only", choices=("echo", "durable", "prompt"), action="append", help="measure these alone")
     parser.add_argument("--connections", type=int, action="append", help="by default 1, 8, 32, 64 and 256")
     parser.add_argument("--json", action="store_true", help="print one JSON document")
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     wanted = options.only or ["echo", "durable", "prompt"]
     counts = tuple(options.connections or CONNECTIONS)
     found: dict[str, Figures] = {}
@@ -58,7 +58,7 @@ def main() -> int:
         try:
             for name in wanted:
                 if name == "echo":
-                    with bench.peer(folder, "echo") as url:
+                    with versions.peer(folder, "echo") as url:
                         found[name] = measured(url + "/", row, counts, options.seconds)
                 else:
                     found[name] = instar(made, row, counts, options.seconds, options.gateways, name == "durable")
@@ -94,9 +94,9 @@ def measured(address: str, row: list[float], counts: tuple[int, ...], seconds: i
         *((str(c), one, c, 1) for c in counts),
         ("rows", many, MANY_CONNECTIONS, MANY_ROWS),
     ):
-        idle = bench.cpu(root) if root else {}
+        idle = versions.cpu(root) if root else {}
         part = load.load(address, content, connections, seconds)
-        busy = bench.cpu(root) if root else {}
+        busy = versions.cpu(root) if root else {}
         calls = part.rate * seconds
         answered += round(part.rate * seconds * 0.9) * rows  # wrk counts what came until its end, which is a bit later
         spent = {process: round((busy[process] - idle[process]) / calls * 1e6, 1) for process in idle if calls}

@@ -29,14 +29,14 @@ from instar.train import bundle, conversion, native
 COLUMNS = 8
 
 
-def main() -> None:
+def main(arguments: list[str] | None = None) -> None:
     """Set up, call, print."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--portable", type=int, default=1000)
     parser.add_argument("--native", type=int, default=12)
     parser.add_argument("--calls", type=int, default=6000)
     parser.add_argument("--memory", default="256MiB", help="for all models together")
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory() as folder:
         store = open_store(Path(folder) / ".instar", f"sqlite:///{folder}/instar.db")
         names = set_up(store, options.portable, options.native)

@@ -1,6 +1,6 @@
 """Overload: calls that come at a fixed rate whatever the answers are, up to ten times what the server can answer.
 
-    python benchmarks/serve/overload.py --seconds 4
+    ./run bench serve overload --seconds 4
 
 A caller that waits for its answers (as `wrk` does) slows down with the server; customers do not. So this load is open: every
 tick so many calls are sent, each connection sends its next without waiting, and a connection that is behind opens another.
@@ -104,11 +104,11 @@ async def flood(port: int, rate: float, seconds: float, sent: bytes) -> Counter[
     return found
 
 
-def main() -> int:
+def main(arguments: list[str] | None = None) -> int:
     """Print a line for each load."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=4.0, help="of each load")
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     body = json.dumps(fakes.body(1000)).encode()
     sent = (
         b"POST /v2/models/delay/infer HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
