@@ -159,6 +159,7 @@ def test_a_row_may_leave_out_what_may_be_missing_and_nothing_else(ask: Asking) -
         (wire.INVOCATIONS, '{"inputs": {"Distance": [3]}}', "$.inputs.Distance"),
         (wire.INVOCATIONS, '{"dataframe_split": {"columns": ["a"], "data": [[1, 2]]}}', "$.dataframe_split.data[0]"),
         (wire.INVOCATIONS, '{"dataframe_records": [{}], "params": {"a": 1}}', "$.params"),
+        (wire.INVOCATIONS, '{"dataframe_records": [{}], "params": true}', "$.params"),
         (
             wire.INVOCATIONS,
             json.dumps({"dataframe_records": [{**ROWS[0], "hour": None}]}),

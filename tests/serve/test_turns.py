@@ -6,6 +6,7 @@ import asyncio
 import json
 from pathlib import Path
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -87,3 +88,35 @@ def test_a_worker_answers_a_lone_call_before_the_rest_of_a_flood(tmp_path: Path)
     answered = asyncio.run(work())
     assert answered.index(5000) == TURN_CALLS
     assert sorted(answered) == [*range(1000), 5000]
+
+
+def test_a_fault_of_ours_fails_one_call_and_wedges_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever raises on one call of a batch, its neighbours are answered, it hears so, and the worker goes on."""
+    route = plan(tmp_path, [(fakes.version(tmp_path, 1), "champion")], [(fakes.version(tmp_path, 2), "shadow")])
+    runtime = Runtime(fakes.load)
+    answer = runtime.answer
+
+    def faulty(plan: wire.Plan, calls: list[tuple[int, wire.Ask]]) -> object:
+        if any(job == 7 for job, _ in calls):
+            raise TypeError("nobody thought of this")
+        return answer(plan, calls)
+
+    monkeypatch.setattr(runtime, "answer", faulty)
+
+    async def work() -> list[tuple[int, int, bytes]]:
+        host, line = Host(asyncio.get_running_loop(), runtime), Line()
+        line.plans = {1: route}
+        heard: list[tuple[int, int, bytes]] = []
+        line.write = lambda data: heard.extend(wire.Splitter().feed(data))  # type: ignore[method-assign]
+        ask = wire.Ask(json.dumps(fakes.body(10)).encode())
+        for job in (6, 7, 8):
+            host.put(line, wire.INFER, job, wire.encode_infer(job, 1, ask)[9:])  # type: ignore[arg-type]
+        await asyncio.sleep(0.2)
+        host.put(line, wire.INFER, 9, wire.encode_infer(9, 1, ask)[9:])  # type: ignore[arg-type]
+        await asyncio.sleep(0.2)
+        return heard
+
+    heard = asyncio.run(work())
+    statuses = {job: wire.decode_answer(payload).status for kind, job, payload in heard if kind == wire.ANSWER}
+    assert statuses == {6: 200, 7: 500, 8: 200, 9: 200}
+    assert sorted(job for kind, job, _ in heard if kind == wire.LATER) == [6, 7, 8, 9]

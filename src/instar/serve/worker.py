@@ -13,6 +13,7 @@ import argparse
 import asyncio
 import contextlib
 import importlib
+import logging
 import os
 import signal
 import sys
@@ -25,13 +26,13 @@ from typing import cast
 
 import msgspec
 
-from instar.core.errors import Unavailable
+from instar.core.errors import StepFailed, Unavailable
 from instar.core.settings import read_settings
-from instar.serve import fence, needs, wire
+from instar.serve import fence, needs, record, wire
 from instar.serve.routes import bundle_of, bundles_folder
 from instar.serve.runtime import Loader, Runtime, refusal
 from instar.serve.turns import Turns
-from instar.serve.work import Job, Mask, mask_nothing_through
+from instar.serve.work import Job, Mask, describe, mask_nothing_through
 from instar.serve.zygote import call_process
 
 BATCH_CALLS = 256  # in one batch; bounds how long the first of them waits for the last
@@ -47,6 +48,7 @@ LEAVE_SECONDS = 35.0  # for gateways to hang up, once it was told to end
 
 _FORGOTTEN = refusal(Unavailable("the worker does not know this route any more", next_step="Send the request again."))
 
+_log = logging.getLogger("instar.serve")
 _plan = msgspec.msgpack.Decoder(wire.Plan)
 _load = msgspec.msgpack.Decoder(wire.Load)
 
@@ -134,11 +136,27 @@ class Host:
         for connection, plan, group in batches.values():
             if connection.lost:
                 continue
-            messages, jobs = self._runtime.answer(plan, group)
+            messages, jobs = self._answers(plan, group)
             connection.write(b"".join(messages))
             if jobs:
                 self._later.append((connection, plan, jobs))
                 self._later_calls += len(jobs)
+
+    def _answers(self, plan: wire.Plan, group: list[tuple[int, wire.Ask]]) -> tuple[list[bytes], list[Job]]:
+        """Answers of calls of one route. Should we fail on one of them, it alone hears so, and the rest go on."""
+        try:
+            return self._runtime.answer(plan, group)
+        except Exception as problem:
+            if len(group) > 1:
+                apart = [self._answers(plan, [one]) for one in group]
+                return [message for messages, _ in apart for message in messages], [
+                    job for _, jobs in apart for job in jobs
+                ]
+            _log.exception("a call of endpoint %s could not be worked", plan.endpoint)
+            ((job, ask),) = group
+            said = refusal(StepFailed("the worker failed on this request", found=describe(problem)), ask.form)
+            messages = [wire.encode_answer(job, said)] if plan.first else []
+            return messages + ([wire.encode(wire.LATER, job, record.NO_ANSWERS)] if plan.later else []), []
 
     def _answer_later(self) -> None:
         connection, plan, jobs = self._later.popleft()
@@ -146,8 +164,14 @@ class Host:
         while self._later and len(jobs) < LATER_CALLS and self._later[0][0] is connection and self._later[0][1] is plan:
             jobs = jobs + self._later.popleft()[2]
         self._later_calls -= len(jobs)
-        if not connection.lost:
-            connection.write(b"".join(self._runtime.later(plan, jobs)))
+        if connection.lost:
+            return
+        try:
+            messages = self._runtime.later(plan, jobs)
+        except Exception:  # nobody waits for it but the record, which hears that nothing comes
+            _log.exception("versions for the record alone could not be asked")
+            messages = [wire.encode(wire.LATER, job.job, record.NO_ANSWERS) for job in jobs]
+        connection.write(b"".join(messages))
 
 
 class Connection(asyncio.Protocol):

@@ -40,7 +40,7 @@ def read(ask: wire.Ask, signature: Signature) -> Request:
     if others:
         raise MalformedRequest("there is no such member", subject=f"$.{min(others)[:80]}", asked=f"{given[0]}, params")
     if body.get("params"):
-        raise MalformedRequest("the model takes no params", subject="$.params", found=", ".join(body["params"])[:200])
+        raise MalformedRequest("the model takes no params", subject="$.params", found=protocol.short(body["params"]))
     kind, value, path = given[0], body[given[0]], f"$.{given[0]}"
     if kind == "dataframe_split":
         return Request(_split(value, signature))
