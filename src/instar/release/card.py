@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from instar.core.errors import InstarError
 from instar.core.store import Store
 from instar.evaluate.evaluation import get_evaluation
 from instar.release.approval import approvals
 from instar.release.bars import barred
 from instar.release.registry import ModelVersion, aliases, tags_of
-from instar.train import proofs
+from instar.train import own_environment, proofs
 from instar.train.bundle import Manifest, load_manifest
 
 if TYPE_CHECKING:
@@ -67,6 +68,7 @@ def card(store: Store, version: ModelVersion, project: Project | None = None) ->
             "unportable": manifest.unportable,
             "folder": _folder(manifest),
             "environment": manifest.environment,
+            "own_environment": _own_environment(store, manifest),
             "run": manifest.run,
         },
         "data": {
@@ -113,6 +115,15 @@ def form_of(manifest: Manifest) -> str:
     if manifest.folder is not None:
         return manifest.folder.served_as or "folder"
     return manifest.portable.form if manifest.portable else "native"
+
+
+def _own_environment(store: Store, manifest: Manifest) -> dict[str, Any] | None:
+    """How it stands with the environment that it answers from, where that is not the running one."""
+    try:
+        state = own_environment.state_of(store, manifest)
+    except InstarError as problem:  # a bundle that somebody brought may describe none
+        return {"environment": "", "state": own_environment.MISSING, "reason": str(problem)}
+    return None if state is None else msgspec.to_builtins(state)
 
 
 def _folder(manifest: Manifest) -> dict[str, Any] | None:

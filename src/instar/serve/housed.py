@@ -202,13 +202,6 @@ class HousedTensors:
         self._line.close()
 
 
-def may_house(manifest: Manifest) -> bool:
-    """Is it a model that a shim can hold? What we read ourselves needs no environment of its own."""
-    if manifest.portable is not None:
-        return False
-    return manifest.folder is None or manifest.folder.served_as in ("sklearn", "python_function")
-
-
 def load(folder: Path, manifest: Manifest, line: Line) -> HousedTable | HousedTensors:
     """The model of an unpacked bundle whose digests were held to already, loaded by a shim.
 

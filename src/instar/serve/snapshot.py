@@ -165,6 +165,7 @@ def wait_acknowledged(store: Store, number: int, timeout: float = 30.0) -> list[
 def _endpoint(store: Store, policy: routing.Policy, digests: Mapping[int, str], terms: Terms) -> EndpointRoute:
     from instar.serve.trial import threshold_of  # both for models, of which a server that only tracks runs has none
     from instar.train import bundle as bundles
+    from instar.train import own_environment
 
     last = policy.retiring.version if policy.retiring is not None else None
     manifests = {
@@ -181,7 +182,7 @@ def _endpoint(store: Store, policy: routing.Policy, digests: Mapping[int, str], 
             worker_of(digests[version], manifest, beside=version not in answering),
             tuple(one.name for one in (manifest.tensors.inputs if manifest.tensors else manifest.inputs)),
             threshold_of(store, digests[version], manifest),
-            _environment_of(store, manifest),
+            own_environment.name_of(store, manifest),
         )
         for version, manifest in manifests.items()
     }
@@ -190,19 +191,11 @@ def _endpoint(store: Store, policy: routing.Policy, digests: Mapping[int, str], 
     return EndpointRoute(policy, signature, held, terms, retiring)
 
 
-def _environment_of(store: Store, manifest: Manifest) -> str:
-    from instar.serve.housed import may_house
-    from instar.train import own_environment
-
-    return own_environment.name_of(store, manifest) if may_house(manifest) else ""
-
-
 def _build_environments(store: Store, whole: bool) -> None:
     """Have environments ready that versions of new routes need: before the routes are taken hold of, since it may take minutes.
 
     What cannot be built holds up no other endpoint: its version says why when it is loaded, which it is for proof at once.
     """
-    from instar.serve.housed import may_house
     from instar.train import bundle as bundles
     from instar.train import own_environment
 
@@ -215,8 +208,6 @@ def _build_environments(store: Store, whole: bool) -> None:
             continue
         for version in policy.versions:
             manifest = bundles.load_manifest(store.blobs, revision.bundles[version])
-            if not may_house(manifest):
-                continue
             subject = f"{policy.endpoint}@{version}"
             try:
                 own_environment.prepare(store, manifest, tell=partial(log.warning, "%s: %s", subject))

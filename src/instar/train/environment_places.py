@@ -38,7 +38,7 @@ def interpreter(store_folder: Path, name: str) -> str:
     raise Unavailable(
         "the environment of the version is not built", subject=f"environment {name[:11]}",
         found=why_not(store_folder, name) or None,
-        next_step="Route the version again, which builds it or says what is missing.",
+        next_step="Build it with `instar models build VERSION`, which says what is missing; then ask again.",
     )  # fmt: skip
 
 

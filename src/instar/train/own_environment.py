@@ -21,6 +21,8 @@ from instar.train.bundle import Manifest
 from instar.train.environment import Environment
 from instar.train.locks import Lock
 
+FLAVORS = ("sklearn", "python_function")  # of a logged model that are loaded by the libraries which wrote them
+
 READY, BUILDING, FAILED, MISSING = "ready", "building", "failed", "missing"
 
 _NAMED = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]*")
@@ -46,11 +48,15 @@ class State(msgspec.Struct, frozen=True, omit_defaults=True):
 def name_of(store: Store, manifest: Manifest) -> str:
     """The name of a bundle's own environment; empty where it has no lock, or all of that lock is installed here.
 
+    What we read ourselves, a portable form or the trees and graphs of a logged model, needs none.
+
     Raises:
         Damaged: The description of its environment cannot be read.
         NotFound: A part of it is not in the store.
     """
-    if manifest.lock is None:
+    if manifest.lock is None or manifest.portable is not None:
+        return ""
+    if manifest.folder is not None and manifest.folder.served_as not in FLAVORS:
         return ""
     described = _described(store, manifest)
     if _is_here(described, store.blobs.get(manifest.lock).decode("utf-8", "replace")):

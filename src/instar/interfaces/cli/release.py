@@ -68,6 +68,30 @@ def show(folder: str | None, version: str, as_json: bool) -> None:
         _print_version(facts)
 
 
+@models.command("build")
+@click.argument("version")
+@AS_JSON
+@click.pass_obj
+def build(folder: str | None, version: str, as_json: bool) -> None:
+    """Have the environment ready that a version (such as delay@3) answers from, before it is routed; prints its Python."""
+    import sys
+
+    from instar.app import open_app
+    from instar.operate.review import find_version
+    from instar.train import environment_places, own_environment
+    from instar.train.bundle import load_manifest
+
+    with open_app(folder, need_project=False, make=False) as app:
+        found = find_version(app.store, app.project_name, version)
+        manifest = load_manifest(app.store.blobs, found.bundle)
+        name = own_environment.prepare(app.store, manifest, tell=lambda text: click.echo(text, err=True))
+        python = environment_places.interpreter(app.store.folder, name) if name else sys.executable
+    if as_json:
+        click.echo(json.dumps({"version": found.name, "environment": name or None, "python": python}, indent=2))
+    else:
+        click.echo(python if name else f"{python}  (all that {found.name} needs is installed here)")
+
+
 @models.command("card")
 @click.argument("version")
 @AS_JSON
@@ -209,6 +233,7 @@ def _print_version(facts: dict[str, Any]) -> None:
         ("bundle", model["bundle"]),
         ("run", model["run"]),
         *_made(model, data),
+        ("runs in", _own_environment(model["own_environment"])),
         *(("made again", _again(one)) for one in facts["reproductions"]),
         *(
             ("approval", f"{one['state']} by {one['approved_by'] or 'nobody yet'}, {one['id']}")
@@ -231,6 +256,15 @@ def _print_version(facts: dict[str, Any]) -> None:
         [name, *(_number(value[key]) for key in ("value", "low", "high"))] for name, value in found["metrics"].items()
     ]
     print_table(["metric", "value", "low", "high"], rows)
+
+
+def _own_environment(found: dict[str, Any] | None) -> str:
+    """How it stands with a version's own environment, in a line; empty where it needs none."""
+    if found is None:
+        return ""
+    took = f", built in {found['seconds']:.1f} s" if found.get("seconds") is not None else ""
+    why = f": {found['reason']}" if found.get("reason") else ""
+    return f"its own environment {found['environment'][:15]}, {found['state']}{took}{why}"
 
 
 def _again(one: dict[str, Any]) -> str:
