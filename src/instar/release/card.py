@@ -114,6 +114,8 @@ def form_of(manifest: Manifest) -> str:
     """In which form a model is kept: portable, native, or the flavour of a logged model's folder."""
     if manifest.folder is not None:
         return manifest.folder.served_as or "folder"
+    if manifest.command is not None:
+        return "command"
     return manifest.portable.form if manifest.portable else "native"
 
 
@@ -218,6 +220,10 @@ def stacked(tensors: dict[str, Any]) -> str:
 
 def _model(model: dict[str, Any]) -> list[str]:
     folder = model["folder"]
+    if model["kind"] == "command":
+        threshold = model["parameters"].get("threshold")
+        decides = "" if threshold is None else f"; decides yes at a score of {threshold:.4g} or more"
+        return [f"- A program that somebody brought: `{' '.join(model['parameters']['command'])}`{decides}"]
     if model["kind"] == "file":
         return [f"- Brought as a file; served from its {model['form']} form"]
     if folder is None:

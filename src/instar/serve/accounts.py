@@ -107,9 +107,12 @@ class Accounts:
         now = time.monotonic()
         for name, pid, size in processes:
             whole = self._wholes.setdefault(name, _Whole())
-            cpu = measuring.cpu_seconds(pid)
+            programs = name.startswith(routes.NATIVE)
+            cpu = measuring.cpu_seconds(pid, programs=programs)
             whole.cpu_seconds += max(0.0, cpu - self._cpu.get(pid, 0.0))
-            whole.byte_seconds += (size or measuring.memory_bytes(pid)) * (now - self._at.get(pid, now))
+            whole.byte_seconds += (size or measuring.memory_bytes(pid, programs=programs)) * (
+                now - self._at.get(pid, now)
+            )
             self._cpu[pid], self._at[pid] = max(cpu, self._cpu.get(pid, 0.0)), now
 
     def ended(self, name: str, process: Process) -> None:

@@ -1,4 +1,4 @@
-"""Loading a bundle in a worker process, when a route first names it: portable form, native form or a logged model's folder."""
+"""Loading a bundle in a worker process, when a route first names it: portable form, native form, folder or command."""
 
 from __future__ import annotations
 
@@ -27,6 +27,7 @@ def load(folder: Path, named: str | None = None) -> Model:
     Raises:
         Damaged: The bundle cannot be read, or was changed on disk.
         NotAllowed: Its pickle names what the allow-list does not have.
+        Unavailable: Its command does not start.
     """
     manifest = verified(folder, named)
     if manifest.portable is not None and manifest.portable.layout == "tensors":
@@ -34,6 +35,10 @@ def load(folder: Path, named: str | None = None) -> Model:
         return kind.load(manifest, folder / bundle.portable_file(manifest))
     if manifest.portable is not None:
         return PortableModel.load(manifest, folder / bundle.portable_file(manifest))
+    if manifest.command is not None:
+        from instar.serve.commands.model import load_command
+
+        return load_command(folder, manifest)
     # Imported here, since they bring the data frames which the worker of the portable forms does without.
     if manifest.folder is not None:
         from instar.release.scan_files import inspect_file

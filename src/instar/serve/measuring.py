@@ -9,8 +9,14 @@ _TICK = os.sysconf("SC_CLK_TCK")
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
-def memory_bytes(pid: int) -> int:
-    """Memory that is the process's own, with its share of what it shares (PSS); else what is resident; 0 when it is gone."""
+def memory_bytes(pid: int, *, programs: bool = False) -> int:
+    """Memory that is the process's own, with its share of what it shares (PSS); else what is resident; 0 when it is gone.
+
+    Args:
+        programs: With that of its child processes.
+    """
+    if programs:
+        return memory_bytes(pid) + sum(memory_bytes(child, programs=True) for child in _children(pid))
     try:
         for line in Path(f"/proc/{pid}/smaps_rollup").read_bytes().splitlines():
             if line.startswith(b"Pss:"):
@@ -33,11 +39,16 @@ def resident_bytes_here() -> int:
     return resident_bytes(os.getpid())
 
 
-def cpu_seconds(pid: int) -> float:
-    """Processor time of a process so far; 0 when it is gone."""
+def cpu_seconds(pid: int, *, programs: bool = False) -> float:
+    """Processor time of a process so far; 0 when it is gone.
+
+    Args:
+        programs: With that of its child processes, also of those that have ended.
+    """
     try:
         fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / _TICK
+        own = sum(map(int, fields[11 : 15 if programs else 13])) / _TICK
+        return own + sum(cpu_seconds(child, programs=True) for child in _children(pid)) if programs else own
     except (OSError, IndexError):
         return _asked(pid)[0]
 
@@ -56,6 +67,13 @@ def machine_memory_bytes() -> int:
 def cores() -> int:
     """Processors that this process may run on."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _children(pid: int) -> list[int]:
+    try:
+        return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_bytes().split()]
+    except (OSError, ValueError):
+        return []
 
 
 def _asked(pid: int) -> tuple[float, int]:

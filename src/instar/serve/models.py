@@ -130,6 +130,11 @@ class Models:
         for bundle in self._models:
             self._account(bundle)
 
+    def close(self) -> None:
+        """Let go of all: what runs beside this process is ended."""
+        for loaded in self._models.values():
+            _close(loaded.model)
+
     def _account(self, bundle: str) -> None:
         loaded, now = self._models[bundle], time.monotonic()
         self.byte_seconds[bundle] = self.byte_seconds.get(bundle, 0.0) + loaded.bytes * (now - loaded.since)
@@ -142,7 +147,9 @@ class Models:
             if victim is None:
                 return
             self._account(victim)
-            self._bytes -= self._models.pop(victim).bytes
+            gone = self._models.pop(victim)
+            self._bytes -= gone.bytes
+            _close(gone.model)
             if self.changed is not None:
                 self.changed(victim, False)
 
@@ -166,6 +173,13 @@ def named(problem: Exception) -> Exception:
             )
         cause = cause.__cause__ or cause.__context__
     return problem
+
+
+def _close(model: Any) -> None:
+    """End what a model has beside its memory: a program."""
+    close = getattr(model, "close", None)
+    if close is not None:
+        close()
 
 
 def _files_bytes(folder: Path) -> int:

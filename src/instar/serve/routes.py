@@ -22,6 +22,7 @@ from instar.serve.signed_file import read_signed, write_signed
 
 PORTABLE = "portable"
 SHADOWS = "shadows"  # holds portable versions that only the record hears: what they cost is never paid by an answer
+NATIVE = "native-"  # begins the name of a worker that holds one version alone
 KEY = "routes"  # by which the snapshot is signed
 
 SOCKET_FOLDER_LIMIT_BYTES = 76  # a Unix socket's path has 104 bytes on macOS, 108 on Linux; the longest name takes 28

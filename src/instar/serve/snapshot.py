@@ -27,6 +27,7 @@ from instar.serve import leases, routing, segments
 from instar.serve.capacity import DEFAULT, Terms
 from instar.serve.endpoint_signature import signature_of
 from instar.serve.routes import (
+    NATIVE,
     PORTABLE,
     SHADOWS,
     Ack,
@@ -256,7 +257,7 @@ def worker_of(digest: str, manifest: Manifest, *, beside: bool = False) -> str:
     """
     if manifest.portable:
         return SHADOWS if beside else PORTABLE
-    return f"native-{digest.removeprefix('b3:')[:16]}"
+    return f"{NATIVE}{digest.removeprefix('b3:')[:16]}"
 
 
 def _parent_made(folder: Path) -> Path:

@@ -1,4 +1,4 @@
-"""Trying a logged model out before a person lets it answer: loaded and asked once, in a process of its own, as a worker would.
+"""Trying a brought model out before a person lets it answer: loaded and asked once, in a process of its own, as a worker would.
 
 Nothing that came from outside is loaded in the control process. What the trial finds (two classes or a number) decides how the
 version answers, so it is kept with the bundle; what cannot answer is refused with the reason.
@@ -94,6 +94,8 @@ def threshold_of(store: Store, digest: str, manifest: Manifest) -> float | None:
     """Where a version decides; None for one that predicts a number, or tensors."""
     if manifest.tensors is not None:
         return None
+    if manifest.command is not None:
+        return manifest.threshold if manifest.command.decides else None
     if manifest.folder is None:
         return manifest.threshold
     trial = trial_of(store, digest)
@@ -142,12 +144,22 @@ def main(arguments: list[str] | None = None) -> None:
 def _try(folder: Path, digest: str) -> dict[str, Any]:
     from instar.serve.loading import load
 
-    model: Any = load(folder, named=digest)
     manifest = bundle.decode((folder / bundle.MANIFEST_FILE).read_bytes())
+    model: Any = load(folder, named=digest)
+    try:
+        return _tried(folder, model, manifest)
+    finally:
+        if manifest.command is not None:
+            model.close()
+
+
+def _tried(folder: Path, model: Any, manifest: Manifest) -> dict[str, Any]:
     decides = getattr(model, "decides", True)
     facts: dict[str, Any] = {"python": sys.version.split()[0]}
     if manifest.tensors is not None:
         return {"task": TENSORS, "facts": facts | _asked(model, manifest.tensors)}
+    if manifest.command is not None:
+        return {"task": BINARY if decides else NUMBER, "facts": facts | _scored(model, manifest.inputs)}
     row = _example(folder / FOLDER, manifest)
     if row is not None:
         facts |= {"asked": row, "score": float(model.score({name: [value] for name, value in row.items()})[0])}
@@ -163,6 +175,21 @@ def _asked(model: Any, tensors: bundle.Tensors) -> dict[str, Any]:
     except Exception as error:
         return {"asked": "made-up values", "refused": f"{type(error).__name__}: {error}"[:300]}
     return {"asked": "made-up values", "answered": {name: list(array.shape) for name, array in outputs.items()}}
+
+
+def _scored(model: Any, columns: tuple[bundle.Column, ...]) -> dict[str, Any]:
+    """What a program answers to one row of made-up values, which not every model takes."""
+    row = made_up(columns)
+    try:
+        return {"asked": row, "score": float(model.score({name: [value] for name, value in row.items()})[0])}
+    except InstarError as error:
+        return {"asked": row, "refused": str(error)[:300]}
+
+
+def made_up(columns: tuple[bundle.Column, ...]) -> dict[str, Any]:
+    """A row of values of each column's datatype."""
+    values = {"BOOL": True, "BYTES": "a", "INT32": 1, "INT64": 1}
+    return {one.name: values.get(one.datatype, 1.0) for one in columns}
 
 
 def _example(folder: Path, manifest: Manifest) -> dict[str, Any] | None:

@@ -338,6 +338,7 @@ def main(arguments: list[str] | None = None) -> None:
     import uvloop
 
     uvloop.run(serve(listening, runtime, account))
+    runtime.models.close()
     # What native libraries do at exit is no business of a drained worker.
     sys.stdout.flush()
     os._exit(0)

@@ -312,7 +312,7 @@ class Workers:
             for copy in worker.staying():
                 if copy.process is None:
                     continue
-                copy.bytes = measuring.memory_bytes(copy.process.pid)
+                copy.bytes = measuring.memory_bytes(copy.process.pid, programs=worker.native)
                 shim = self._nursery.shim_of(copy.number)
                 copy.bytes += measuring.memory_bytes(shim) if shim is not None else 0
                 if worker.native and limit and copy.up and copy.bytes > limit and copy.successor is None:

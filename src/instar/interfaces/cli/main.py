@@ -31,6 +31,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "env": ("reproduce", "List, show and build environments of runs."),
     "evaluate": ("release", "Judge a model version by the gates of its problem."),
     "models": ("release", "List and show model versions and their cards."),
+    "check-runtime": ("runtimes", "Hold a program that serves a model to the protocol."),
     "approve": ("release", "Approve a model version on its evidence."),
     "apply": ("operate", "Put the state of instar.toml into effect."),
     "schedule": ("schedule", "Show and run the schedules of instar.toml."),

@@ -1,16 +1,22 @@
-"""`instar models import`: bring a model's file, and give it a number among the versions of a model."""
+"""`instar models import`: bring a model's file, or the folder of a program, as a version of a model."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from instar.core.errors import BadInput
+
+if TYPE_CHECKING:
+    from instar.train.bundle import Manifest
+
 
 @click.command("import")
-@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.argument("file", type=click.Path(exists=True, path_type=Path))
 @click.option("--name", required=True, help="The model that it becomes a version of; its endpoint has this name, too.")
 @click.option(
     "--form",
@@ -37,30 +43,68 @@ def import_file(
     personal: tuple[str, ...],
     as_json: bool,
 ) -> None:
-    """Bring FILE, an ONNX graph or trees of XGBoost or LightGBM, as a version of a model; the same file again is the same one."""
+    """Bring FILE as a version: an ONNX graph, trees of XGBoost or LightGBM, or a folder whose model.toml names a program.
+
+    The same file again is the same version.
+    """
     from instar.app import open_app
     from instar.core.identity import Permission, require
-    from instar.release import card, registry
+    from instar.release import registry
     from instar.train.bundle import load_manifest
+    from instar.train.command_bundle import pack_command
     from instar.train.file_bundle import pack_file
 
+    if file.is_dir() and (form or personal or batch != "auto"):
+        raise BadInput("model.toml of a folder says what else its model is", subject=str(file),
+                       asked="no --form, --batch or --personal", next_step="Set batch and personal there.")  # fmt: skip
     with open_app(folder, need_project=False) as app:
         require(app.store.actor, Permission.RELEASE)
-        packed = pack_file(app.store, file, name=name, form=form, batch=batch, personal=personal)
-        version = registry.register(app.store, app.project_name, name, bundle=packed.bundle, origin="file")
-        manifest = load_manifest(app.store.blobs, packed.bundle)
+        if file.is_dir():
+            bundle, kind, why = pack_command(app.store, file, name=name), "command", ""
+        else:
+            packed = pack_file(app.store, file, name=name, form=form, batch=batch, personal=personal)
+            bundle, kind, why = packed.bundle, packed.form, packed.why
+        version = registry.register(app.store, app.project_name, name, bundle=bundle, origin="file")
+        manifest = load_manifest(app.store.blobs, bundle)
+    if as_json:
+        click.echo(json.dumps(_document(manifest, version.name, bundle, kind, why), indent=2))
+        return
+    click.echo(f"{version.name}: {kind}, {bundle}")
+    for line in _lines(manifest, why):
+        click.echo(line)
+    click.echo(f"Let it answer: instar approve {version.name}; instar promote {version.name}")
+
+
+def _document(manifest: Manifest, version: str, bundle: str, kind: str, why: str) -> dict[str, Any]:
     import msgspec
 
-    tensors = msgspec.to_builtins(manifest.tensors)
-    if as_json:
-        facts = {"version": version.name, "bundle": packed.bundle, "form": packed.form, "tensors": tensors}
-        click.echo(json.dumps(facts | {"one_by_one": packed.why}, indent=2))
+    facts = {"version": version, "bundle": bundle, "form": kind, "tensors": msgspec.to_builtins(manifest.tensors)}
+    if manifest.tensors is None:
+        facts["columns"] = msgspec.to_builtins(manifest.inputs)
+    return facts | {"one_by_one": why}
+
+
+def _lines(manifest: Manifest, why: str) -> Iterator[str]:
+    """What it takes and gives."""
+    import msgspec
+
+    from instar.release import card
+
+    if manifest.command is not None:
+        yield f"command  {' '.join(manifest.command.command)}; {len(manifest.command.files)} files"
+    if manifest.tensors is None:
+        for column in manifest.inputs:
+            more = ", may be missing" if column.nullable else ""
+            yield f"input    {column.name} {column.datatype}{more}{_personal(column.privacy)}"
+        decides = manifest.command is not None and manifest.command.decides
+        yield "output   score" + (f", and a decision from {manifest.threshold:g} on" if decides else "")
         return
-    click.echo(f"{version.name}: {packed.form}, {packed.bundle}")
-    for what in ("inputs", "outputs"):
-        for one in tensors[what]:
-            more = ", optional" if one["optional"] else ""
-            more += ", personal" if one["privacy"] == "personal" else ""
-            click.echo(f"{what[:-1]:<8} {one['name']} {one['datatype']} {list(one['shape'])}{more}")
-    click.echo(card.stacked(tensors) + (f" ({packed.why})" if packed.why else ""))
-    click.echo(f"Let it answer: instar approve {version.name}; instar promote {version.name}")
+    for what, tensors in (("input", manifest.tensors.inputs), ("output", manifest.tensors.outputs)):
+        for one in tensors:
+            more = (", optional" if one.optional else "") + _personal(one.privacy)
+            yield f"{what:<8} {one.name} {one.datatype} {list(one.shape)}{more}"
+    yield card.stacked(msgspec.to_builtins(manifest.tensors)) + (f" ({why})" if why else "")
+
+
+def _personal(privacy: str) -> str:
+    return ", personal" if privacy == "personal" else ""
