@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -44,7 +45,7 @@ def check_runtime(place: str, model: str | None, strict: bool, as_json: bool) ->
     else:
         click.echo(f"{len(checks)} checks: {failed} failed, {warned} warned")
     if failed or (strict and warned):
-        click.get_current_context().exit(1)
+        sys.exit(1)
 
 
 @contextmanager

@@ -78,10 +78,10 @@ class Child:
         self._pump.join(0.5)
         return f"{reason_of(code)}{self.words()}"
 
-    def ended_soon(self) -> str:
+    def ended_soon(self, seconds: float) -> str:
         """As `ended`, when it may be about to end."""
         with contextlib.suppress(subprocess.TimeoutExpired):
-            self._process.wait(0.2)
+            self._process.wait(seconds)
         return self.ended()
 
     def words(self) -> str:
@@ -141,12 +141,13 @@ class Child:
         return told
 
     def _log(self, lines: IO[bytes]) -> None:
-        for line in iter(lambda: lines.readline(LONGEST_LINE), b""):
-            text = line.decode(errors="replace").rstrip()
-            if text:
-                self._last.append(text[:300])
-                with contextlib.suppress(OSError, ValueError):
-                    print(f"{self.title}: {text}", file=sys.stderr, flush=True)
+        with lines:
+            for line in iter(lambda: lines.readline(LONGEST_LINE), b""):
+                text = line.decode(errors="replace").rstrip()
+                if text:
+                    self._last.append(text[:300])
+                    with contextlib.suppress(OSError, ValueError):
+                        print(f"{self.title}: {text}", file=sys.stderr, flush=True)
 
 
 def _filled(part: str, values: Mapping[str, str]) -> str:

@@ -23,6 +23,9 @@ from instar.serve.commands.line import Line, Said
 from instar.serve.signature import ACCEPTED
 from instar.train.bundle import COMMAND, Command, Manifest
 
+STALE_SECONDS = 0.02  # until the end of a program shows, when its connection was closed while nobody asked
+ENDING_SECONDS = 0.2  # and when it broke while it was asked
+
 
 class CommandModel:
     """A program that runs, and the connection to it. One thread asks it.
@@ -112,7 +115,9 @@ class CommandModel:
     def _ask(self, method: str, path: str, body: bytes | None = None) -> Said:
         child, line = self._running()
         if line.stale():
-            line.close()  # it keeps idle connections for a while only
+            line.close()  # it keeps idle connections for a while only, or is about to end
+            if child.ended_soon(STALE_SECONDS):
+                child, line = self._running()
         try:
             return line.ask(method, path, body)
         except TimeoutError:
@@ -123,7 +128,7 @@ class CommandModel:
                 found=words.removeprefix("; ") or None, next_step="Raise answer_seconds in model.toml, or send fewer rows.",
             ) from None  # fmt: skip
         except (OSError, http.client.HTTPException) as problem:
-            how = child.ended_soon()
+            how = child.ended_soon(ENDING_SECONDS)
             what = "it ended while it was asked" if how else "its connection broke while it was asked"
             raise Unavailable(
                 what, subject=self._title, found=how or f"{problem or type(problem).__name__}{child.words()}"
