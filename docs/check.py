@@ -25,6 +25,7 @@ FOLDERS = (
     "release",
     "serve",
     "serve/forms",
+    "serve/commands",
     "operate",
     "adapters",
     "adapters/migrations",

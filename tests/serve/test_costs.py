@@ -25,7 +25,7 @@ def test_lines_sum_up_to_what_all_processes_used(tmp_path: Path, monkeypatch: py
     clock = [100.0]
     monkeypatch.setattr("instar.serve.accounts.time.monotonic", lambda: clock[0])
     cpu = {1: 0.0, 2: 0.0, 3: 0.0}
-    monkeypatch.setattr("instar.serve.measuring.cpu_seconds", lambda pid: cpu[pid])
+    monkeypatch.setattr("instar.serve.measuring.cpu_seconds", lambda pid, programs: cpu[pid])
     books = Accounts(tmp_path)
     processes = [("portable", 1, 1000), ("native-a", 2, 500), ("gateway", 3, 200)]
     books.measured(processes)
