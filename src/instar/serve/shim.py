@@ -13,7 +13,6 @@ JSON says. Numbers travel as the machine has them, text as JSON.
 from __future__ import annotations
 
 import array
-import contextlib
 import importlib
 import importlib.util
 import json
@@ -21,16 +20,12 @@ import math
 import os
 import pathlib
 import pickle
-import pickletools
 import select
-import signal
 import socket
 import struct
 import sys
-import tempfile
 import threading
 import traceback
-import warnings
 from typing import Any, Callable, Optional, Sequence, Tuple
 
 # A column: its type, its values, and which of them are missing.
@@ -42,14 +37,8 @@ KINDS = {
     "UINT16": "uint16", "UINT32": "uint32", "UINT64": "uint64", "FP16": "float16", "FP32": "float32", "FP64": "float64",
 }  # fmt: skip
 TEXT = "BYTES"
-# Libraries that may be imported before a fork: they begin no threads until they compute.
-FORKABLE = frozenset(
-    {"numpy", "scipy", "sklearn", "pandas", "polars", "pyarrow", "joblib", "xgboost", "lightgbm", "torch"}
-)
 NOTEBOOKS = "notebooks"  # in a bundle's code: modules that cells of notebooks make
 _LENGTH = struct.Struct("<I")
-
-_seen: set[str] = set()
 
 
 def send(line: socket.socket, head: dict[str, Any], parts: Sequence[bytes | bytearray] = ()) -> None:
@@ -147,11 +136,9 @@ class Loaded:
         else:
             with open(asked["pickle"], "rb") as file:
                 model = pickle.load(file)
-            self._predict = model.predict
-            if hasattr(model, "predict_proba"):
-                self._predict = _Shares(model)
-            elif asked["logged"]:
-                self.decides = False
+            if asked["logged"]:
+                self.decides = _tells_two_apart(model)
+            self._predict = _Shares(model) if hasattr(model, "predict_proba") else model.predict
 
     def answer(self, head: dict[str, Any], parts: list[bytearray]) -> tuple[dict[str, Any], list[bytes]]:
         """The head and the parts of the answer."""
@@ -170,6 +157,24 @@ class Loaded:
         if not all(map(math.isfinite, scores)):
             raise ValueError("it answered with what is no number")
         return {}, [scores.tobytes()]
+
+
+def _tells_two_apart(model: Any) -> bool:
+    """Whether an estimator that was logged decides between two classes; else it predicts a number.
+
+    Raises:
+        ValueError: It does neither.
+    """
+    classes = getattr(model, "classes_", None)
+    if classes is None:
+        if not hasattr(model, "predict"):
+            raise ValueError(f"{type(model).__name__} has no predict")
+        return False
+    if not hasattr(model, "predict_proba"):
+        raise ValueError("it tells classes apart without probabilities, which is not served as yet")
+    if len(classes) != 2:
+        raise ValueError(f"it tells {len(classes)} classes apart; two are served")
+    return True
 
 
 class _Shares:
@@ -307,50 +312,6 @@ def _tensors(
     return {"outputs": outputs}, values
 
 
-def be_warm(line: socket.socket) -> None:
-    """Be the process from which those of this environment are forked, until the root closes the line."""
-    zygote = _beside("zygote")
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C at a terminal is for the root
-    warnings.filterwarnings("ignore", message=".*multi-threaded.*fork.*", category=DeprecationWarning)
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    zygote.call_process("instar warm env")
-    zygote.serve(line, _begin, warm=_warm, adopted=True)
-
-
-def _begin(arguments: list[str], fds: list[int]) -> None:
-    """In a forked process: behind the fence of the worker that it belongs to, and then at its service."""
-    fence = _beside("fence")
-    said = dict(zip(arguments[::2], arguments[1::2]))
-    store, scratch = pathlib.Path(said["--store"]), pathlib.Path(said["--scratch"])
-    _beside("zygote").call_process("instar shim")
-    if fence.wanted():
-        scratch.mkdir(mode=0o700, exist_ok=True)
-        os.environ["TMPDIR"] = tempfile.tempdir = str(scratch)
-        own = fence.of_environment(store / "environments", said["--environment"])
-        fence.enclose([*fence.readable(store), pathlib.Path(said["--bundle"]), *own], [scratch])
-    serve(socket.socket(fileno=fds[0]))
-
-
-def _warm(arguments: list[str]) -> None:
-    """Import what the bundle of a worker to come will ask for, as far as a fork bears it."""
-    folder = arguments[arguments.index("--bundle") + 1]
-    if folder in _seen:
-        return
-    _seen.add(folder)
-    with open(os.path.join(folder, "manifest.json"), encoding="utf-8") as file:
-        form = json.load(file).get("form")
-    named = {form} & FORKABLE
-    with contextlib.suppress(OSError, ValueError), open(os.path.join(folder, "native.pickle"), "rb") as pickled:
-        for opcode, argument, _ in pickletools.genops(pickled.read()):
-            if isinstance(argument, str):  # STACK_GLOBAL takes its module from a text before it
-                text = argument.partition(" ")[0] if opcode.name == "GLOBAL" else argument
-                if text.partition(".")[0] in FORKABLE and text.replace(".", "").isidentifier():
-                    named.add(text)
-    for name in sorted(named):
-        with contextlib.suppress(Exception):  # what cannot be imported is said where it is needed
-            importlib.import_module(name)
-
-
 def _beside(name: str) -> Any:
     """A file beside this one, which like it needs the standard library alone."""
     found = sys.modules.get(f"instar_{name}")
@@ -366,7 +327,7 @@ def _beside(name: str) -> Any:
 def main() -> None:
     """Entry of the process."""
     if sys.argv[1] == "--zygote":
-        be_warm(socket.socket(fileno=int(sys.argv[2])))
+        _beside("shim_warm").be_warm(socket.socket(fileno=int(sys.argv[2])), serve, _beside)
         return
     serve(socket.socket(fileno=int(sys.argv[1])))
 
