@@ -112,6 +112,21 @@ def test_a_lock_of_what_is_installed_here_needs_no_other_environment(store: Stor
     assert own_environment.state_of(store, bundle.load_manifest(store.blobs, digest)) is None
 
 
+def test_an_environment_that_nobody_can_read_holds_up_no_routes(store: Store, links: Path) -> None:
+    digests = {
+        1: lamp_bundle(store, links, "1.0", environment=store.blobs.put(b"[]")),
+        2: lamp_bundle(store, links, "3.0"),
+    }
+    for version in digests:
+        routing.set_policy(store, "flights", f"lamp{version}", champion=version, bundles=digests, cause="test")
+    snapshot.publish(store)
+    routes = read_snapshot(store.folder).endpoints
+    assert routes["lamp1"].versions[1].environment == ""
+    assert (
+        routes["lamp2"].versions[2].environment.startswith("b3:")
+    )  # it could not be built, and says so when it is asked
+
+
 def test_what_crosses_the_line_is_what_was_sent() -> None:
     from socket import socketpair
 

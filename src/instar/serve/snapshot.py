@@ -166,7 +166,6 @@ def wait_acknowledged(store: Store, number: int, timeout: float = 30.0) -> list[
 def _endpoint(store: Store, policy: routing.Policy, digests: Mapping[int, str], terms: Terms) -> EndpointRoute:
     from instar.serve.trial import threshold_of  # both for models, of which a server that only tracks runs has none
     from instar.train import bundle as bundles
-    from instar.train import own_environment
 
     last = policy.retiring.version if policy.retiring is not None else None
     manifests = {
@@ -183,13 +182,24 @@ def _endpoint(store: Store, policy: routing.Policy, digests: Mapping[int, str], 
             worker_of(digests[version], manifest, beside=version not in answering),
             tuple(one.name for one in (manifest.tensors.inputs if manifest.tensors else manifest.inputs)),
             threshold_of(store, digests[version], manifest),
-            own_environment.name_of(store, manifest),
+            _environment_of(store, manifest),
         )
         for version, manifest in manifests.items()
     }
     retiring = held.pop(last) if last is not None else None
     signature = signature_of(policy, {version: manifests[version] for version in held})
     return EndpointRoute(policy, signature, held, terms, retiring)
+
+
+def _environment_of(store: Store, manifest: Manifest) -> str:
+    """The environment that a version runs in: ours, and loudly, where what the bundle says of it cannot be read."""
+    from instar.train import own_environment
+
+    try:
+        return own_environment.name_of(store, manifest)
+    except InstarError as problem:
+        log.error("model %s runs in the environment of the server: %s", manifest.model, problem)
+        return ""
 
 
 def _build_environments(store: Store, whole: bool) -> None:
