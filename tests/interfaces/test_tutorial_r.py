@@ -35,7 +35,7 @@ def test_an_r_model_is_served_as_the_tutorial_says(tmp_path: Path) -> None:
     assert done.returncode == 0, said + done.stderr
     assert re.findall(r"checks: (\d) failed", said) == ["3", "0"]
     assert "something is missing" in said
-    assert re.findall(r"score (\S+)  decision (\d)", said) == [("0.8423", "1"), ("0.248", "0")]
+    assert re.findall(r"score (\S+)  decision (\d)", said) == [("0.8423", "1"), ("0.2480", "0")]
     assert "refused" in said
     assert "gearbox as it was brought" in said
     assert "order 12" in said
