@@ -30,6 +30,9 @@ class Bright:
         if frame["carrier"][0] == "die":
             import os
             os._exit(9)
+        if frame["carrier"][0] == "for ever":
+            while True:
+                pass
         if frame["carrier"][0] == "own":
             import instar
         return [lamp.LIGHT + one / 10000 for one in frame["distance"]]

@@ -177,6 +177,17 @@ def test_the_shim_ends_with_its_host(store: Store, links: Path) -> None:
     assert process.wait(20) == 0
 
 
+def test_a_busy_shim_ends_with_its_host_too(store: Store, links: Path) -> None:
+    folder, name = prepared(store, lamp_bundle(store, links, "1.0"))
+    line = housed.Line.start(str(environments.places.python(store.folder, name)), lambda status: None)
+    housed.load(folder, loading.verified(folder), line)
+    parts = [housed._packed(values, kind)[0] for values, kind in (([1.0], "FP64"), (["for ever"], "BYTES"))]
+    shim.send(line._line, {"do": "score", "rows": 1, "missing": [False, False]}, parts)
+    line._line.close()
+    assert line._process is not None
+    assert line._process.wait(20) == 0
+
+
 def test_a_pickle_that_may_not_be_loaded_never_reaches_the_shim(store: Store, links: Path, load: Any) -> None:
     evil = pickle.dumps(subprocess.Popen)
     with pytest.raises(InstarError, match="subprocess"):
