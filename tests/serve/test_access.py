@@ -278,7 +278,10 @@ def test_a_browser_signs_in_and_out(world: World) -> None:
             made = browser.post("/api/projects/flights/experiments", json=experiment, headers=headers)
             assert made.status_code in (status, 200 if status == 201 else status), made.text
         browser.cookies.clear()
-        browser.cookies.set("instar_session", cookie.split("=", 1)[1].split(";")[0][:-1] + "0")
+        session = cookie.split("=", 1)[1].split(";")[0]
+        middle = len(session) // 2
+        other = "A" if session[middle] != "A" else "B"
+        browser.cookies.set("instar_session", session[:middle] + other + session[middle + 1 :])
         assert browser.get("/api/whoami").status_code == 401
         browser.cookies.clear()
         browser.post("/api/session", json={"token": secret}, headers=own)
@@ -290,9 +293,10 @@ def test_a_browser_signs_in_and_out(world: World) -> None:
 
 def test_no_secret_is_left_anywhere(world: World) -> None:
     """After all that was done above: neither in the log, nor in a file of the store, nor in the list of processes."""
-    assert len(world.secrets) > 5
-    world.get("/api/projects/%00", world.secrets["ada"])  # errors, too
-    world.get("/v2/models/" + world.secrets["ada"], world.secrets["ada"])
+    secret = world.token("spilling", Role.READER)  # in another process than the tests above, it is the only one
+    world.infer(secret)
+    world.get("/api/projects/%00", secret)  # errors, too
+    world.get("/v2/models/" + secret, secret)
     with sqlite3.connect(world.folder / "instar.db") as database:
         database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     secrets = [secret.encode() for secret in world.secrets.values()]
