@@ -56,6 +56,10 @@ def of_tensors(tensors: Sequence[Tensor], given: Mapping[str, Array], id: str) -
         if one.name in given:
             array = given[one.name]
             data = array.ravel().tolist()  # msgspec writes NaN as null
+            if any(type(value) is bytes for value in data):
+                raise StepFailed(
+                    f"input {one.name} has bytes that are no UTF-8", asked="text, which is all that JSON can say"
+                )
             inputs.append({"name": one.name, "datatype": one.datatype, "shape": list(array.shape), "data": data})
     return msgspec.json.encode({"id": id, "inputs": inputs})
 
@@ -70,7 +74,7 @@ def read(status: int, body: bytes, id: str, subject: str) -> dict[str, Output]:
         raise StepFailed(f"it answered with status {status}", subject=subject, found=_said(body))
     try:
         answer = _answer.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise StepFailed("its answer is none of the protocol", subject=subject, found=str(error)) from None
     if answer.id is not None and answer.id != id:
         raise StepFailed("it answered another question", subject=subject, found=f"id {answer.id}", asked=f"id {id}")
@@ -96,7 +100,10 @@ def scores(outputs: Mapping[str, Output], rows: int, subject: str) -> list[float
     if any(type(one) not in (float, int) for one in data):
         wrong = next(one for one in data if type(one) not in (float, int))
         raise _field("score", "data", json.dumps(wrong)[:60], "numbers", subject)
-    return [float(one) for one in data]
+    try:
+        return [float(one) for one in data]
+    except OverflowError as error:
+        raise StepFailed("output score cannot be read", subject=subject, found=str(error)) from None
 
 
 def arrays(outputs: Mapping[str, Output], asked: Sequence[Tensor], rows: int | None, subject: str) -> dict[str, Array]:
@@ -151,6 +158,6 @@ def _said(body: bytes) -> str:
     try:
         said = json.loads(body)
         text = said["error"] if isinstance(said, dict) and "error" in said else body.decode()
-    except (ValueError, UnicodeDecodeError):
+    except (ValueError, UnicodeDecodeError, RecursionError):
         text = body.decode(errors="replace")
     return " ".join(str(text).split())[:300]

@@ -23,6 +23,7 @@ from typing import IO
 
 from instar.core.errors import Unavailable
 from instar.serve.children import reason_of
+from instar.serve.commands import listeners
 from instar.serve.commands.line import Line
 from instar.serve.zygote import die_with_parent
 
@@ -62,6 +63,7 @@ class Child:
                 next_step="Install it here; if it lies in a user's folder, name that folder in INSTAR_FENCE_READ.",
             ) from problem  # fmt: skip
         assert self._process.stdout is not None
+        self._swept = False
         self._pump = threading.Thread(target=self._log, args=(self._process.stdout,), daemon=True)
         self._pump.start()
 
@@ -75,6 +77,7 @@ class Child:
         code = self._process.poll()
         if code is None:
             return ""
+        self._end_rest()
         self._pump.join(0.5)
         return f"{reason_of(code)}{self.words()}"
 
@@ -103,7 +106,10 @@ class Child:
                 raise Unavailable("its command ended before it was ready", subject=self.title, found=found)
             told = self._asked(min(2.0, seconds)) if _listens(self.port) else told
             if not told:
-                return
+                # Between our choice of the port and its use another program may have taken it, and would answer in our name.
+                if listeners.held_by(self.port, self._process.pid) is not False:
+                    return
+                told = "another program listens at its port"
             if time.monotonic() > until:
                 self.end()
                 raise Unavailable(
@@ -116,15 +122,26 @@ class Child:
 
     def end(self) -> None:
         """End it and all that it started."""
-        for number in (signal.SIGTERM, signal.SIGKILL):
-            # As long as its leader was not waited for, the group's number is nobody else's.
-            if self._process.returncode is None:
-                with contextlib.suppress(ProcessLookupError, PermissionError):
-                    os.killpg(self._process.pid, number)
+        if self._process.poll() is None:
+            self._signal(signal.SIGTERM)
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self._process.wait(END_SECONDS)
-                break
+        self._end_rest()
+        self._process.wait()
         self._pump.join(0.5)
+
+    def _end_rest(self) -> None:
+        """Kill what is left of its group, once: a shell may be gone and the server that it started still there.
+
+        While one of a group lives, its number is nobody else's; so this comes right after its leader was waited for.
+        """
+        if not self._swept:
+            self._swept = True
+            self._signal(signal.SIGKILL)
+
+    def _signal(self, number: signal.Signals) -> None:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self._process.pid, number)
 
     def _asked(self, seconds: float) -> str:
         """Why it is not ready yet; empty if it is. Who does not know the server's readiness may know the model's."""

@@ -12,11 +12,12 @@ from __future__ import annotations
 
 import contextlib
 import http.client
+import io
 import json
 import socket
 import time
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 MOST_BYTES = 256 * 1024 * 1024  # of an answer
 
@@ -125,19 +126,16 @@ class Line:
         return True
 
     def _hear(self, connection: socket.socket, method: str, until: float) -> Said:
-        with http.client.HTTPResponse(connection, method=method) as response:
+        timed = cast(socket.socket, _Timed(connection, until))  # all that is used of it is a file to read from
+        with http.client.HTTPResponse(timed, method=method) as response:
             response.begin()
             parts: list[bytes] = []
             size = 0
             while part := response.read1(1024 * 1024):
                 parts.append(part)
                 size += len(part)
-                left = until - time.monotonic()
-                if left <= 0:
-                    raise TimeoutError("timed out")
                 if size > MOST_BYTES:
                     raise http.client.HTTPException(f"an answer of more than {MOST_BYTES} bytes")
-                connection.settimeout(left)
             if response.length:
                 raise http.client.IncompleteRead(b"", response.length)
             kept = not response.will_close
@@ -145,3 +143,24 @@ class Line:
         if not kept:
             self.close()
         return said
+
+
+class _Timed(io.RawIOBase):
+    """What a socket says, until a moment: also an answer of which a byte comes now and then ends in time."""
+
+    def __init__(self, connection: socket.socket, until: float) -> None:
+        self._connection, self._until = connection, until
+
+    def makefile(self, mode: str) -> io.BufferedReader:
+        """The file that an HTTP response reads from."""
+        return io.BufferedReader(self)
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        left = self._until - time.monotonic()
+        if left <= 0:
+            raise TimeoutError("timed out")
+        self._connection.settimeout(left)
+        return self._connection.recv_into(buffer)
