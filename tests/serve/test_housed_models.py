@@ -120,5 +120,7 @@ def test_tensors_of_every_type_cross_both_ways() -> None:
 def test_one_array_alone_and_a_frame_for_an_answer() -> None:
     lone = housed.HousedTensors(Echo(lambda one: one * 2, alone="x"))  # type: ignore[arg-type]
     assert lone.infer({"x": np.array([1.5])})["output"].tolist() == [3.0]
+    texts = housed.HousedTensors(Echo(lambda one: np.array([b"set", b"osa"]), alone="x"))  # type: ignore[arg-type]
+    assert texts.infer({"x": np.array([1.5])})["output"].tolist() == ["set", "osa"]
     named = housed.HousedTensors(Echo(lambda given: pd.DataFrame({"a": given["x"]})))  # type: ignore[arg-type]
     assert named.infer({"x": np.array([1, 2])})["a"].tolist() == [1, 2]

@@ -305,11 +305,15 @@ def _tensors(
             outputs.append(dict(output, datatype=kinds[made.dtype.name]))
             values.append(made.tobytes())
         elif made.dtype.kind in "USO":
-            outputs.append(dict(output, datatype=TEXT, text=[str(one) for one in made.ravel().tolist()]))
+            outputs.append(dict(output, datatype=TEXT, text=[_text(one) for one in made.ravel().tolist()]))
             values.append(b"")
         else:
             raise TypeError(f"its output {name} has a type that is not served: {made.dtype}")
     return {"outputs": outputs}, values
+
+
+def _text(value: Any) -> str:
+    return value.decode(errors="replace") if isinstance(value, bytes) else str(value)
 
 
 def _beside(name: str) -> Any:
