@@ -13,7 +13,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 FAULT = sys.argv[1] if len(sys.argv) > 1 else ""
-NAME = os.environ["INSTAR_MODEL"]
+NAME = os.environ.get("INSTAR_MODEL", "model")  # as a server of models names it
 PATH = f"/v2/models/{NAME}"
 COLUMNS = {"distance": "FP64", "carrier": "BYTES"}
 
