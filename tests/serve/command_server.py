@@ -104,10 +104,11 @@ def answer(asked: dict[str, Any], given: dict[str, Any]) -> tuple[int, dict[str,
     return 200, said
 
 
-if FAULT == "ends":
-    print("no module named fuel")
-    sys.exit(3)
-if FAULT == "deaf":
-    time.sleep(60)
-print("ready to serve", flush=True)
-ThreadingHTTPServer(("127.0.0.1", int(os.environ["INSTAR_PORT"])), Handler).serve_forever()
+if __name__ == "__main__":
+    if FAULT == "ends":
+        print("no module named fuel")
+        sys.exit(3)
+    if FAULT == "deaf":
+        time.sleep(60)
+    print("ready to serve", flush=True)
+    ThreadingHTTPServer(("127.0.0.1", int(os.environ["INSTAR_PORT"])), Handler).serve_forever()
