@@ -10,6 +10,8 @@ import pytest
 
 from tests.journeys.driving import Server, up
 
+collect_ignore = ["callers"]  # scripts for another environment
+
 # Clients tell nobody but our server of what they do, and do not wait minutes for one that is away.
 os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
 os.environ["DO_NOT_TRACK"] = "true"
