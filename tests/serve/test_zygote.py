@@ -32,7 +32,17 @@ def begin(arguments, fds):
     elif what == "fail":
         sys.exit(7)
 
+here = os.getpid()
+
+def after_parent(fds):
+    while os.getppid() == here:
+        time.sleep(0.001)
+    let_go(fds)
+
 signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+if "--late" in sys.argv:
+    let_go, zygote._let_go_of_descriptors = zygote._let_go_of_descriptors, after_parent
+    zygote.ADOPTED_SECONDS = 600
 if "--root" in sys.argv:
     zygote.adopt_orphans()
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -108,6 +118,15 @@ def test_children_end_with_the_zygote(zygote: Zygote) -> None:
     wait_for(lambda: gone(spawned.pid))
     with pytest.raises(EOFError):
         hear(zygote)
+
+
+def test_a_child_ends_though_the_zygote_died_before_it_could_ask_to_be_told(program: list[str]) -> None:
+    late = Zygote.start([*program, "--late"], environment={**os.environ, "PYTHONPATH": str(ROOT / "src")})
+    late.spawn(1, ["sleep"])
+    (spawned,) = hear(late)
+    late.process.kill()
+    wait_for(lambda: gone(spawned.pid))
+    late.close()
 
 
 def test_adopted_children_outlive_the_zygote_and_end_with_the_root(program: list[str]) -> None:

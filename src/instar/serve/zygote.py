@@ -216,7 +216,7 @@ def _fork(
     if between == 0:
         pid = os.fork()
         if pid == 0:
-            _child(begin, arguments, fds, root)
+            _child(begin, arguments, fds, root, adopted=True)
         os.write(writing, str(pid).encode())
         os._exit(0)
     os.close(writing)
@@ -228,7 +228,7 @@ def _fork(
     return int(told)
 
 
-def _child(begin: Begin, arguments: list[str], fds: list[int], parent: int) -> None:
+def _child(begin: Begin, arguments: list[str], fds: list[int], parent: int, *, adopted: bool = False) -> None:
     """All that a forked child does; it never returns."""
     status = 1
     try:
@@ -237,7 +237,8 @@ def _child(begin: Begin, arguments: list[str], fds: list[int], parent: int) -> N
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD, signal.SIGPIPE):
             signal.signal(number, signal.SIG_IGN if number == signal.SIGPIPE else signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_SETMASK, [])
-        _wait_for_parent(parent)
+        if adopted:  # else another parent than this one is no parent to come, but the sign that it is gone
+            _wait_for_parent(parent)
         die_with_parent()
         if os.getppid() != parent:
             return  # it died before we asked to be told
