@@ -20,7 +20,6 @@ EXTENSIONS = ("binary_tensor_data", "model_repository")
 Said = tuple[int, bytes, list[tuple[bytes, bytes]]]  # status, JSON body and further headers
 
 _encoder = msgspec.json.Encoder()
-_INDEX = "/v2/repository/index"
 
 
 class About:
