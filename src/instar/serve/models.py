@@ -116,11 +116,6 @@ class Models:
         self._make_room(bundle)
         return model
 
-    def keep_only(self, kept: set[str]) -> None:
-        """Of what was to be kept, only this is from now on."""
-        for bundle, loaded in self._models.items():
-            loaded.kept = loaded.kept and bundle in kept
-
     def failed(self) -> dict[str, str]:
         """Bundles that could not be loaded when it was last tried, and why."""
         return {bundle: str(failed.problem) for bundle, failed in self._failed.items()}
