@@ -31,9 +31,9 @@ from generated import BEGIN, BOOT, fill, fill_small
 from instar.app import open_app
 from instar.core.ids import call_id
 from instar.core.store import Store
-from instar.serve import catalogue
-from instar.serve.calls import CallLog
-from instar.serve.searching import Query, condition, search
+from instar.serve.log import catalogue
+from instar.serve.log.calls import CallLog
+from instar.serve.log.searching import Query, condition, search
 
 DAYS = 30
 SMALL_ROWS = 500

@@ -11,8 +11,8 @@ import pyarrow as pa
 
 from instar.core import ids
 from instar.core.store import Store
-from instar.serve import layout, merging, prediction_rows, sealed_table
-from instar.serve.catalogue import Unit
+from instar.serve.log import layout, merging, prediction_rows, sealed_table
+from instar.serve.log.catalogue import Unit
 
 PROJECT, ENDPOINT = "flights", "delay"
 BEGIN = datetime(2026, 1, 1, tzinfo=UTC)
@@ -138,6 +138,6 @@ def call_ids(milliseconds: np.ndarray, sequence: np.ndarray) -> pl.Series:
 
 
 def _letters() -> str:
-    from instar.serve.segments import boot_letters
+    from instar.serve.log.segments import boot_letters
 
     return boot_letters(BOOT)

@@ -24,9 +24,10 @@ import model  # noqa: E402
 import servers  # noqa: E402
 
 from instar.core.store import Store  # noqa: E402
-from instar.serve import routing, snapshot  # noqa: E402
-from instar.serve.calls import CallLog  # noqa: E402
-from instar.serve.process import ServerTree  # noqa: E402
+from instar.serve import snapshot  # noqa: E402
+from instar.serve.log.calls import CallLog  # noqa: E402
+from instar.serve.root.process import ServerTree  # noqa: E402
+from instar.serve.traffic import routing  # noqa: E402
 from instar.train import bundle, native  # noqa: E402
 
 CONNECTIONS = (1, 8, 32, 64, 256)

@@ -26,9 +26,10 @@ import versions  # noqa: E402
 
 from instar.app import open_store  # noqa: E402
 from instar.core.store import Store  # noqa: E402
-from instar.serve import routing, snapshot  # noqa: E402
-from instar.serve.calls import CallLog  # noqa: E402
-from instar.serve.process import ServerTree  # noqa: E402
+from instar.serve import snapshot  # noqa: E402
+from instar.serve.log.calls import CallLog  # noqa: E402
+from instar.serve.root.process import ServerTree  # noqa: E402
+from instar.serve.traffic import routing  # noqa: E402
 from instar.train import bundle  # noqa: E402
 
 ENDPOINT = "cancer"

@@ -17,7 +17,7 @@ import hot_path  # noqa: E402
 import servers  # noqa: E402
 
 from instar.serve import snapshot  # noqa: E402
-from instar.serve.process import ServerTree  # noqa: E402
+from instar.serve.root.process import ServerTree  # noqa: E402
 
 OFFLINE_RATE = 30_000.0  # more than can be answered: the scenario must last as long as it was told to
 

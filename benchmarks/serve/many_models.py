@@ -22,8 +22,11 @@ import polars as pl
 
 from instar.app import open_store
 from instar.core.store import Store
-from instar.serve import costs, measuring, routes, routing, snapshot
-from instar.serve.process import ServerTree
+from instar.serve import snapshot
+from instar.serve.processes import measuring
+from instar.serve.root import costs
+from instar.serve.root.process import ServerTree
+from instar.serve.traffic import routes, routing
 from instar.train import bundle, conversion, native
 
 COLUMNS = 8
@@ -162,7 +165,7 @@ def ask(server: ServerTree, names: list[str], calls: int) -> None:
             command = (entry / "cmdline").read_bytes().decode()
         except OSError:
             continue
-        if str(server.log.parents[1]) in command or "instar.serve.warm" in command:
+        if str(server.log.parents[1]) in command or "instar.serve.worker.warm" in command:
             held[entry.name] = measuring.memory_bytes(int(entry.name))
     print(f"memory of the whole server: {sum(held.values()) / 1e6:.0f} MB in {len(held)} processes")
 

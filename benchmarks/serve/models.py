@@ -11,8 +11,9 @@ import numpy as np
 import polars as pl
 
 from instar.core.store import Store
-from instar.serve import routing, snapshot
-from instar.serve.policy import Canary, Shadow
+from instar.serve import snapshot
+from instar.serve.traffic import routing
+from instar.serve.traffic.policy import Canary, Shadow
 from instar.train import bundle, conversion, native
 
 TEXTS = {"carrier": 16, "origin": 3, "dest": 100, "type": 4}

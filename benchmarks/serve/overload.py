@@ -26,9 +26,9 @@ sys.path[:0] = [str(HERE), str(ROOT)]
 
 from tests.serve import fakes  # noqa: E402
 
-from instar.serve.process import ServerTree  # noqa: E402
-from instar.serve.routes import read_ack  # noqa: E402
-from instar.serve.segments import alive_boots  # noqa: E402
+from instar.serve.log.segments import alive_boots  # noqa: E402
+from instar.serve.root.process import ServerTree  # noqa: E402
+from instar.serve.traffic.routes import read_ack  # noqa: E402
 
 SERVICE_SECONDS = 0.005
 TIMEOUT_SECONDS = 0.5

@@ -32,9 +32,9 @@ from instar.adapters.blobs_folder import FolderBlobs  # noqa: E402
 from instar.app import open_store  # noqa: E402
 from instar.core.store import Store  # noqa: E402
 from instar.serve import snapshot  # noqa: E402
-from instar.serve.calls import CallLog  # noqa: E402
 from instar.serve.client import Ask, InferClient  # noqa: E402
-from instar.serve.process import ServerTree  # noqa: E402
+from instar.serve.log.calls import CallLog  # noqa: E402
+from instar.serve.root.process import ServerTree  # noqa: E402
 
 CONNECTIONS = (1, 8, 32, 64)
 WARM_UP = 200
@@ -86,7 +86,7 @@ def make_store(folder: Path) -> Store:
     """A store with the endpoints `delay` (five versions) and `one` (its champion alone)."""
     made = open_store(folder, f"sqlite:///{folder / 'instar.db'}")
     revision = models.routes(made)
-    from instar.serve import routing
+    from instar.serve.traffic import routing
 
     routing.set_policy(made, "bench", "one", champion=2, bundles=revision.bundles, cause="benchmark")
     snapshot.publish(made)

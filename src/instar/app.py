@@ -130,7 +130,7 @@ class App:
     def loop(self) -> Loop:
         """What the life cycle turns with: the project's steps, their kinds, and the prediction log."""
         from instar.operate.proposal import Loop
-        from instar.serve.calls import CallLog
+        from instar.serve.log.calls import CallLog
 
         place = self.place() if self.database_url else None
         return Loop(self.store, self.project, self.pipeline, self.kinds(), CallLog(self.store), place=place)

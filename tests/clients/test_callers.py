@@ -12,7 +12,7 @@ import httpx2
 import pandas as pd
 import pytest
 
-from instar.serve.process import ServerTree
+from instar.serve.root.process import ServerTree
 from tests.conftest import need
 from tests.serve import fakes, tensor_fakes
 from tests.serve.conftest import acknowledged, start

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from instar.serve.calls import CallLog
-from instar.serve.process import ServerTree
+from instar.serve.log.calls import CallLog
+from instar.serve.root.process import ServerTree
 from tests.serve.conftest import folder as folder
 from tests.serve.test_fuzz import hold
 from tests.serve.test_fuzz import server as server

@@ -19,7 +19,7 @@ from instar.app import open_app
 from instar.core.errors import BadInput
 from instar.interfaces.sdk import graphs, models
 from instar.release import scan_files
-from instar.serve.loading import load
+from instar.serve.worker.loading import load
 from instar.train import bundle, logged_models
 
 ROWS = np.array([[1.0, 0.5], [2.0, 0.25], [3.0, -1.0]], dtype=np.float32)

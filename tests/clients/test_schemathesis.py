@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from instar.serve.process import ServerTree
+from instar.serve.root.process import ServerTree
 from tests.clients.test_callers import ROOT
 from tests.clients.test_callers import server as server
 from tests.conftest import need

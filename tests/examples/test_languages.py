@@ -14,7 +14,7 @@ import pytest
 from click.testing import CliRunner
 
 from instar.interfaces.cli.main import cli
-from instar.serve.process import ServerTree
+from instar.serve.root.process import ServerTree
 from tests.conftest import need
 from tests.serve.programs import folder
 

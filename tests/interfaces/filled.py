@@ -25,8 +25,8 @@ from instar.plan.project import load_project
 from instar.plan.ranges import Range
 from instar.release import approval, registry
 from instar.release.registry import ModelVersion
-from instar.serve import routing
-from instar.serve.routing import Canary, Shadow
+from instar.serve.traffic import routing
+from instar.serve.traffic.routing import Canary, Shadow
 from instar.train import bundle, runs, search_space, studies, tuning_loop
 from instar.train.bundle import OUTPUTS, Column, Manifest
 from instar.train.search import DONE, Objective

@@ -24,7 +24,7 @@ from instar.interfaces.api.application import Application
 from instar.interfaces.api.doorkeeper import Doorkeeper
 from instar.interfaces.api.routes import Bound, Route
 from instar.interfaces.mlflow.frame import VOICE
-from instar.serve import entrance, granting, visits
+from instar.serve.access import entrance, granting, visits
 from instar.testing import memory_store
 
 GOLDEN = Path(__file__).parent / "golden" / "access.txt"

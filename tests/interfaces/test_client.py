@@ -16,7 +16,7 @@ import instar
 from instar.core import errors
 from instar.interfaces.api.status import body_of, status_of
 from instar.interfaces.wire import columns_of, datatype_of, error_of
-from instar.serve import replies
+from instar.serve.protocol import replies
 
 CALL = "call_01J9ZZZZZZ000001000000000A"
 Handler = Callable[[httpx2.Request], httpx2.Response]

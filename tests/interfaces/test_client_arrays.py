@@ -11,7 +11,7 @@ import pytest
 import instar
 from instar.core.errors import RequestError
 from instar.interfaces.sdk.asking import tensors_body
-from instar.serve.process import ServerTree
+from instar.serve.root.process import ServerTree
 from tests.serve.test_fuzz import two_models
 
 SPECS = [{"name": name, "datatype": datatype, "shape": [-1, 3]} for name, datatype in (("x", "FP32"), ("n", "INT32"))]

@@ -20,8 +20,8 @@ from instar.core.errors import NotFound
 from instar.core.store import Store
 from instar.interfaces import control as server
 from instar.interfaces.console import operate, pages
-from instar.serve import routing
-from instar.serve.policy import Arm, Condition, Rule, Shadow
+from instar.serve.traffic import routing
+from instar.serve.traffic.policy import Arm, Condition, Rule, Shadow
 from instar.testing import NOON
 from instar.train import runs
 

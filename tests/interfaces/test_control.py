@@ -19,7 +19,7 @@ from instar.interfaces.api import bodies
 from instar.interfaces.api.routes import Bound, Reply, Request, Route
 from instar.interfaces.api.status import status_of
 from instar.interfaces.mlflow.frame import VOICE
-from instar.serve import granting
+from instar.serve.access import granting
 
 
 def _echo(request: Request) -> Reply:

@@ -8,7 +8,7 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from instar.serve.process import ServerTree
+from instar.serve.root.process import ServerTree
 
 API = "/api/2.0/mlflow/"
 CROWD, BATCHES, POINTS = 8, 15, 40

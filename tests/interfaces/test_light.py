@@ -6,7 +6,7 @@ from pathlib import Path
 
 import httpx2
 
-from instar.serve.process import ServerTree
+from instar.serve.root.process import ServerTree
 
 HEAVY = ("polars", "numpy", "pyarrow", "deltalake", "onnxruntime", "treelite", "pandas", "sklearn")
 
@@ -37,7 +37,7 @@ def test_tracking_needs_no_library_for_tables_or_models(tmp_path: Path) -> None:
         assert client.put("/api/2.0/mlflow-artifacts/artifacts/" + file, content=b"text").status_code == 200
         assert len(client.get("/api/projects/default/runs").json()["runs"]) == 1
         running = children(server.pid)
-        assert sorted(running) == ["instar.interfaces.control", "instar.serve.gateway"]
+        assert sorted(running) == ["instar.interfaces.control", "instar.serve.gateway.gateway"]
         for module, loaded in running.items():
             assert [name for name in HEAVY if name in loaded] == [], module
         # And they are there when somebody asks for what needs them.

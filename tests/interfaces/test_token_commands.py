@@ -22,11 +22,11 @@ from instar.core.tokens import Wish
 from instar.interfaces.api.doorkeeper import Doorkeeper
 from instar.interfaces.cli.main import cli
 from instar.interfaces.keeping import Keeping
-from instar.serve import granting
-from instar.serve.callers import read_callers
-from instar.serve.keyring import Keyring
-from instar.serve.process import ServerTree
-from instar.serve.visits import Visits, visits_folder
+from instar.serve.access import granting
+from instar.serve.access.callers import read_callers
+from instar.serve.access.keyring import Keyring
+from instar.serve.access.visits import Visits, visits_folder
+from instar.serve.root.process import ServerTree
 from tests.serve.conftest import wait_for
 
 Tell = Callable[..., Result]

@@ -20,7 +20,7 @@ from instar.interfaces.demo.drive import FIRST_DAY, SERVED, Replay, Said
 from instar.interfaces.demo.world import find_flights, midnight, open_airline
 from instar.operate import outcomes
 from instar.release import registry
-from instar.serve import routing
+from instar.serve.traffic import routing
 from tests.journeys.small_airline import write_files
 
 FLIGHTS = Path(__file__).parents[2] / "examples" / "flights"

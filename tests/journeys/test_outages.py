@@ -21,7 +21,7 @@ import pytest
 
 from instar.app import open_store
 from instar.core.store import Store
-from instar.serve.process import ServerTree
+from instar.serve.root.process import ServerTree
 from instar.train import histories, intake, runs, spool
 from tests.interfaces.test_notes import CONTRACT
 from tests.journeys.driving import command, environment, wait_for

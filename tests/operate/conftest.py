@@ -21,7 +21,7 @@ from instar.core.store import Store
 from instar.interfaces.cli.main import cli
 from instar.release import approval, registry
 from instar.release.registry import ModelVersion
-from instar.serve import calls
+from instar.serve.log import calls
 from instar.train.bundle import OUTPUTS, Column, Manifest, pack
 
 ANSWER = pl.Struct(

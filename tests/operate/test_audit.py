@@ -14,8 +14,8 @@ from instar.operate import promotion
 from instar.operate.audit import Audit, verify
 from instar.release.approval import approval_table
 from instar.release.registry import ModelVersion
-from instar.serve import verification
-from instar.serve.routing import policy_revision
+from instar.serve.log import verification
+from instar.serve.traffic.routing import policy_revision
 
 
 @pytest.fixture

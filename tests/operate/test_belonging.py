@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from instar.core.errors import NotFound
 from instar.core.store import Store
 from instar.operate.belonging import _TABLES, require_in
-from instar.serve import routing
+from instar.serve.traffic import routing
 from instar.train import runs
 
 

@@ -18,7 +18,7 @@ from instar.interfaces.api import calls, operate
 from instar.interfaces.cli.main import cli
 from instar.interfaces.console import pages
 from instar.interfaces.sdk.client import Client
-from instar.serve import erasing, sealing
+from instar.serve.log import erasing, sealing
 from tests.operate.test_api import CONTRACT, P
 from tests.serve.filled import fill
 
@@ -158,7 +158,7 @@ def test_the_contract_says_how_long_the_record_is_kept(folder: Path, store: Stor
     from instar.core.errors import ContractError
     from instar.operate import upkeep
     from instar.plan.project import load_project, parse_contract
-    from instar.serve.retention import Terms
+    from instar.serve.log.retention import Terms
 
     assert upkeep.terms_of(load_project(folder).contract) == {"delay": Terms(timedelta(days=400), timedelta(days=90))}
     for wrong in ('keep = "0d"', 'keep = "1d"\ninputs = "2d"', 'keap = "1d"'):

@@ -16,7 +16,7 @@ from instar.core.store import Store
 from instar.interfaces.cli.operate import moment_of, tree_of
 from instar.operate.trace_records import Hop
 from instar.release.registry import ModelVersion
-from instar.serve import routing
+from instar.serve.traffic import routing
 
 
 def test_promote_live_rollback(

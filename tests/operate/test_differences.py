@@ -8,7 +8,7 @@ import pytest
 
 from instar.core.errors import BadInput
 from instar.operate.differences import Differences, compare, document, two_versions, wilson
-from instar.serve.policy import Canary, Policy, Shadow
+from instar.serve.traffic.policy import Canary, Policy, Shadow
 from instar.testing import NOON
 
 UNTIL = NOON + timedelta(hours=1)

@@ -12,8 +12,8 @@ from instar.operate.live import live
 from instar.operate.rollout_rule import Terms
 from instar.release import registry
 from instar.release.registry import ModelVersion
-from instar.serve.derived import champion_of
-from instar.serve.policy import Shadow
+from instar.serve.traffic.derived import champion_of
+from instar.serve.traffic.policy import Shadow
 from instar.testing import NOON
 
 TERMS = Terms(

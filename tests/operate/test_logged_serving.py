@@ -23,9 +23,10 @@ from instar.plan import revisions
 from instar.plan.project import Project, load_project
 from instar.release import approval, registered_models, registry
 from instar.release.registry import ModelVersion
-from instar.serve import routing, trial
-from instar.serve.calls import CallLog
-from instar.serve.process import ServerTree
+from instar.serve import trial
+from instar.serve.log.calls import CallLog
+from instar.serve.root.process import ServerTree
+from instar.serve.traffic import routing
 from instar.train import bundles
 from instar.train.bundle import load_manifest
 from tests.train.folders import flights, mlmodel, pack, sklearn_files

@@ -10,9 +10,9 @@ from instar.core.store import Store
 from instar.operate import promotion, rollout, rollout_walk
 from instar.operate.rollout_rule import Terms
 from instar.release.registry import ModelVersion
-from instar.serve import routing
-from instar.serve.policy import Shadow
-from instar.serve.routing import Revision
+from instar.serve.traffic import routing
+from instar.serve.traffic.policy import Shadow
+from instar.serve.traffic.routing import Revision
 
 Make = Callable[..., ModelVersion]
 TERMS = Terms(

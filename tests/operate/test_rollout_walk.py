@@ -17,8 +17,8 @@ from instar.operate.rollout import Rollout
 from instar.operate.rollout_rule import Evidence, Move, Terms
 from instar.release import bars
 from instar.release.registry import ModelVersion
-from instar.serve import routing
-from instar.serve.policy import Canary, Policy, Shadow
+from instar.serve.traffic import routing
+from instar.serve.traffic.policy import Canary, Policy, Shadow
 
 TERMS = Terms(
     shadow=100, steps=(10, 100), bake=timedelta(hours=6), patience=timedelta(days=14), cool_down=timedelta(days=7),

@@ -10,8 +10,9 @@ from instar.core.clock import EventClock
 from instar.core.store import Store
 from instar.operate import alerts, route_keeping, traffic
 from instar.release.registry import ModelVersion
-from instar.serve import leases, routes, routing, snapshot
-from instar.serve.policy import Canary
+from instar.serve import snapshot
+from instar.serve.traffic import leases, routes, routing
+from instar.serve.traffic.policy import Canary
 from tests.operate.test_promotion import promote
 
 Make = Callable[..., ModelVersion]

@@ -16,8 +16,8 @@ from instar.operate.rollout_rule import Terms
 from instar.operate.traffic import Change
 from instar.release import approval
 from instar.release.registry import ModelVersion
-from instar.serve import routing
-from instar.serve.policy import Arm, Canary, Condition, Policy, Rule, Shadow
+from instar.serve.traffic import routing
+from instar.serve.traffic.policy import Arm, Canary, Condition, Policy, Rule, Shadow
 from tests.operate.test_promotion import promote, silent
 
 Make = Callable[..., ModelVersion]

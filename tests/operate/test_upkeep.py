@@ -4,9 +4,9 @@ from datetime import timedelta
 
 from instar.core.store import Store
 from instar.operate import alerts, upkeep
-from instar.serve import catalogue, erasing, holds, verification
-from instar.serve.calls import CallLog
-from instar.serve.retention import Terms
+from instar.serve.log import catalogue, erasing, holds, verification
+from instar.serve.log.calls import CallLog
+from instar.serve.log.retention import Terms
 from tests.serve.filled import fill
 from tests.serve.test_sealing_damage import ends, flip
 
@@ -36,7 +36,7 @@ def test_damage_raises_one_alert_and_not_one_at_each_look(store: Store) -> None:
 
 
 def test_a_sealed_file_that_was_touched_is_not_merged_and_raises_an_alert(store: Store) -> None:
-    from instar.serve import sealing
+    from instar.serve.log import sealing
 
     fill(store, 3)
     sealing.seal(store)

@@ -21,8 +21,8 @@ from instar.operate.trace import backward, forward
 from instar.plan.cost import Cost
 from instar.plan.project import Monitor, OutcomeTerms, Problem, Split
 from instar.release.registry import ModelVersion
-from instar.serve import record, sealing, segments
-from instar.serve.calls import CallLog, calls_folder
+from instar.serve.log import record, sealing, segments
+from instar.serve.log.calls import CallLog, calls_folder
 from instar.testing import NOON
 
 DAY = timedelta(days=1)

@@ -13,7 +13,7 @@ from instar.core.store import Store
 from instar.release import aliases, registered_models, registry
 from instar.release.importing import ForeignModel, ForeignVersion, bring_in
 from instar.release.packing import pack_logged
-from instar.serve.derived import derive
+from instar.serve.traffic.derived import derive
 from instar.train import artifacts, logged_models, runs
 from instar.train.importing import FROM, run_id
 from instar.train.logged_models import LoggedModel

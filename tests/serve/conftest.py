@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from instar.serve.process import ServerTree
-from instar.serve.routes import read_ack
-from instar.serve.segments import alive_boots
+from instar.serve.log.segments import alive_boots
+from instar.serve.root.process import ServerTree
+from instar.serve.traffic.routes import read_ack
 
 ROOT = Path(__file__).parents[2]
 
@@ -53,7 +53,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def server(folder: Path) -> Iterator[ServerTree]:
     """Endpoint `delay`: champion 1, shadow 3 in a process of its own."""
-    from instar.serve.policy import Shadow
+    from instar.serve.traffic.policy import Shadow
     from tests.serve import fakes
 
     versions = [fakes.version(folder, 1, bias=0.1), fakes.version(folder, 3, bias=0.3, native=True)]

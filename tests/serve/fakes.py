@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from instar.core.ids import digest
-from instar.serve.capacity import DEFAULT, Terms
-from instar.serve.policy import Canary, Policy, Shadow
-from instar.serve.routes import (
+from instar.serve.protocol.signature import InputColumn, Signature
+from instar.serve.traffic.capacity import DEFAULT, Terms
+from instar.serve.traffic.policy import Canary, Policy, Shadow
+from instar.serve.traffic.routes import (
     PORTABLE,
     EndpointRoute,
     Snapshot,
@@ -23,7 +24,6 @@ from instar.serve.routes import (
     read_snapshot,
     write_snapshot,
 )
-from instar.serve.signature import InputColumn, Signature
 
 COLUMNS = (
     InputColumn("distance", "FP64"),

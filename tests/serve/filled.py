@@ -6,8 +6,9 @@ from datetime import timedelta
 from pathlib import Path
 
 from instar.core.store import Store
-from instar.serve import catalogue, routing
-from instar.serve.record import Answer, Personal
+from instar.serve.log import catalogue
+from instar.serve.log.record import Answer, Personal
+from instar.serve.traffic import routing
 from tests.serve.writing import BEGIN, Segment
 
 HOUR = timedelta(hours=1)

@@ -189,7 +189,7 @@ _csv = st.one_of(
 @st.composite
 def _message(draw: st.DrawFn) -> bytes:
     """A message of gRPC: tensors in typed or raw contents that may lie, or bytes that are none."""
-    from instar.serve.grpc_messages import message
+    from instar.serve.protocol.grpc_messages import message
 
     request = message("ModelInferRequest")(
         model_name=draw(st.sampled_from(["words", "words", "delay", "", "é"])), id="again"

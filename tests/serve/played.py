@@ -7,8 +7,8 @@ import socket
 import threading
 from collections.abc import Callable
 
-from instar.serve.process import ServerTree
-from instar.serve.routes import control_socket
+from instar.serve.root.process import ServerTree
+from instar.serve.traffic.routes import control_socket
 
 
 class Played:

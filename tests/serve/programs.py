@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from instar.core.store import Store
-from instar.serve.routes import bundle_folder
+from instar.serve.traffic.routes import bundle_folder
 from instar.train import bundle
 from instar.train.command_bundle import pack_command
 

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from instar.core.ids import digest
-from instar.serve.routes import PORTABLE, VersionRoute, bundle_folder
-from instar.serve.signature import Signature, TensorSpec
+from instar.serve.protocol.signature import Signature, TensorSpec
+from instar.serve.traffic.routes import PORTABLE, VersionRoute, bundle_folder
 
 # Numbers, text and an optional input; each row is a prediction.
 SIGNATURE = Signature(

@@ -21,12 +21,13 @@ from instar.core.store import Store
 from instar.core.tokens import Wish
 from instar.interfaces.sdk.client import Client
 from instar.interfaces.sdk.proof import authorization
-from instar.serve import granting, grpc_port
+from instar.serve.access import granting
+from instar.serve.access.entrance import GRPC_METHODS, RULES
 from instar.serve.client import Ask, InferClient
-from instar.serve.entrance import GRPC_METHODS, RULES
-from instar.serve.grpc_messages import message
-from instar.serve.process import ServerTree
-from instar.serve.supervisor import Root
+from instar.serve.gateway import grpc_port
+from instar.serve.protocol.grpc_messages import message
+from instar.serve.root.process import ServerTree
+from instar.serve.root.supervisor import Root
 from tests.serve import fakes
 from tests.serve.conftest import start, wait_for
 

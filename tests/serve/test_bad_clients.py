@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import httpx2
 import pytest
 
-from instar.serve.process import ServerTree
+from instar.serve.root.process import ServerTree
 from tests.serve import fakes
 from tests.serve.conftest import acknowledged, start, wait_for
 

@@ -7,9 +7,9 @@ import pytest
 
 from instar.core.errors import MalformedRequest, NotFound
 from instar.core.store import Store
-from instar.serve import decoding, prediction_rows
-from instar.serve.calls import CallLog
-from instar.serve.record import Answer, Personal
+from instar.serve.log import decoding, prediction_rows
+from instar.serve.log.calls import CallLog
+from instar.serve.log.record import Answer, Personal
 from tests.serve.writing import BEGIN, Segment
 
 HOUR = timedelta(hours=1)

@@ -7,7 +7,7 @@ from dataclasses import replace
 from hypothesis import given
 from hypothesis import strategies as st
 
-from instar.serve.capacity import DEFAULT, Standing, Terms, to_give_up, together, wants_more
+from instar.serve.traffic.capacity import DEFAULT, Standing, Terms, to_give_up, together, wants_more
 
 BUSY = Standing("native-a", copies=1, flying=3, oldest_seconds=0.2, used=10.0, bytes=100)
 

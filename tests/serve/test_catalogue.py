@@ -13,9 +13,9 @@ from instar.app import open_store
 from instar.core.clock import EventClock
 from instar.core.store import Store
 from instar.operate import garbage
-from instar.serve import catalogue, erasing, holds, merging, retention, sealed_table, sealing, verification
-from instar.serve.calls import CallLog
-from instar.serve.searching import Query, condition, search
+from instar.serve.log import catalogue, erasing, holds, merging, retention, sealed_table, sealing, verification
+from instar.serve.log.calls import CallLog
+from instar.serve.log.searching import Query, condition, search
 from instar.testing import NOON
 from tests.serve.filled import fill
 

@@ -16,7 +16,7 @@ from click.testing import CliRunner
 
 from instar.core.errors import BadInput, ContractError
 from instar.interfaces.cli.serve import commands
-from instar.serve.process import ServerTree, running
+from instar.serve.root.process import ServerTree, running
 from tests.serve.conftest import wait_for
 
 ROW = ["distance=1000", "hour=8", "carrier=", "wind=", "holiday=true"]

@@ -9,7 +9,7 @@ import pytest
 
 from instar.core.errors import BadInput, NotFound, Unavailable
 from instar.serve.client import Ask, InferClient
-from instar.serve.process import ServerTree
+from instar.serve.root.process import ServerTree
 
 ROW = {"distance": 1000.0, "hour": 8, "carrier": "UA", "wind": None, "holiday": False}
 INPUTS = {"distance": "FP64", "carrier": "BYTES"}

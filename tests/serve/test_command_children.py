@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 
 from instar.core.errors import StepFailed, Unavailable
-from instar.serve import fence
-from instar.serve.commands import answers, child, listeners
-from instar.serve.commands.child import Child
-from instar.serve.commands.line import Line
+from instar.serve.processes import fence
+from instar.serve.worker.commands import answers, child, listeners
+from instar.serve.worker.commands.child import Child
+from instar.serve.worker.commands.line import Line
 
 # It says its process, ignores that it shall end, and is ready at once.
 PROGRAM = """
@@ -99,7 +99,8 @@ def test_who_listens_is_told_by_session() -> None:
 @pytest.mark.skipif(not fence.abi(), reason="this system has no Landlock")
 def test_a_fenced_process_sees_who_listens_for_it(program: list[str], tmp_path: Path) -> None:
     code = (
-        "import sys; from pathlib import Path; from instar.serve import fence; from instar.serve.commands.child import Child\n"
+        "import sys; from pathlib import Path; from instar.serve.processes import fence\n"
+        "from instar.serve.worker.commands.child import Child\n"
         f"here, own = Path({str(tmp_path)!r}), [sys.prefix, sys.base_prefix, *sys.path]\n"
         "fence.enclose([*map(Path, fence.SYSTEM), *map(Path, filter(None, own)), here], [here])\n"
         f"child = Child('model probe', {program!r}, here, 'probe', {{}})\n"

@@ -16,11 +16,11 @@ import pytest
 
 from instar.core.errors import Blocked, Damaged, InstarError, StepFailed, Unavailable
 from instar.core.store import Store
-from instar.serve import measuring
-from instar.serve.commands import answers
-from instar.serve.commands.answers import Output
-from instar.serve.commands.model import CommandModel
-from instar.serve.loading import load
+from instar.serve.processes import measuring
+from instar.serve.worker.commands import answers
+from instar.serve.worker.commands.answers import Output
+from instar.serve.worker.commands.model import CommandModel
+from instar.serve.worker.loading import load
 from instar.train.bundle import Tensor
 from tests.serve.programs import folder, unpacked
 
@@ -157,7 +157,7 @@ def test_settings_of_the_server_are_not_handed_to_the_program(
 def test_a_program_ends_with_its_worker_even_when_that_is_killed(store: Store, tmp_path: Path) -> None:
     place = unpacked(store, folder(tmp_path / "m"))
     code = (
-        "import sys; from pathlib import Path; from instar.serve.loading import load\n"
+        "import sys; from pathlib import Path; from instar.serve.worker.loading import load\n"
         f"model = load(Path({str(place)!r})); print(model._child.pid, flush=True); sys.stdin.read()"
     )
     worker = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)

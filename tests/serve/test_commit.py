@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from instar.serve import commit, record, segments
-from instar.serve.commit import Committer, EndpointLog
-from instar.serve.record import End, Head, Later, Schema
+from instar.serve.log import commit, record, segments
+from instar.serve.log.commit import Committer, EndpointLog
+from instar.serve.log.record import End, Head, Later, Schema
 
 
 def entries(calls: Path) -> list[list[record.Entry]]:

@@ -10,9 +10,9 @@ from click.testing import CliRunner
 
 from instar.core.errors import BadInput, Unavailable
 from instar.interfaces.cli.runtimes import check_runtime
-from instar.serve.commands import conformance
-from instar.serve.commands.child import HOST, Child
-from instar.serve.commands.conformance import Check, Declared, Subject
+from instar.serve.worker.commands import conformance
+from instar.serve.worker.commands.child import HOST, Child
+from instar.serve.worker.commands.conformance import Check, Declared, Subject
 from instar.train.command_bundle import read_folder
 from tests.serve.programs import folder
 

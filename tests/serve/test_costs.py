@@ -13,19 +13,20 @@ import pytest
 from instar.app import open_store
 from instar.core.settings import Settings
 from instar.core.store import Store
-from instar.serve import accounts, costs, routing
-from instar.serve.accounts import VERSION, Account, Accounts, Line, usage_folder
-from instar.serve.children import Process
-from instar.serve.needs import Used
+from instar.serve.processes.children import Process
+from instar.serve.processes.needs import Used
+from instar.serve.root import accounts, costs
+from instar.serve.root.accounts import VERSION, Account, Accounts, Line, usage_folder
+from instar.serve.traffic import routing
 from tests.serve import bundles, fakes
 from tests.serve.conftest import acknowledged, start
 
 
 def test_lines_sum_up_to_what_all_processes_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     clock = [100.0]
-    monkeypatch.setattr("instar.serve.accounts.time.monotonic", lambda: clock[0])
+    monkeypatch.setattr("instar.serve.root.accounts.time.monotonic", lambda: clock[0])
     cpu = {1: 0.0, 2: 0.0, 3: 0.0}
-    monkeypatch.setattr("instar.serve.measuring.cpu_seconds", lambda pid, programs: cpu[pid])
+    monkeypatch.setattr("instar.serve.processes.measuring.cpu_seconds", lambda pid, programs: cpu[pid])
     books = Accounts(tmp_path)
     processes = [("portable", 1, 1000), ("native-a", 2, 500), ("gateway", 3, 200)]
     books.measured(processes)

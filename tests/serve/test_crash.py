@@ -16,12 +16,12 @@ import httpx2
 import pytest
 
 from instar.core.store import Store
-from instar.serve import record, segments
-from instar.serve.calls import CallLog
 from instar.serve.client import Answer, Ask, InferClient
-from instar.serve.policy import Canary, Shadow
-from instar.serve.process import ServerTree, running
-from instar.serve.routes import VersionRoute, bundle_folder, run_folder
+from instar.serve.log import record, segments
+from instar.serve.log.calls import CallLog
+from instar.serve.root.process import ServerTree, running
+from instar.serve.traffic.policy import Canary, Shadow
+from instar.serve.traffic.routes import VersionRoute, bundle_folder, run_folder
 from tests.serve import fakes
 from tests.serve.conftest import acknowledged, start, wait_for
 
@@ -151,7 +151,7 @@ def test_a_killed_gateway_is_replaced_on_the_same_port(store: Store, folder: Pat
     setup(folder)
     with start(folder) as server:
         acknowledged(folder, 1)
-        (gateway,) = children(server.pid, "instar.serve.gateway")
+        (gateway,) = children(server.pid, "instar.serve.gateway.gateway")
         os.kill(gateway, signal.SIGKILL)
 
         def answers() -> bool:
@@ -181,9 +181,9 @@ def test_a_request_that_ends_its_worker_twice_is_refused_and_takes_nobody_along(
         row = CallLog(store).find(reply.headers["instar-call"])
         assert (row["status"], row["version"], row["decision"]) == (500, 1, None)
         # It is known now, and ends no third one.
-        workers = children(server.pid, "instar.serve.worker")
+        workers = children(server.pid, "instar.serve.worker.worker")
         assert client.post("/v2/models/delay/infer", json=fakes.body(-1)).status_code == 500
-        assert children(server.pid, "instar.serve.worker") == workers
+        assert children(server.pid, "instar.serve.worker.worker") == workers
     # Its neighbours were asked once more.
     assert {(answer.status, answer.error) for answer in answers} == {(200, None)}
 
@@ -278,7 +278,7 @@ def test_one_server_a_store(folder: Path) -> None:
 
 def test_it_listens_beyond_loopback_for_nobody(folder: Path) -> None:
     from instar.core.errors import NotAllowed
-    from instar.serve.supervisor import Root
+    from instar.serve.root.supervisor import Root
 
     with pytest.raises(NotAllowed, match="loopback"):
         Root(folder, host="0.0.0.0").run()

@@ -14,8 +14,8 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from instar.serve.door import is_tracking
-from instar.serve.process import ServerTree
+from instar.serve.gateway.door import is_tracking
+from instar.serve.root.process import ServerTree
 from tests.serve import fakes
 from tests.serve.conftest import acknowledged, start, wait_for
 
@@ -47,7 +47,7 @@ def holders(server: ServerTree, raw: socket.socket) -> list[str]:
     """Which processes of a server hold the other end of a connection; each must send at once (no Nagle)."""
     libc = ctypes.CDLL(None, use_errno=True)
     found = []
-    for module in ("instar.serve.gateway", "instar.interfaces.control"):
+    for module in ("instar.serve.gateway.gateway", "instar.interfaces.control"):
         pid = process_of(server, module)
         handle = os.pidfd_open(pid)
         for name in os.listdir(f"/proc/{pid}/fd"):
@@ -111,11 +111,11 @@ def test_connections_that_track_belong_to_the_control_process(whole: ServerTree)
 def test_all_others_stay_at_the_gateway_also_when_they_come_word_by_word(whole: ServerTree) -> None:
     with connect(whole) as raw:
         assert ask(raw, "/api/projects").startswith(b"HTTP/1.1 200")
-        assert holders(whole, raw) == ["instar.serve.gateway"]
+        assert holders(whole, raw) == ["instar.serve.gateway.gateway"]
         assert b"RESOURCE_DOES_NOT_EXIST" in ask(raw, TRACKING)  # relayed
     with connect(whole) as raw:
         raw.sendall(b"GE")
-        wait_for(lambda: holders(whole, raw) == ["instar.serve.gateway"])
+        wait_for(lambda: holders(whole, raw) == ["instar.serve.gateway.gateway"])
         raw.sendall(b"T " + TRACKING.encode() + b" HTTP/1.1\r\n" + HOST + b"\r\n")
         assert b"404" in raw.recv(1000)
 
@@ -159,7 +159,7 @@ def test_a_control_process_that_is_replaced_takes_connections_again(whole: Serve
 
 def test_a_gateway_that_may_open_no_more_files_goes_on_when_some_are_closed(tmp_path: Path) -> None:
     with start(tmp_path / ".instar") as tree:
-        gateway = process_of(tree, "instar.serve.gateway")
+        gateway = process_of(tree, "instar.serve.gateway.gateway")
         open_now = len(os.listdir(f"/proc/{gateway}/fd"))
         resource.prlimit(gateway, resource.RLIMIT_NOFILE, (open_now + 10, open_now + 10))
         crowd = [connect(tree) for _ in range(40)]

@@ -13,9 +13,9 @@ import httpx2
 import pytest
 
 from instar.core.store import Store
-from instar.serve import record, segments
-from instar.serve.calls import CallLog
-from instar.serve.process import ServerTree
+from instar.serve.log import record, segments
+from instar.serve.log.calls import CallLog
+from instar.serve.root.process import ServerTree
 from tests.serve import fakes
 from tests.serve.conftest import acknowledged, start, wait_for
 from tests.serve.test_crash import children
@@ -83,7 +83,7 @@ def test_a_full_disk_stops_answers_or_is_said_with_each(store: Store, policy: st
     fakes.route(folder, [fakes.version(folder, 1)])
     with start(folder, environment={"INSTAR_RECORD_FAILURE": policy}) as server, httpx2.Client(timeout=30) as client:
         acknowledged(folder, 1)
-        (gateway,) = children(server.pid, "instar.serve.gateway")
+        (gateway,) = children(server.pid, "instar.serve.gateway.gateway")
 
         def ask() -> httpx2.Response:
             return client.post(f"{server.url}/v2/models/delay/infer", content=BODY)

@@ -9,10 +9,11 @@ import pytest
 from instar.core import journal
 from instar.core.errors import BadInput, Conflict, NotFound
 from instar.core.store import Store
-from instar.serve import catalogue, erasing, holds, masking, merging, retention, routes, sealing, segments, verification
-from instar.serve.calls import CallLog
-from instar.serve.erasing import Selector
-from instar.serve.record import Personal
+from instar.serve.log import catalogue, erasing, holds, masking, merging, retention, sealing, segments, verification
+from instar.serve.log.calls import CallLog
+from instar.serve.log.erasing import Selector
+from instar.serve.log.record import Personal
+from instar.serve.traffic import routes
 from tests.serve.filled import HOUR, fill
 from tests.serve.writing import BEGIN, Segment
 
@@ -49,7 +50,7 @@ def bytes_of(store: Store) -> bytes:
 
 
 def frames_of(store: Store) -> str:
-    from instar.serve import rewriting
+    from instar.serve.log import rewriting
 
     return repr(list(rewriting.frames_in_order(store, catalogue.units(store))))
 

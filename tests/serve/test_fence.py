@@ -11,7 +11,8 @@ import httpx2
 import pytest
 
 from instar.core.store import Store
-from instar.serve import fence, routes
+from instar.serve.processes import fence
+from instar.serve.traffic import routes
 from tests.serve import fakes
 from tests.serve.conftest import ROOT, acknowledged, start
 
@@ -20,7 +21,7 @@ needs_fence = pytest.mark.skipif(fence.abi() == 0, reason="this kernel has no La
 PROGRAM = """
 import os, sys
 from pathlib import Path
-from instar.serve import fence
+from instar.serve.processes import fence
 mine, scratch, other, store = map(Path, sys.argv[1:])
 assert fence.enclose([*fence.readable(store), mine], [scratch])
 def tried(do):

@@ -15,9 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from instar.core.errors import UnsupportedMedia
-from instar.serve import places, wire
-from instar.serve.places import INFER, INVOCATIONS, RECORDS, Place, form_of, place_of
-from instar.serve.runtime import Runtime
+from instar.serve.protocol import places, wire
+from instar.serve.protocol.places import INFER, INVOCATIONS, RECORDS, Place, form_of, place_of
+from instar.serve.worker.runtime import Runtime
 from tests.serve import fakes, tensor_fakes
 from tests.serve.test_runtime import plan, replies
 

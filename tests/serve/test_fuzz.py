@@ -13,8 +13,8 @@ import grpc
 import pytest
 from hypothesis import HealthCheck, given, seed, settings
 
-from instar.serve.calls import CallLog
-from instar.serve.process import ServerTree
+from instar.serve.log.calls import CallLog
+from instar.serve.root.process import ServerTree
 from tests.serve import fakes, tensor_fakes
 from tests.serve.conftest import acknowledged, start, wait_for
 from tests.serve.fuzzing import Request, requests

@@ -12,9 +12,9 @@ import pytest
 
 from instar.core.ids import call_id
 from instar.core.store import Store
-from instar.serve import catalogue, sealing
-from instar.serve.calls import CallLog
-from instar.serve.searching import Query, condition, search
+from instar.serve.log import catalogue, sealing
+from instar.serve.log.calls import CallLog
+from instar.serve.log.searching import Query, condition, search
 from tests.serve.writing import Segment
 
 ROOT = Path(__file__).parents[2]

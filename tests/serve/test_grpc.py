@@ -10,9 +10,9 @@ import grpc
 import numpy as np
 import pytest
 
-from instar.serve.calls import CallLog
-from instar.serve.grpc_messages import message
-from instar.serve.process import ServerTree
+from instar.serve.log.calls import CallLog
+from instar.serve.protocol.grpc_messages import message
+from instar.serve.root.process import ServerTree
 from tests.serve import fakes
 from tests.serve.conftest import acknowledged, start, wait_for
 from tests.serve.test_server import log as log

@@ -12,8 +12,10 @@ import pytest
 
 from instar.core.errors import Blocked, InstarError, StepFailed, Unavailable
 from instar.core.store import Store
-from instar.serve import housed, loading, routing, shim, snapshot
-from instar.serve.routes import bundle_folder, read_snapshot
+from instar.serve import snapshot
+from instar.serve.traffic import routing
+from instar.serve.traffic.routes import bundle_folder, read_snapshot
+from instar.serve.worker import housed, loading, shim
 from instar.train import bundle, environment, environments, own_environment
 from tests.serve.conftest import acknowledged, start
 from tests.serve.lamps import lamp_bundle
@@ -73,7 +75,7 @@ def test_what_fails_is_said_in_its_own_words_and_it_goes_on(store: Store, links:
 
 
 def test_a_missing_package_is_named(store: Store, links: Path) -> None:
-    from instar.serve.models import Models
+    from instar.serve.worker.models import Models
 
     digest = lamp_bundle(store, links, "1.0", lock="# empty\n")
     assert prepared(store, digest)[1] == ""  # nothing is pinned, so nothing is amiss
@@ -222,7 +224,7 @@ def test_a_second_version_in_one_environment_is_forked_and_imports_nothing_anew(
         routing.set_policy(store, "flights", f"lamp{version}", champion=version, bundles=digests, cause="test")
     number = snapshot.publish(store)
     with (
-        start(store.folder, loader="instar.serve.loading:load") as server,
+        start(store.folder, loader="instar.serve.worker.loading:load") as server,
         httpx2.Client(base_url=server.url, timeout=60) as client,
     ):
         acknowledged(store.folder, number)
@@ -240,7 +242,7 @@ def test_both_versions_serve_in_one_server_and_a_dead_one_is_replaced(store: Sto
     routes = read_snapshot(store.folder)
     assert len({one.environment for route in routes.endpoints.values() for one in route.held}) == 2
     with (
-        start(store.folder, loader="instar.serve.loading:load", environment={"INSTAR_FORK": fork}) as server,
+        start(store.folder, loader="instar.serve.worker.loading:load", environment={"INSTAR_FORK": fork}) as server,
         httpx2.Client(base_url=server.url, timeout=60) as client,
     ):
         acknowledged(store.folder, number)

@@ -18,8 +18,8 @@ from sklearn.svm import LinearSVC
 
 from instar.core.errors import Damaged, UnsafeModel
 from instar.core.store import Store
-from instar.serve import housed, loading, shim
-from instar.serve.routes import bundle_folder
+from instar.serve.traffic.routes import bundle_folder
+from instar.serve.worker import housed, loading, shim
 from instar.train import bundle
 from tests.serve import bundles
 from tests.train.folders import MATRIX, flights, pack, sklearn_files

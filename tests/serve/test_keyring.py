@@ -14,9 +14,9 @@ from instar.core.identity import Caller, Role, local_caller, local_user
 from instar.core.settings import Settings, read_settings
 from instar.core.store import Store
 from instar.core.tokens import Wish
-from instar.serve import callers, granting, keyring
-from instar.serve.callers import Callers, Grant
-from instar.serve.keyring import Headers, Keyring, Pass
+from instar.serve.access import callers, granting, keyring
+from instar.serve.access.callers import Callers, Grant
+from instar.serve.access.keyring import Headers, Keyring, Pass
 
 HOST = (b"host", b"127.0.0.1:5000")
 

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from instar.core.errors import Damaged
-from instar.serve import leases
-from instar.serve.leases import Lease, remaining
+from instar.serve.traffic import leases
+from instar.serve.traffic.leases import Lease, remaining
 
 NOW = 1_800_000_000_000_000
 

@@ -9,8 +9,8 @@ import pytest
 
 from instar.core.errors import Damaged, InstarError
 from instar.core.store import Store
-from instar.serve.loading import load
-from instar.serve.routes import bundle_folder
+from instar.serve.traffic.routes import bundle_folder
+from instar.serve.worker.loading import load
 from instar.train import bundle
 from tests.serve import bundles
 

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from instar.core.errors import Damaged, Unavailable
-from instar.serve import models
-from instar.serve.metering import Meter
-from instar.serve.models import LEAST_BYTES, Models, named
+from instar.serve.worker import models
+from instar.serve.worker.metering import Meter
+from instar.serve.worker.models import LEAST_BYTES, Models, named
 
 
 def fill(tmp_path: Path, held: Models, count: int) -> list[str]:
@@ -20,7 +20,7 @@ def fill(tmp_path: Path, held: Models, count: int) -> list[str]:
 
 
 def test_the_one_used_longest_ago_makes_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("instar.serve.measuring.resident_bytes_here", lambda: 0)
+    monkeypatch.setattr("instar.serve.processes.measuring.resident_bytes_here", lambda: 0)
     changes: list[tuple[str, bool]] = []
     held = Models(
         lambda folder: object(), 3 * LEAST_BYTES, changed=lambda bundle, there: changes.append((bundle, there))
@@ -37,7 +37,7 @@ def test_the_one_used_longest_ago_makes_room(tmp_path: Path, monkeypatch: pytest
 
 
 def test_one_model_may_be_larger_than_the_budget(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("instar.serve.measuring.resident_bytes_here", lambda: 0)
+    monkeypatch.setattr("instar.serve.processes.measuring.resident_bytes_here", lambda: 0)
     held = Models(lambda folder: object(), 1)
     assert [len(held) for _ in fill(tmp_path, held, 3)] == [1, 1, 1]
 

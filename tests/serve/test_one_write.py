@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from instar.serve.one_write import _Gathering
+from instar.serve.gateway.one_write import _Gathering
 
 HEAD = b"HTTP/1.1 200 OK\r\n\r\n"
 

@@ -8,10 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from instar.core.errors import BadInput
-from instar.serve import policy_document
-from instar.serve.policy import Arm, Canary, Condition, Policy, Retiring, Rule, Shadow
-from instar.serve.policy_check import check
-from instar.serve.policy_document import PolicyDocument
+from instar.serve.traffic import policy_document
+from instar.serve.traffic.policy import Arm, Canary, Condition, Policy, Retiring, Rule, Shadow
+from instar.serve.traffic.policy_check import check
+from instar.serve.traffic.policy_document import PolicyDocument
 
 BETA = Condition(header="x-beta", equals="yes")
 ARMS = (Arm("b", 5, 10),)

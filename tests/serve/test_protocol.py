@@ -8,10 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from instar.core.errors import MalformedRequest, MissingInput, RequestError, WrongDatatype, WrongShape
-from instar.serve.columns import Bound, bind
-from instar.serve.protocol import decode, encode_request
-from instar.serve.replies import Output, encode_answer, encode_error
-from instar.serve.signature import InputColumn, Signature
+from instar.serve.protocol.columns import Bound, bind
+from instar.serve.protocol.replies import Output, encode_answer, encode_error
+from instar.serve.protocol.signature import InputColumn, Signature
+from instar.serve.protocol.v2_json import decode, encode_request
 from tests.serve.fakes import SIGNATURE, body
 
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from instar.serve import record
-from instar.serve.record import Answer, Call, End, Frame, Head, Later, Personal, Schema, Tensor, Work
+from instar.serve.log import record
+from instar.serve.log.record import Answer, Call, End, Frame, Head, Later, Personal, Schema, Tensor, Work
 
 GOLDEN = Path(__file__).parent / "golden" / "record2.hex"
 FIRST_FORMAT = Path(__file__).parent / "golden" / "record.hex"

@@ -13,8 +13,8 @@ import httpx2
 import pytest
 import uvicorn
 
-from instar.serve.process import ServerTree
-from instar.serve.routes import control_socket, make_run_folder
+from instar.serve.root.process import ServerTree
+from instar.serve.traffic.routes import control_socket, make_run_folder
 from tests.serve.conftest import start, wait_for
 from tests.serve.played import HOST, OK, Played, always, ask, read_all, read_head
 

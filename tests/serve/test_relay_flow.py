@@ -14,7 +14,7 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from instar.serve.process import ServerTree
+from instar.serve.root.process import ServerTree
 from tests.serve.conftest import start, wait_for
 from tests.serve.played import HOST, OK, Played, ask, read_all, read_head
 

@@ -6,8 +6,8 @@ from collections import Counter
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from instar.serve.policy import Arm, Canary, Condition, Policy, Route, Rule
-from instar.serve.resolving import Headers, Resolver, position, sampled
+from instar.serve.traffic.policy import Arm, Canary, Condition, Policy, Route, Rule
+from instar.serve.traffic.resolving import Headers, Resolver, position, sampled
 
 keys = st.text(max_size=20)
 KEYS = [f"flight {n}" for n in range(4000)]

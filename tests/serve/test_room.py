@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from instar.core.errors import TooManyCalls, Unavailable
-from instar.serve.room import ALWAYS, LONGEST_SECONDS, Room
+from instar.serve.gateway.room import ALWAYS, LONGEST_SECONDS, Room
 
 
 def flood(room: Room, rate: float, service: float, deadline: float | None, seconds: float) -> tuple[int, int, int]:

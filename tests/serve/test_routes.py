@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from instar.core.errors import Damaged
-from instar.serve import routes
-from instar.serve.routes import Ack
+from instar.serve.traffic import routes
+from instar.serve.traffic.routes import Ack
 from tests.serve import fakes
 
 

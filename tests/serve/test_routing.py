@@ -8,8 +8,8 @@ from instar.core import journal, lineage
 from instar.core.clock import EventClock
 from instar.core.errors import BadInput, Conflict, NotFound
 from instar.core.store import Store
-from instar.serve import routing
-from instar.serve.routing import Canary, Revision, Shadow
+from instar.serve.traffic import routing
+from instar.serve.traffic.routing import Canary, Revision, Shadow
 
 BUNDLES = {1: "b3:one", 2: "b3:two", 3: "b3:three"}
 

@@ -7,11 +7,12 @@ from typing import Any
 import msgspec
 import pytest
 
-from instar.serve import record, wire
-from instar.serve.record import Work
-from instar.serve.routes import VersionRoute, bundle_folder
-from instar.serve.runtime import Runtime
-from instar.serve.signature import Signature
+from instar.serve.log import record
+from instar.serve.log.record import Work
+from instar.serve.protocol import wire
+from instar.serve.protocol.signature import Signature
+from instar.serve.traffic.routes import VersionRoute, bundle_folder
+from instar.serve.worker.runtime import Runtime
 from tests.serve import fakes
 
 
@@ -158,7 +159,7 @@ def test_the_least_recently_used_model_goes_first(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("keyed", [True, False])
 def test_personal_columns_are_kept_apart_and_masked(tmp_path: Path, keyed: bool) -> None:
-    from instar.serve.masking import keyed_mask
+    from instar.serve.log.masking import keyed_mask
 
     columns = tuple(
         msgspec.structs.replace(c, personal=c.name in ("carrier", "distance")) for c in fakes.SIGNATURE.columns

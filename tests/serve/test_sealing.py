@@ -9,9 +9,9 @@ import sqlalchemy as sa
 
 from instar.core import journal
 from instar.core.store import Store
-from instar.serve import catalogue, erasing, merging, sealed_table, sealing, segments, verification
-from instar.serve.calls import CallLog
-from instar.serve.searching import Query, condition, search
+from instar.serve.log import catalogue, erasing, merging, sealed_table, sealing, segments, verification
+from instar.serve.log.calls import CallLog
+from instar.serve.log.searching import Query, condition, search
 from tests.serve.filled import HOUR, fill
 from tests.serve.writing import BEGIN, Segment
 

@@ -12,8 +12,8 @@ import pytest
 from instar.core import frames, journal
 from instar.core.errors import StoreBusy
 from instar.core.store import Store
-from instar.serve import catalogue, layout, sealing, segments, verification
-from instar.serve.calls import CallLog
+from instar.serve.log import catalogue, layout, sealing, segments, verification
+from instar.serve.log.calls import CallLog
 from tests.serve.filled import HOUR, fill
 from tests.serve.writing import BEGIN, Segment
 

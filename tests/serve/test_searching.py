@@ -9,9 +9,10 @@ from hypothesis import strategies as st
 
 from instar.core.errors import BadInput, MalformedRequest, NotFound
 from instar.core.store import Store
-from instar.serve import erasing, layout, masking, merging, routes, sealing
-from instar.serve.calls import CallLog
-from instar.serve.searching import Condition, Found, Query, condition, search
+from instar.serve.log import erasing, layout, masking, merging, sealing
+from instar.serve.log.calls import CallLog
+from instar.serve.log.searching import Condition, Found, Query, condition, search
+from instar.serve.traffic import routes
 from instar.testing import memory_store
 from tests.serve.filled import HOUR, fill
 from tests.serve.writing import BEGIN, Segment
@@ -45,7 +46,7 @@ def mixed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
 
 
 def layout_lock(store: Store) -> object:
-    from instar.serve.segments import BootLock
+    from instar.serve.log.segments import BootLock
 
     return BootLock(store.folder / "calls", 79)
 
@@ -163,7 +164,7 @@ def test_a_personal_text_is_searched_by_its_mask_and_an_erased_row_says_when_and
     fill(store, 1)
     segment = Segment(store.folder, boot=78)
     segment.schema((("distance", "FP64", False), ("carrier", "BYTES", True)))
-    from instar.serve.record import Personal
+    from instar.serve.log.record import Personal
 
     part = Personal({"carrier": erasing.masked(store, "carrier", "of ada")}, ["ada"], None)
     call = segment.call(BEGIN, ([1.0], None), personal=part)

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from instar.core import frames
 from instar.core.errors import Damaged
 from instar.core.ids import call_id
-from instar.serve import record, segments
-from instar.serve.segments import MAGIC, BootLock, SegmentName
+from instar.serve.log import record, segments
+from instar.serve.log.segments import MAGIC, BootLock, SegmentName
 
 payloads = st.lists(st.binary(min_size=1, max_size=60), max_size=8)
 

@@ -14,9 +14,9 @@ import polars as pl
 import pytest
 
 from instar.core.store import Store
-from instar.serve.calls import CallLog
-from instar.serve.process import ServerTree
-from instar.serve.protocol import BODY_LIMIT_BYTES
+from instar.serve.log.calls import CallLog
+from instar.serve.protocol.v2_json import BODY_LIMIT_BYTES
+from instar.serve.root.process import ServerTree
 from instar.testing import memory_store
 from tests.serve import fakes
 from tests.serve.conftest import wait_for

@@ -7,12 +7,14 @@ import pytest
 
 from instar.core.errors import NotFound, Unavailable
 from instar.core.store import Store
-from instar.serve import routing, segments, snapshot
-from instar.serve.calls import CallLog
-from instar.serve.process import ServerTree
-from instar.serve.routes import bundle_folder, read_snapshot
-from instar.serve.routing import Canary, Shadow
-from instar.serve.signature import InputColumn, Signature
+from instar.serve import snapshot
+from instar.serve.log import segments
+from instar.serve.log.calls import CallLog
+from instar.serve.protocol.signature import InputColumn, Signature
+from instar.serve.root.process import ServerTree
+from instar.serve.traffic import routing
+from instar.serve.traffic.routes import bundle_folder, read_snapshot
+from instar.serve.traffic.routing import Canary, Shadow
 from instar.train.bundle import Column
 from tests.serve import bundles
 from tests.serve.conftest import wait_for

@@ -11,12 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from instar.core.store import Store
-from instar.serve import keeping, record, sealing, verification
-from instar.serve.calls import CallLog
-from instar.serve.record import Answer, Personal, Schema, Tensor
-from instar.serve.signature import ELEMENT_BYTES
-from instar.serve.tensor_rows import VALUE_TYPES, cells, series
-from instar.serve.tensors import DTYPES
+from instar.serve.log import keeping, record, sealing, verification
+from instar.serve.log.calls import CallLog
+from instar.serve.log.record import Answer, Personal, Schema, Tensor
+from instar.serve.log.tensor_rows import VALUE_TYPES, cells, series
+from instar.serve.protocol.signature import ELEMENT_BYTES
+from instar.serve.protocol.tensors import DTYPES
 from tests.serve.writing import Segment
 
 SCHEMA = Schema(
@@ -134,7 +134,7 @@ def test_what_was_sealed_before_there_were_outputs_is_read(store: Store) -> None
     frame = CallLog(store).read("delay")
     fields = [name for name in frame["answers"].dtype.inner.to_schema() if name != "outputs"]  # type: ignore[attr-defined]
     old = frame.with_columns(pl.col("answers").list.eval(pl.struct([pl.element().struct.field(f) for f in fields])))
-    from instar.serve import decoding
+    from instar.serve.log import decoding
 
     assert decoding.align([old, frame]).height == 2
     assert decoding.align([old])["answers"][0][0]["outputs"] is None

@@ -10,11 +10,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from instar.serve import record, tensor_work, wire
-from instar.serve.masking import keyed_mask
-from instar.serve.routes import bundle_folder
-from instar.serve.runtime import Runtime
-from instar.serve.signature import Signature, TensorSpec
+from instar.serve.log import record
+from instar.serve.log.masking import keyed_mask
+from instar.serve.protocol import wire
+from instar.serve.protocol.signature import Signature, TensorSpec
+from instar.serve.traffic.routes import bundle_folder
+from instar.serve.worker import tensor_work
+from instar.serve.worker.runtime import Runtime
 from tests.serve import fakes, tensor_fakes
 from tests.serve.tensor_fakes import body, version
 from tests.serve.test_runtime import messages, plan, replies, work_of

@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from instar.core.errors import MalformedRequest, MissingInput, RequestError, WrongDatatype, WrongShape
-from instar.serve.protocol import Request, Tensor
-from instar.serve.signature import ACCEPTED, DATATYPES, ELEMENT_BYTES, FLOATS, Signature, TensorSpec
-from instar.serve.tensors import DTYPES, Binder, Bound
+from instar.serve.protocol.signature import ACCEPTED, DATATYPES, ELEMENT_BYTES, FLOATS, Signature, TensorSpec
+from instar.serve.protocol.tensors import DTYPES, Binder, Bound
+from instar.serve.protocol.v2_json import Request, Tensor
 from tests.serve.tensor_fakes import SIGNATURE, body
 
 

@@ -12,12 +12,12 @@ import httpx2
 import pytest
 
 from instar.core.store import Store
-from instar.serve import leases, routes
-from instar.serve.calls import CallLog
 from instar.serve.client import Ask, InferClient
-from instar.serve.policy import Arm, Canary, Condition, Rule, Shadow
-from instar.serve.resolving import Resolver, sampled
-from instar.serve.segments import alive_boots
+from instar.serve.log.calls import CallLog
+from instar.serve.log.segments import alive_boots
+from instar.serve.traffic import leases, routes
+from instar.serve.traffic.policy import Arm, Canary, Condition, Rule, Shadow
+from instar.serve.traffic.resolving import Resolver, sampled
 from tests.serve import fakes
 from tests.serve.conftest import acknowledged, start, wait_for
 

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from instar.serve import wire
-from instar.serve.runtime import Runtime
-from instar.serve.turns import Turns
-from instar.serve.worker import TURN_CALLS, Host
+from instar.serve.protocol import wire
+from instar.serve.worker.runtime import Runtime
+from instar.serve.worker.turns import Turns
+from instar.serve.worker.worker import TURN_CALLS, Host
 from tests.serve import fakes
 from tests.serve.test_runtime import plan
 

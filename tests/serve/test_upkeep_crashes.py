@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from instar.core.store import Store
-from instar.serve import catalogue, erasing, merging, retention, sealed_table, sealing, verification
-from instar.serve.calls import CallLog
+from instar.serve.log import catalogue, erasing, merging, retention, sealed_table, sealing, verification
+from instar.serve.log.calls import CallLog
 from instar.testing import memory_store
 from tests.serve.filled import fill
 from tests.serve.writing import BEGIN

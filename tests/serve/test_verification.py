@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from instar.core import ids
 from instar.core.journal import journal_entry
 from instar.core.store import Store
-from instar.serve import catalogue, layout, merging, sealing, verification
+from instar.serve.log import catalogue, layout, merging, sealing, verification
 from instar.testing import memory_store
 from tests.serve.filled import files, fill
 
@@ -199,7 +199,7 @@ def test_and_so_it_is_where_files_were_merged(
 
 
 def rewriting_parts() -> Any:
-    from instar.serve import rewriting
+    from instar.serve.log import rewriting
 
     return rewriting
 
@@ -257,7 +257,7 @@ def test_a_store_of_the_format_before_is_read_verified_and_merged(store: Store) 
     sealing.seal(store)
     for one in catalogue.units(store):
         as_before(store, one)
-    from instar.serve.calls import CallLog
+    from instar.serve.log.calls import CallLog
 
     before = CallLog(store).read("delay")
     assert before.height == 26

@@ -12,11 +12,11 @@ import httpx2
 import pytest
 
 from instar.core.store import Store
-from instar.serve import condition
-from instar.serve.calls import CallLog
-from instar.serve.capacity import Terms
-from instar.serve.policy import Policy, Shadow
-from instar.serve.routes import EndpointRoute, Snapshot, write_snapshot
+from instar.serve.log.calls import CallLog
+from instar.serve.root import condition
+from instar.serve.traffic.capacity import Terms
+from instar.serve.traffic.policy import Policy, Shadow
+from instar.serve.traffic.routes import EndpointRoute, Snapshot, write_snapshot
 from tests.serve import fakes
 from tests.serve.conftest import acknowledged, start, wait_for
 from tests.serve.test_crash import children, gone, loaded
@@ -33,7 +33,7 @@ def folder(store: Store) -> Path:
 def forked(pid: int) -> list[int]:
     """Workers of versions of their own: children that the warm process made for the root."""
     warm = Path("/proc")
-    found = children(pid, "instar.serve.warm")
+    found = children(pid, "instar.serve.worker.warm")
     return [one for one in found if (warm / str(one) / "comm").read_text().startswith("native-")]
 
 
@@ -64,7 +64,7 @@ def test_what_is_reserved_is_loaded_from_the_start_and_again(folder: Path) -> No
     with start(folder) as server, httpx2.Client(base_url=server.url, timeout=30) as client:
         acknowledged(folder, 2)
         assert (state(client), state(client, "other")) == ("warm", "warm")
-        for pid in [*forked(server.pid), *children(server.pid, "instar.serve.worker")]:
+        for pid in [*forked(server.pid), *children(server.pid, "instar.serve.worker.worker")]:
             os.kill(pid, signal.SIGKILL)
             wait_for(lambda pid=pid: gone(pid))
         wait_for(lambda: (state(client), state(client, "other")) == ("warm", "warm"))

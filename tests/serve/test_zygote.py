@@ -12,14 +12,14 @@ from typing import Any
 
 import pytest
 
-from instar.serve.zygote import Exited, Spawned, Zygote
+from instar.serve.processes.zygote import Exited, Spawned, Zygote
 from tests.serve.conftest import ROOT, wait_for
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="processes are only forked on Linux")
 
 PROGRAM = """
 import json, os, random, signal, socket, sys, time
-from instar.serve import zygote
+from instar.serve.processes import zygote
 
 def begin(arguments, fds):
     what, *rest = arguments

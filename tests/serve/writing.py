@@ -9,9 +9,9 @@ from typing import Any
 
 from instar.core import frames
 from instar.core.ids import call_id
-from instar.serve import record, segments
-from instar.serve.record import Answer, Call, End, Head, Later, Personal, Schema, Tensor, Work
-from instar.serve.segments import SegmentName
+from instar.serve.log import record, segments
+from instar.serve.log.record import Answer, Call, End, Head, Later, Personal, Schema, Tensor, Work
+from instar.serve.log.segments import SegmentName
 
 BEGIN = datetime(2013, 3, 1, tzinfo=UTC)
 COLUMNS = (("distance", "FP64", False), ("carrier", "BYTES", False))

@@ -20,7 +20,7 @@ from sklearn.svm import LinearSVC
 
 from instar.core.errors import Blocked, Damaged, InstarError, StepFailed, Unavailable, UnsafeModel
 from instar.core.store import Store
-from instar.serve import loading
+from instar.serve.worker import loading
 from instar.train import bundle
 from instar.train.folder_tensors import FolderTensors
 from tests.train import graphs

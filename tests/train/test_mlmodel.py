@@ -57,7 +57,7 @@ def test_our_own_mlmodel(store: Store) -> None:
 def test_a_folder_of_ours_answers_in_a_client_as_in_a_worker(store: Store, tmp_path: Path) -> None:
     import pandas as pd
 
-    from instar.serve.loading import load
+    from instar.serve.worker.loading import load
 
     digest = make_bundle(store)
     folder = tmp_path / digest.removeprefix("b3:")

@@ -1,7 +1,7 @@
 """Who acts, and what a role may do: asked by every route, every call and every write, at every moment of the life cycle.
 
 A caller has roles in projects; in one project it is an actor with permissions. The owner of the store's files is the local
-user, who may do everything. How a caller proves who it is: `credentials.py`, `serve/keyring.py`.
+user, who may do everything. How a caller proves who it is: `credentials.py`, `serve/access/keyring.py`.
 
     caller = Caller("ravi", roles={"flights": frozenset({Role.READER})})
     require(caller.within("flights"), Permission.TRAIN)      # raises NotAllowed

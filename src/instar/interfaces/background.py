@@ -68,7 +68,7 @@ def _deliver(app: App, stop: threading.Event) -> None:
 
 def _account(app: App, stop: threading.Event) -> None:
     """Take what the server used into the store, every minute."""
-    from instar.serve import costs
+    from instar.serve.root import costs
 
     while not stop.wait(ACCOUNT_SECONDS):
         costs.take_in(app.store)

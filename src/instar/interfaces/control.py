@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from instar.app import App
     from instar.interfaces.api.application import Application
     from instar.interfaces.api.routes import Route
-    from instar.serve.control_line import Connect, Line
+    from instar.serve.gateway.control_line import Connect, Line
 
 log = logging.getLogger("instar.control")
 
@@ -36,7 +36,7 @@ def build(app: App, routes: Iterable[Route] | None = None) -> Application:
     from instar.core.settings import read_settings
     from instar.interfaces import all_routes
     from instar.interfaces.api.application import Application
-    from instar.serve.relay import Relay
+    from instar.serve.gateway.relay import Relay
 
     if routes is not None:
         return Application(app, routes)
@@ -48,7 +48,7 @@ def build(app: App, routes: Iterable[Route] | None = None) -> Application:
 
 def _to_gateway(store_folder: Path) -> Connect:
     """Lines to a gateway, by the port of the server that runs on this store."""
-    from instar.serve.process import running
+    from instar.serve.root.process import running
 
     async def connect(make: Callable[[], Line]) -> tuple[Any, Line]:
         server = running(store_folder)
@@ -92,10 +92,11 @@ def _serve(app: App, socket: Path) -> None:
     from instar.interfaces.api.bodies import clear_uploads
     from instar.interfaces.background import Background
     from instar.interfaces.keeping import Keeping
-    from instar.serve import granting, snapshot
-    from instar.serve.door import TakingServer
-    from instar.serve.one_write import OneWriteProtocol
-    from instar.serve.routes import door_socket
+    from instar.serve import snapshot
+    from instar.serve.access import granting
+    from instar.serve.gateway.door import TakingServer
+    from instar.serve.gateway.one_write import OneWriteProtocol
+    from instar.serve.traffic.routes import door_socket
 
     # A thread that decodes a large body must not keep the loop waiting for the interpreter: 5 ms each is Python's own limit.
     sys.setswitchinterval(SWITCH_SECONDS)

@@ -18,7 +18,7 @@ from instar.core.settings import Settings
 from instar.core.store import Store
 from instar.core.watching import FolderWatch
 from instar.interfaces.api.doorkeeper import Doorkeeper
-from instar.serve import granting, visits
+from instar.serve.access import granting, visits
 
 GATHER_SECONDS = 1.0  # for which what is seen is gathered before it is written
 SHARED_SECONDS = 0.5  # between two readings of a database that other machines write

@@ -16,8 +16,8 @@ from instar.core import refusals, tokens
 from instar.core.errors import BadInput
 from instar.core.identity import MAY, Caller, Permission, Role
 from instar.core.tokens import Wish
-from instar.serve import granting
-from instar.serve.callers import LOCAL
+from instar.serve.access import granting
+from instar.serve.access.callers import LOCAL
 
 
 class NewToken(msgspec.Struct, forbid_unknown_fields=True):

@@ -27,8 +27,8 @@ from instar.operate import anchoring
 from instar.operate.anchoring import Anchor
 from instar.release.approval import approval_table
 from instar.release.registry import version_table
-from instar.serve import catalogue, verification
-from instar.serve.routing import policy_revision
+from instar.serve.log import catalogue, verification
+from instar.serve.traffic.routing import policy_revision
 
 SHOWN_FAULTS = 20
 

@@ -18,8 +18,8 @@ from instar.plan.executions import execution
 from instar.release.approval import approval_table
 from instar.release.version_records import is_registered, version_table
 from instar.release.waivers import waiver_table
-from instar.serve import routing
-from instar.serve.routing import policy_revision
+from instar.serve.traffic import routing
+from instar.serve.traffic.routing import policy_revision
 from instar.train.bundles import bundle_table
 from instar.train.logged_models import logged_model_table
 from instar.train.tracking_tables import run_table

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from instar.core.errors import Conflict, InstarError
 from instar.core.store import Store
 from instar.plan import leases
-from instar.serve import routing
+from instar.serve.traffic import routing
 from instar.train import spool, syncing
 from instar.train.intake import StoreSink
 

@@ -22,7 +22,7 @@ import polars as pl
 from instar.core.errors import BadInput
 from instar.evaluate.compare import LEVEL, Interval
 from instar.operate.pairing import SERVER_FAULT, PredictionLog, answers_of
-from instar.serve.policy import Policy
+from instar.serve.traffic.policy import Policy
 
 SPAN = timedelta(days=7)  # event time, where nobody says since when
 MOST_SLICES = 20  # of one column; the rest is in the whole

@@ -28,8 +28,8 @@ from instar.core.lineage import lineage_edge
 from instar.core.store import Store
 from instar.operate import references
 from instar.plan.leases import LOST_AFTER
-from instar.serve import catalogue, retention, sealed_table
-from instar.serve.routes import read_snapshot
+from instar.serve.log import catalogue, retention, sealed_table
+from instar.serve.traffic.routes import read_snapshot
 from instar.train import bundles, environments, part_uploads, purging, spool
 from instar.train.logged_models import PACKED
 from instar.train.purging import Deleted, DeletedModel

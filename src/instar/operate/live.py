@@ -9,8 +9,9 @@ from instar.core.errors import NotFound
 from instar.core.store import Store
 from instar.operate.rollout import Rollout, rollouts
 from instar.release import registry
-from instar.serve import condition, routing
-from instar.serve.routing import Revision
+from instar.serve.root import condition
+from instar.serve.traffic import routing
+from instar.serve.traffic.routing import Revision
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from instar.core.database import Instant, Json, Transaction, metadata, rows_wher
 from instar.core.errors import NotFound
 from instar.core.store import Store
 from instar.operate.rollout_rule import CANARY, CHAMPION, SUPERSEDED, Decision, Place, Terms
-from instar.serve.policy import Shadow
+from instar.serve.traffic.policy import Shadow
 
 rollout = sa.Table(
     "rollout",

@@ -13,9 +13,10 @@ from instar.core.ids import new_id
 from instar.core.store import Store
 from instar.operate import alerts
 from instar.operate.measurement import BREACH, OK, Measurement, keep
-from instar.serve import leases, routing, snapshot
-from instar.serve.policy import Policy
-from instar.serve.routes import routes_file
+from instar.serve import snapshot
+from instar.serve.traffic import leases, routing
+from instar.serve.traffic.policy import Policy
+from instar.serve.traffic.routes import routes_file
 
 MONITOR = "canary_lease"
 

@@ -11,9 +11,10 @@ from instar.core.errors import Blocked
 from instar.core.store import Store
 from instar.operate import rollout_walk as walk
 from instar.release import registry
-from instar.serve import routing, snapshot
-from instar.serve.policy import Shadow
-from instar.serve.routing import Revision
+from instar.serve import snapshot
+from instar.serve.traffic import routing
+from instar.serve.traffic.policy import Shadow
+from instar.serve.traffic.routing import Revision
 
 
 def keep(

@@ -31,7 +31,7 @@ from instar.operate.trace_rows import Found, entity_row, table_hop
 from instar.release import registry
 from instar.release.approval import approvals
 from instar.release.registry import ModelVersion
-from instar.serve import routing
+from instar.serve.traffic import routing
 from instar.train.bundle import load_manifest
 
 

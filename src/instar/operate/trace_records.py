@@ -23,7 +23,7 @@ from instar.release import registry
 from instar.release.approval import approval_table
 from instar.release.card import form_of
 from instar.release.waivers import waiver_table
-from instar.serve.routing import policy_revision
+from instar.serve.traffic.routing import policy_revision
 from instar.train import logged_models, runs
 from instar.train.bundle import load_manifest
 

@@ -19,11 +19,12 @@ from instar.core.store import Store
 from instar.operate import promotion, rollout
 from instar.operate import rollout_walk as walk
 from instar.release import approval, bars, registry
-from instar.serve import routing, snapshot
-from instar.serve.endpoint_signature import signature_of
-from instar.serve.policy import Arm, Condition, Policy, Rule, Shadow
-from instar.serve.policy_check import check
-from instar.serve.routing import Revision
+from instar.serve import snapshot
+from instar.serve.traffic import routing
+from instar.serve.traffic.endpoint_signature import signature_of
+from instar.serve.traffic.policy import Arm, Condition, Policy, Rule, Shadow
+from instar.serve.traffic.policy_check import check
+from instar.serve.traffic.routing import Revision
 from instar.train.bundle import load_manifest
 
 MOST_REASON = 2000  # letters

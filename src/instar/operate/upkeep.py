@@ -16,8 +16,8 @@ from instar.core.store import Store
 from instar.operate import alerts
 from instar.operate.measurement import BREACH, Measurement, keep
 from instar.plan.contract import Contract
-from instar.serve import erasing, merging, retention, sealing
-from instar.serve.catalogue import Unit
+from instar.serve.log import erasing, merging, retention, sealing
+from instar.serve.log.catalogue import Unit
 
 log = logging.getLogger("instar.controllers")
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from instar.core.errors import MissingInput
 from instar.core.ids import digest
-from instar.serve.loading import load
+from instar.serve.worker.loading import load
 from instar.train import bundle
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ class Predictor:
     def _infer(self, given: Any, tensors: bundle.Tensors) -> dict[str, Any]:
         import numpy as np
 
-        from instar.serve.tensors import DTYPES
+        from instar.serve.protocol.tensors import DTYPES
 
         named = given if isinstance(given, dict) else {tensors.inputs[0].name: given}
         missing = [one.name for one in tensors.inputs if not one.optional and one.name not in named]

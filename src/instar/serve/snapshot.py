@@ -23,10 +23,11 @@ from instar.core.settings import size_bytes
 from instar.core.store import Store
 from instar.plan import revisions
 from instar.plan.contract import Serving
-from instar.serve import leases, routing, segments
-from instar.serve.capacity import DEFAULT, Terms
-from instar.serve.endpoint_signature import signature_of
-from instar.serve.routes import (
+from instar.serve.log import segments
+from instar.serve.traffic import leases, routing
+from instar.serve.traffic.capacity import DEFAULT, Terms
+from instar.serve.traffic.endpoint_signature import signature_of
+from instar.serve.traffic.routes import (
     NATIVE,
     PORTABLE,
     SHADOWS,

@@ -17,7 +17,7 @@ import msgspec
 
 from instar.core import credentials
 from instar.core.errors import BadInput, NotAllowed, NotFound, Unauthenticated, Unavailable
-from instar.serve.signature import DYNAMIC
+from instar.serve.protocol.signature import DYNAMIC
 
 TIMEOUT_SECONDS = 60.0
 

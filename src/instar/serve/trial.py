@@ -22,7 +22,7 @@ from instar.core import errors
 from instar.core.database import Instant, Json, Transaction, metadata
 from instar.core.errors import Blocked, InstarError, StepFailed, Unavailable
 from instar.core.store import Store
-from instar.serve.routes import bundle_folder
+from instar.serve.traffic.routes import bundle_folder
 from instar.train import bundle
 from instar.train.bundle import FOLDER, Manifest
 
@@ -142,7 +142,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def _try(folder: Path, digest: str) -> dict[str, Any]:
-    from instar.serve.loading import load
+    from instar.serve.worker.loading import load
 
     manifest = bundle.decode((folder / bundle.MANIFEST_FILE).read_bytes())
     model: Any = load(folder, named=digest)

@@ -9,7 +9,7 @@ from starlette.testclient import TestClient
 
 from instar.core.store import Store
 from instar.release import registered_models, registry
-from instar.serve import routing
+from instar.serve.traffic import routing
 from instar.train.bundle import load_manifest
 from tests.evaluate.bundles import make_bundle
 from tests.interfaces.mlflow.conftest import Api

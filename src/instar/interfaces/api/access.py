@@ -10,7 +10,7 @@ from instar.core.settings import read_settings
 from instar.interfaces import tokens
 from instar.interfaces.api import sessions
 from instar.interfaces.api.routes import Bound, Reply, Request, Route
-from instar.serve.keyring import Keyring
+from instar.serve.access.keyring import Keyring
 
 MOST_LISTED = 1000
 

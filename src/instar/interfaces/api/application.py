@@ -27,7 +27,7 @@ from instar.interfaces.api.routes import PLAIN, Reply, Request, Route, Voice
 from instar.interfaces.api.sending import Prepared, Send
 from instar.interfaces.api.table import Table
 from instar.interfaces.api.threads import Threads
-from instar.serve.replies import headers_of
+from instar.serve.protocol.replies import headers_of
 
 log = logging.getLogger("instar.control")
 

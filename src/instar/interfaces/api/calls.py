@@ -17,7 +17,7 @@ from instar.interfaces.cli.audit import audit_document, erasure_document, found_
 from instar.interfaces.cli.operate import moment_of
 from instar.operate import anchoring, audit
 from instar.operate.trace_records import plain
-from instar.serve import erasing, holds, searching
+from instar.serve.log import erasing, holds, searching
 
 TEXTS = ("endpoint", "caller", "reason", "key", "entity", "request_id", "since", "until", "cursor")
 NUMBERS = ("version", "status", "limit")

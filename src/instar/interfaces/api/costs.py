@@ -8,7 +8,7 @@ from instar.core.identity import Permission
 from instar.core.settings import read_settings
 from instar.interfaces.api.routes import Reply, Request, Route
 from instar.interfaces.cli.cost import since_of
-from instar.serve import costs
+from instar.serve.root import costs
 
 
 def cost(request: Request) -> Reply:

@@ -18,8 +18,8 @@ from instar.core.store import Store
 from instar.interfaces.api import sessions
 from instar.interfaces.api.routes import Request, Route
 from instar.interfaces.api.status import status_of
-from instar.serve.keyring import LOOPBACK, Keyring, Pass, hostname
-from instar.serve.visits import NOBODY, Visits
+from instar.serve.access.keyring import LOOPBACK, Keyring, Pass, hostname
+from instar.serve.access.visits import NOBODY, Visits
 
 # What a page of another site can send without asking the server first.
 FORMS = frozenset({"application/x-www-form-urlencoded", "multipart/form-data", "text/plain"})

@@ -21,9 +21,9 @@ from instar.operate.measurement import measurements
 from instar.operate.outcomes import Item, post
 from instar.release import registry
 from instar.serve import snapshot
-from instar.serve.calls import CallLog
-from instar.serve.derived import derive
-from instar.serve.routing import Revision
+from instar.serve.log.calls import CallLog
+from instar.serve.traffic.derived import derive
+from instar.serve.traffic.routing import Revision
 
 MOST_OUTCOMES = 100_000  # of one posting: it is one transaction
 MOST_LISTED = 1000

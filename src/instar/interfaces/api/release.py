@@ -17,7 +17,7 @@ from instar.operate import review
 from instar.release import approval, registry, waivers
 from instar.release.card import card
 from instar.release.registry import ModelVersion
-from instar.serve.derived import derive
+from instar.serve.traffic.derived import derive
 
 # A report is a page of its own with its style inside: it runs nothing and reaches nothing.
 REPORT_HEADERS = {

@@ -6,7 +6,7 @@ from instar.core.errors import NotFound
 from instar.core.identity import Permission
 from instar.interfaces.api.routes import Reply, Request, Route
 from instar.interfaces.cli.route import described
-from instar.serve import routing
+from instar.serve.traffic import routing
 
 
 def endpoints(request: Request) -> Reply:

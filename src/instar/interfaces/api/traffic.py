@@ -19,9 +19,10 @@ from instar.operate import differences, traffic
 from instar.operate.differences import Differences
 from instar.operate.pairing import PredictionLog
 from instar.operate.traffic import Change
-from instar.serve import policy_document, routing, snapshot
-from instar.serve.policy import Policy
-from instar.serve.policy_document import PolicyDocument
+from instar.serve import snapshot
+from instar.serve.traffic import policy_document, routing
+from instar.serve.traffic.policy import Policy
+from instar.serve.traffic.policy_document import PolicyDocument
 
 WAIT_SECONDS = 10.0  # for gateways to take up what was set
 

@@ -11,8 +11,8 @@ import click
 
 if TYPE_CHECKING:
     from instar.operate.audit import Audit
-    from instar.serve.erasing import Erasure
-    from instar.serve.searching import Found
+    from instar.serve.log.erasing import Erasure
+    from instar.serve.log.searching import Found
 
 SHOWN_INPUTS = 60  # letters of a row's inputs on a terminal
 
@@ -45,8 +45,8 @@ def audit_group() -> None:
 def search_command(project: str | None, /, call: str | None, as_json: bool, **asked: Any) -> None:
     """Find predictions on the record, newest first: by what was asked and answered, or one by its id, CALL."""
     from instar.app import open_app
-    from instar.serve.calls import CallLog
-    from instar.serve.searching import search
+    from instar.serve.log.calls import CallLog
+    from instar.serve.log.searching import search
 
     with open_app(project, need_project=False, make=False) as app:
         log = CallLog(app.store)
@@ -68,7 +68,7 @@ def query_of(asked: dict[str, Any]) -> Any:
         BadInput: A moment or a condition cannot be read.
     """
     from instar.interfaces.cli.operate import moment_of
-    from instar.serve.searching import Query, condition
+    from instar.serve.log.searching import Query, condition
 
     said = {name: value for name, value in asked.items() if value not in (None, ())}
     for name in ("since", "until"):
@@ -230,7 +230,7 @@ def erase_command(
     """Erase a person from the record; what is left of the calls can still be proven."""
     from instar.app import open_app
     from instar.core.identity import Permission, require
-    from instar.serve import erasing, sealing
+    from instar.serve.log import erasing, sealing
 
     selector = selector_of(entity, key, given)
     with open_app(project, need_project=False, make=False) as app:
@@ -254,8 +254,8 @@ def selector_of(entity: str | None, key: str | None, given: str | None) -> Any:
         BadInput: Not exactly one of the three, or an input that is no `name=value`.
     """
     from instar.core.errors import BadInput
-    from instar.serve import erasing
-    from instar.serve.searching import condition
+    from instar.serve.log import erasing
+    from instar.serve.log.searching import condition
 
     said = [value for value in (entity, key, given) if value is not None]
     if len(said) != 1:
@@ -285,7 +285,7 @@ def erasure_document(one: Erasure) -> dict[str, Any]:
 def erasures_command(project: str | None, as_json: bool) -> None:
     """List erasures: who asked when and why, and what became of them."""
     from instar.app import open_app
-    from instar.serve import erasing
+    from instar.serve.log import erasing
 
     with open_app(project, need_project=False, make=False) as app:
         found = erasing.erasures(app.store, app.project_name)
@@ -308,7 +308,7 @@ def hold_command(project: str | None, endpoint: str, since: str | None, until: s
     from instar.app import open_app
     from instar.core.identity import Permission, require
     from instar.interfaces.cli.operate import moment_of
-    from instar.serve import holds
+    from instar.serve.log import holds
 
     span = [moment_of(text) if text else None for text in (since, until)]
     with open_app(project, need_project=False, make=False) as app:
@@ -325,7 +325,7 @@ def release_command(project: str | None, hold: str, why: str) -> None:
     """Release a HOLD."""
     from instar.app import open_app
     from instar.core.identity import Permission, require
-    from instar.serve import holds
+    from instar.serve.log import holds
 
     with open_app(project, need_project=False, make=False) as app:
         require(app.store.actor, Permission.OPERATE)
@@ -340,7 +340,7 @@ def holds_command(project: str | None, as_json: bool) -> None:
     """List holds that stand."""
     from instar.app import open_app
     from instar.operate.trace_records import plain
-    from instar.serve import holds
+    from instar.serve.log import holds
 
     with open_app(project, need_project=False, make=False) as app:
         found = holds.standing(app.store, app.project_name)

@@ -25,7 +25,7 @@ def import_command(project: str | None, store: Path, artifacts: Path | None, as_
     from instar.app import open_app, open_source
     from instar.release import importing as models
     from instar.release.packing import pack_logged
-    from instar.serve import derived
+    from instar.serve.traffic import derived
     from instar.train import importing as runs
 
     with open_app(project, need_project=False) as app:

@@ -11,7 +11,7 @@ import click
 
 if TYPE_CHECKING:
     from instar.core.clock import Clock
-    from instar.serve.costs import Cost
+    from instar.serve.root.costs import Cost
 
 
 @click.command("cost")
@@ -23,7 +23,7 @@ def cost_command(project: str | None, endpoint: str | None, since: str | None, a
     """Processor time, memory and calls of each version that answers, or of ENDPOINT's, and of the server itself."""
     from instar.app import open_app
     from instar.core.settings import read_settings
-    from instar.serve import costs
+    from instar.serve.root import costs
 
     settings = read_settings()
     with open_app(project, need_project=False, make=False) as app:

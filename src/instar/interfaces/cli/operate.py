@@ -45,7 +45,7 @@ def trace_command(project: str | None, record: str, forward: bool, as_json: bool
     """Follow RECORD back to its causes: a prediction call_…/0, table@3, model@2, or any id."""
     from instar.app import open_app
     from instar.operate import trace
-    from instar.serve.calls import CallLog
+    from instar.serve.log.calls import CallLog
 
     with open_app(project, need_project=False, make=False) as app:
         walk = trace.forward if forward else trace.backward

@@ -103,7 +103,7 @@ def status(folder: str | None, as_json: bool) -> None:
     """Show the project's steps and which of them are current."""
     from instar.app import open_app
     from instar.plan import runner
-    from instar.serve import fence
+    from instar.serve.processes import fence
 
     with open_app(folder) as app:
         name, revision = app.project.name, app.project.revision

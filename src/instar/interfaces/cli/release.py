@@ -139,7 +139,7 @@ def set_alias(folder: str | None, model: str, name: str, number: int | None) -> 
     """Point NAME at version NUMBER of MODEL; without a number the name is taken away."""
     from instar.app import open_app
     from instar.release import registry
-    from instar.serve.derived import derive
+    from instar.serve.traffic.derived import derive
 
     with open_app(folder, need_project=False, make=False) as app:
         project = app.project_name

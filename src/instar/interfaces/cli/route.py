@@ -13,8 +13,8 @@ from instar.interfaces.cli.tables import cell, print_table
 if TYPE_CHECKING:
     from instar.operate.differences import Differences, Part
     from instar.operate.traffic import Change
-    from instar.serve.policy import Policy
-    from instar.serve.routing import Revision
+    from instar.serve.traffic.policy import Policy
+    from instar.serve.traffic.routing import Revision
 
 AS_JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 BAR = 30  # letters of a bar that stands for all calls
@@ -48,7 +48,7 @@ def show(project: str | None, endpoint: str, as_toml: bool, as_json: bool) -> No
     """Show who answers which calls of ENDPOINT."""
     from instar.app import open_app
     from instar.operate import traffic
-    from instar.serve import policy_document
+    from instar.serve.traffic import policy_document
 
     with open_app(project, need_project=False, make=False) as app:
         found = traffic.current(app.store, app.project_name, endpoint)
@@ -69,7 +69,7 @@ def show(project: str | None, endpoint: str, as_toml: bool, as_json: bool) -> No
 @click.pass_obj
 def set_command(project: str | None, /, endpoint: str, file: Any, **options: Any) -> None:
     """Make the policy in FILE (TOML or JSON; - is standard input) that of ENDPOINT."""
-    from instar.serve import policy_document
+    from instar.serve.traffic import policy_document
 
     document = policy_document.read(file.read(), file.name)
     _change(project, endpoint, lambda now: document.draft(now.project, endpoint), new=True, **options)
@@ -103,7 +103,7 @@ def shadow() -> None:
 def shadow_add(project: str | None, /, endpoint: str, version: int, share: float, role: str, **options: Any) -> None:
     """Let VERSION answer calls of ENDPOINT on the record only."""
     from instar.operate import traffic
-    from instar.serve.policy import Shadow
+    from instar.serve.traffic.policy import Shadow
 
     _change(project, endpoint, lambda now: traffic.with_shadow(now, Shadow(version, role, share)), **options)
 
@@ -153,7 +153,7 @@ def history(project: str | None, endpoint: str, as_json: bool) -> None:
     """List all policies of ENDPOINT, the latest first: who changed what, when and why."""
     from instar.app import open_app
     from instar.operate import traffic
-    from instar.serve import routing
+    from instar.serve.traffic import routing
 
     with open_app(project, need_project=False, make=False) as app:
         traffic.current(app.store, app.project_name, endpoint)
@@ -205,7 +205,7 @@ def compare(
     from instar.app import open_app
     from instar.interfaces.cli.operate import moment_of
     from instar.operate import differences, traffic
-    from instar.serve.calls import CallLog
+    from instar.serve.log.calls import CallLog
 
     with open_app(project, need_project=False, make=False) as app:
         policy = traffic.current(app.store, app.project_name, endpoint).policy
@@ -261,8 +261,8 @@ def _change(
     from instar.app import open_app
     from instar.core.identity import Permission, require
     from instar.operate import traffic
-    from instar.serve import routing
-    from instar.serve.policy import Policy
+    from instar.serve.traffic import routing
+    from instar.serve.traffic.policy import Policy
 
     with open_app(project, need_project=False, make=False) as app:
         require(app.store.actor, Permission.OPERATE)
@@ -279,7 +279,8 @@ def _change(
 
 
 def _say(store: Any, done: Change, as_json: bool) -> None:
-    from instar.serve import policy_document, snapshot
+    from instar.serve import snapshot
+    from instar.serve.traffic import policy_document
 
     effect = snapshot.take_effect(store) if done.revision is not None else None
     difference = policy_document.difference(done.before.policy if done.before else None, done.policy)

@@ -16,7 +16,7 @@ import click
 from instar.core.errors import BadInput
 
 if TYPE_CHECKING:
-    from instar.serve.commands.conformance import Check, Subject
+    from instar.serve.worker.commands.conformance import Check, Subject
 
 
 @click.command("check-runtime")
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 def check_runtime(place: str, model: str | None, strict: bool, as_json: bool) -> None:
     """Hold a program to the Open Inference Protocol: one that runs at a URL, or that of a folder with model.toml."""
-    from instar.serve.commands import conformance
+    from instar.serve.worker.commands import conformance
 
     checks: list[Check] = []
     with _begun(place, model) as (subject, started):
@@ -50,7 +50,7 @@ def check_runtime(place: str, model: str | None, strict: bool, as_json: bool) ->
 
 @contextmanager
 def _begun(place: str, model: str | None) -> Iterator[tuple[Subject, list[Check]]]:
-    from instar.serve.commands.conformance import Subject
+    from instar.serve.worker.commands.conformance import Subject
 
     if not place.startswith(("http://", "https://")):
         if model is not None:
@@ -70,8 +70,8 @@ def _begun(place: str, model: str | None) -> Iterator[tuple[Subject, list[Check]
 @contextmanager
 def _of_folder(folder: Path) -> Iterator[tuple[Subject, list[Check]]]:
     """The program of a folder, started as a server would, and ended afterwards."""
-    from instar.serve.commands.child import HOST, Child
-    from instar.serve.commands.conformance import PASSED, Check, Declared, Subject
+    from instar.serve.worker.commands.child import HOST, Child
+    from instar.serve.worker.commands.conformance import PASSED, Check, Declared, Subject
     from instar.train.command_bundle import read_folder
 
     manifest = read_folder(folder, folder.resolve().name)

@@ -51,7 +51,7 @@ def up_command(
 
     from instar.core.settings import DEFAULT_PROJECT, read_settings
     from instar.plan.project import find_root_if_any, load_project
-    from instar.serve.supervisor import Root
+    from instar.serve.root.supervisor import Root
 
     start = Path(project) if project is not None else Path.cwd()
     root = find_root_if_any(start, need=project is not None)

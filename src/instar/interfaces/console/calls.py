@@ -8,7 +8,7 @@ from typing import Any
 from instar.interfaces.api.calls import LISTS, NUMBERS, TEXTS, searched
 from instar.interfaces.api.operate import log_of
 from instar.interfaces.api.routes import Request
-from instar.serve import erasing, holds
+from instar.serve.log import erasing, holds
 
 ROWS = "50"
 SEVERAL = ("input", "score")

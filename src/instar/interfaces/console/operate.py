@@ -17,7 +17,7 @@ from instar.operate import alerts as records
 from instar.operate.belonging import require_in
 from instar.release import registry
 from instar.release.approval import approvals
-from instar.serve import routing
+from instar.serve.traffic import routing
 
 A_PAGE = 100  # journal entries
 

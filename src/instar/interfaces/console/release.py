@@ -13,7 +13,7 @@ from instar.interfaces.api.routes import Request
 from instar.interfaces.console import plan
 from instar.release import registry
 from instar.release.card import card
-from instar.serve import routing
+from instar.serve.traffic import routing
 
 
 def models(request: Request) -> dict[str, Any]:

@@ -15,8 +15,9 @@ from instar.interfaces.console import chart
 from instar.interfaces.console.chart import Chart, Line, Mark
 from instar.operate import alerts, rollout
 from instar.operate.measurement import Measurement, measurements
-from instar.serve import condition, costs, routing
-from instar.serve.routing import Revision
+from instar.serve.root import condition, costs
+from instar.serve.traffic import routing
+from instar.serve.traffic.routing import Revision
 
 SMOOTHED = 7  # windows: costs of single days jump
 

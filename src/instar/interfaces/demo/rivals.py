@@ -22,7 +22,7 @@ from instar.operate.proposal import Loop, Proposal
 from instar.plan import runner
 from instar.release import registry
 from instar.release.registry import ModelVersion
-from instar.serve.policy import Shadow
+from instar.serve.traffic.policy import Shadow
 from instar.train import refitting
 
 SPOILED = "delay_features__spoiled"

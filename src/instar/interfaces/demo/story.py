@@ -27,7 +27,7 @@ from instar.operate.proposal import UNDECIDED, Loop
 from instar.operate.rollout_rule import REJECTED, ROLLED_BACK
 from instar.operate.trace_records import Hop
 from instar.release import registry
-from instar.serve import routing
+from instar.serve.traffic import routing
 
 # What a line of the trace shows of a record.
 SHOWN = (

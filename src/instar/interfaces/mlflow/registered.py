@@ -15,7 +15,7 @@ from instar.interfaces.mlflow.version_documents import STAGES, ModelOut, Version
 from instar.release import registered_models, registry, registry_search
 from instar.release.registered_models import RegisteredModel
 from instar.release.registry_search import PROMPT_TAG
-from instar.serve import derived, routing
+from instar.serve.traffic import derived, routing
 
 MOST_MODELS, DEFAULT_MODELS = 1000, 100
 

@@ -14,7 +14,7 @@ from instar.interfaces.mlflow.words import milliseconds, pairs
 from instar.release import aliases, registry
 from instar.release.registered_models import RegisteredModel
 from instar.release.version_records import ModelVersion, of_model, version_table
-from instar.serve import derived
+from instar.serve.traffic import derived
 
 NO_STAGE = "None"
 STAGES = ("None", "Staging", "Production", "Archived")

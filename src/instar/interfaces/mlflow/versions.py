@@ -22,7 +22,7 @@ from instar.interfaces.mlflow.version_documents import VersionOut, download_uri,
 from instar.release import aliases, registry, registry_search
 from instar.release.packing import pack_logged, pack_path
 from instar.release.version_records import ModelVersion
-from instar.serve import derived
+from instar.serve.traffic import derived
 from instar.train import logged_models, model_links
 from instar.train.logged_models import PENDING, LoggedModel
 from instar.train.model_links import MADE

@@ -10,7 +10,7 @@ import msgspec
 
 from instar.core.errors import BadInput
 from instar.interfaces.wire import Rows, columns_of, datatype_of
-from instar.serve.signature import BYTES, DYNAMIC
+from instar.serve.protocol.signature import BYTES, DYNAMIC
 
 if TYPE_CHECKING:
     import polars as pl
@@ -130,7 +130,7 @@ def _bytes_of(value: Any, datatype: str) -> bytes | None:
         return None
     import numpy as np
 
-    from instar.serve.tensors import DTYPES
+    from instar.serve.protocol.tensors import DTYPES
 
     wanted = np.dtype(DTYPES[datatype]).newbyteorder("<")
     if kind != wanted.kind or not (kind == "f" or np.can_cast(value.dtype, wanted, "safe")):

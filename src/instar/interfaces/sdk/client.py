@@ -386,7 +386,7 @@ def address_here(start: Path | None = None) -> str:
         Unavailable: Neither is there.
     """
     from instar.plan.project import find_root_if_any
-    from instar.serve.process import running
+    from instar.serve.root.process import running
 
     settings = read_settings()
     if settings.url:

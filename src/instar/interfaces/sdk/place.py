@@ -66,7 +66,7 @@ def sink(place: Place) -> Sink | None:
         InstarError: The store here cannot be opened.
     """
     from instar.interfaces.sdk.http import HttpSink
-    from instar.serve.process import running
+    from instar.serve.root.process import running
 
     if place.url is not None:
         return HttpSink(place.url, store_folder=place.store)

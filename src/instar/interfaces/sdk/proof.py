@@ -46,7 +46,7 @@ def _of_owner(url: str, store_folder: Path | None) -> str | None:
     place = credentials.local_token(folder)
     if not place.exists():
         return None
-    from instar.serve.process import running
+    from instar.serve.root.process import running
 
     server, asked = running(folder), urlsplit(url)
     if (

@@ -1,0 +1,1 @@
+"""The gateway: from a connection to an answer that is on the record."""

@@ -1,0 +1,137 @@
+"""What a gateway says of itself and of its endpoints, as the Open Inference Protocol V2 has it: health, metadata, index, OpenAPI.
+
+status, body = about(board, entrance, "GET", "/v2/models/delay", headers)
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from instar.core.errors import MalformedRequest, NotFound
+from instar.serve.access.entrance import Entrance
+from instar.serve.access.keyring import Headers, Pass
+from instar.serve.gateway import openapi
+from instar.serve.gateway.intake import version_of
+from instar.serve.gateway.switchboard import Switchboard
+from instar.serve.gateway.ways import Endpoint
+from instar.serve.protocol import replies
+
+EXTENSIONS = ("binary_tensor_data", "model_repository")
+
+Said = tuple[int, bytes, list[tuple[bytes, bytes]]]  # status, JSON body and further headers
+
+_encoder = msgspec.json.Encoder()
+
+
+class About:
+    """Answers questions about one gateway."""
+
+    def __init__(self, board: Switchboard, entrance: Entrance) -> None:
+        self._board = board
+        self._entrance = entrance
+
+    def __call__(self, method: str, path: str, headers: Headers, body: bytes = b"") -> Said:
+        """The answer to a request that asks for no prediction.
+
+        Raises:
+            NotFound: There is no such route or endpoint.
+            Unauthenticated, NotAllowed, TooManyCalls: The caller is turned away.
+            MalformedRequest: The body of a question about the repository is none.
+        """
+        parts = [part for part in path.split("/")[2:] if part]
+        if parts == ["repository", "index"]:
+            held = self._entrance.enter(headers, method, path)
+            if method != "POST":
+                return _other_method(b"POST")
+            return 200, self._index(held, body), []
+        if method not in ("GET", "HEAD"):
+            self._entrance.enter(headers, method, path)
+            if not self._known(parts):
+                raise NotFound("there is no such route", subject=f"{method} {path[:200]}")
+            return _other_method(b"GET, HEAD")
+        match parts:
+            case ["health", "live"]:
+                return _yes("live", True)
+            case ["health", "ready"]:
+                return _yes("ready", self._board.snapshot.number > 0 and self._board.ready())
+        held = self._entrance.enter(headers, method, path)
+        match parts:
+            case []:
+                return 200, self._server(held), []
+            case ["openapi.json"]:
+                return 200, _encoder.encode(openapi.of_server(self._seen(held))), []
+            case ["models", name, *rest]:
+                endpoint = self._board.endpoints.get(name)
+                if endpoint is None:
+                    raise NotFound(
+                        "there is no such endpoint",
+                        subject=f"endpoint {name[:100]}",
+                        next_step="GET /v2 lists the endpoints.",
+                    )
+                self._entrance.require_sight(held, method, path, name, endpoint.policy.project)
+                return self._model(endpoint, rest)
+            case _:
+                raise NotFound("there is no such route", subject=path[:200])
+
+    def _model(self, endpoint: Endpoint, rest: list[str]) -> Said:
+        version: int | None = None
+        match rest:
+            case ["versions", number, *more]:
+                version, rest = version_of(endpoint, number), more
+        way = endpoint.champion if version is None else endpoint.pinned[version]
+        match rest:
+            case []:
+                versions = [str(version)] if version is not None else [str(v) for v in endpoint.policy.versions]
+                body = replies.metadata(
+                    endpoint.name, versions, endpoint.signature, endpoint.decides, endpoint.state(version)
+                )
+                return 200, body, []
+            case ["ready"]:
+                return _yes("ready", way is not None and way.first.line.problem is None)
+            case ["openapi.json"] if version is None:
+                return 200, _encoder.encode(openapi.of_endpoint(endpoint)), []
+            case _:
+                raise NotFound("there is no such route", subject=f"endpoint {endpoint.name}")
+
+    def _seen(self, held: Pass) -> list[Endpoint]:
+        board = self._board.endpoints
+        return [board[n] for n in sorted(board) if self._entrance.sees(held, n, board[n].policy.project)]
+
+    def _server(self, held: Pass) -> bytes:
+        names = [endpoint.name for endpoint in self._seen(held)]
+        return _encoder.encode({"name": "instar", "version": "2", "extensions": EXTENSIONS, "endpoints": names})
+
+    def _index(self, held: Pass, body: bytes) -> bytes:
+        """Versions that can be asked by name, as the repository extension lists them."""
+        try:
+            wanted = msgspec.json.decode(body or b"{}", type=dict[str, object])
+        except (msgspec.DecodeError, UnicodeDecodeError) as wrong:
+            raise MalformedRequest(f"the body is no JSON object: {wrong}", subject="$") from None
+        found = []
+        for endpoint in self._seen(held):
+            for version, way in endpoint.pinned.items():
+                problem = way.first.line.problem
+                if problem is None or not wanted.get("ready"):
+                    state = "READY" if problem is None else "UNAVAILABLE"
+                    found.append(
+                        {"name": endpoint.name, "version": str(version), "state": state, "reason": problem or ""}
+                    )
+        return _encoder.encode(found)
+
+    def _known(self, parts: list[str]) -> bool:
+        match parts:
+            case [] | ["health", "live" | "ready"] | ["openapi.json"]:
+                return True
+            case ["models", name, *_]:
+                return name in self._board.endpoints
+            case _:
+                return False
+
+
+def _yes(name: str, holds: bool) -> Said:
+    return 200 if holds else 503, _encoder.encode({name: holds}), []
+
+
+def _other_method(allowed: bytes) -> Said:
+    problem = MalformedRequest("there is no such method here", asked=allowed.decode())
+    return 405, replies.encode_error(problem), [(b"allow", allowed)]

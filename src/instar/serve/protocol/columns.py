@@ -1,0 +1,174 @@
+"""Columns of a request held to the signature of a table model, at the moment of a call.
+
+Used inside workers, so it imports nothing heavy. Whatever does not fit is refused with the JSON path of the first thing that
+is wrong.
+
+    bound = bind(decode(body), signature)
+    bound.columns["distance"]      # -> [1400.0]
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from instar.core.errors import RequestError, WrongDatatype, WrongShape
+from instar.serve.protocol.signature import ACCEPTED, FLOATS, InputColumn, Signature
+from instar.serve.protocol.v2_json import (
+    Asked,
+    Request,
+    Tensor,
+    asked_of,
+    missing,
+    other_datatype,
+    out_of_range,
+    short,
+    twice,
+    unknown,
+)
+
+INTEGER_BITS = {"INT64": 64, "INT32": 32}
+
+_ELEMENTS: dict[str, frozenset[type]] = {
+    "FP64": frozenset({float, int}),
+    "FP32": frozenset({float, int}),
+    "INT64": frozenset({int}),
+    "INT32": frozenset({int}),
+    "BOOL": frozenset({bool}),
+    "BYTES": frozenset({str}),
+}
+_OUTPUTS = ("score", "decision")
+
+
+class Bound(msgspec.Struct):
+    """A request that fits its signature.
+
+    Attributes:
+        columns: Values by column, each of `rows` length; a column that was not required and not given is absent.
+        asked: What the caller said beside the inputs.
+    """
+
+    columns: dict[str, list[Any]]
+    rows: int
+    asked: Asked
+
+
+def bind(request: Request, signature: Signature) -> Bound:
+    """Hold a request to a signature.
+
+    Raises:
+        MissingInput: A required column is not there.
+        MalformedRequest: A column that the signature does not have, or one twice.
+        WrongShape: A shape that its data does not have, is not one column, or differs between inputs; no rows.
+        WrongDatatype: A datatype or value that the column does not take.
+    """
+    inputs = request.inputs
+    rows = -1
+    given: dict[str, int] = {}
+    for position, tensor in enumerate(inputs):
+        if given.setdefault(tensor.name, position) != position:
+            raise twice(tensor.name, position)
+        found = _rows(tensor, position)
+        if rows < 0:
+            rows = found
+        elif found != rows:
+            raise WrongShape(
+                f"input {tensor.name!r} has another number of rows than {inputs[0].name!r}",
+                subject=f"$.inputs[{position}].shape",
+                found=found,
+                asked=rows,
+            )
+    columns: dict[str, list[Any]] = {}
+    for column in signature.columns:
+        at = given.pop(column.name, None)
+        if at is None:
+            if column.required:
+                raise missing(column.name, column.datatype, list(given))
+            continue
+        columns[column.name] = _values(inputs[at], at, column)
+    if given:
+        name, position = next(iter(given.items()))
+        raise unknown(name, position, [column.name for column in signature.columns])
+    return Bound(columns, rows, asked_of(request, rows, _OUTPUTS))
+
+
+def _rows(tensor: Tensor, position: int) -> int:
+    shape = tensor.shape
+    if not shape or len(shape) > 2 or (len(shape) == 2 and shape[1] != 1):
+        raise WrongShape(
+            f"input {tensor.name!r} is not one column",
+            subject=f"$.inputs[{position}].shape",
+            found=shape,
+            asked="[rows] or [rows, 1]",
+        )
+    data = tensor.data
+    # The protocol allows nested data: [[1.0], [2.0]] for a shape of [2, 1].
+    if data and type(data[0]) is list:
+        tensor.data = data = _flat(data, position, tensor.name)
+    if shape[0] != len(data):
+        raise WrongShape(
+            f"the shape of input {tensor.name!r} and its data disagree",
+            subject=f"$.inputs[{position}].shape",
+            found=f"{len(data)} values",
+            asked=f"{shape[0]} as in the shape",
+        )
+    if not data:
+        raise WrongShape(
+            f"input {tensor.name!r} has no rows", subject=f"$.inputs[{position}].data", found=0, asked="1 or more"
+        )
+    return len(data)
+
+
+def _flat(data: list[Any], position: int, name: str) -> list[Any]:
+    for row, item in enumerate(data):
+        if type(item) is not list or len(item) != 1:
+            raise WrongShape(
+                f"row {row} of input {name!r} is not one value",
+                subject=f"$.inputs[{position}].data[{row}]",
+                asked="one value a row",
+            )
+    return [item[0] for item in data]
+
+
+def _values(tensor: Tensor, position: int, column: InputColumn) -> list[Any]:
+    asked = column.datatype
+    if tensor.datatype != asked and tensor.datatype not in ACCEPTED[asked]:
+        raise other_datatype(column.name, position, tensor.datatype, asked)
+    data = tensor.data
+    kinds = set(map(type, data))
+    if kinds <= _ELEMENTS[asked] or (
+        type(None) in kinds and column.nullable and kinds - {type(None)} <= _ELEMENTS[asked]
+    ):
+        pass
+    else:
+        raise _wrong_value(data, position, column)
+    if asked in FLOATS:
+        return _floats(data, position, column) if int in kinds else data
+    if asked in INTEGER_BITS:
+        limit = 1 << (INTEGER_BITS[asked] - 1)
+        for row, value in enumerate(data):
+            if value is not None and not -limit <= value < limit:
+                raise out_of_range(column.name, f"$.inputs[{position}].data[{row}]", value, asked)
+    return data
+
+
+def _floats(data: list[Any], position: int, column: InputColumn) -> list[float | None]:
+    values: list[float | None] = []
+    for row, value in enumerate(data):
+        try:
+            values.append(None if value is None else float(value))
+        except OverflowError:
+            raise out_of_range(column.name, f"$.inputs[{position}].data[{row}]", value, column.datatype) from None
+    return values
+
+
+def _wrong_value(data: list[Any], position: int, column: InputColumn) -> RequestError:
+    allowed = _ELEMENTS[column.datatype] | ({type(None)} if column.nullable else set())
+    row = next(row for row, value in enumerate(data) if type(value) not in allowed)
+    value = data[row]
+    asked = column.datatype + (" or null" if column.nullable else "")
+    what = (
+        f"input {column.name!r} takes no null" if value is None else f"a value of input {column.name!r} is not {asked}"
+    )
+    return WrongDatatype(what, subject=f"$.inputs[{position}].data[{row}]", found=short(value), asked=asked)

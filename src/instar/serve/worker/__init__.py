@@ -1,0 +1,1 @@
+"""Workers: processes that hold models and answer the calls that gateways hand them."""
