@@ -21,11 +21,11 @@ sys.path[:0] = [str(HERE), str(HERE / "rivals")]
 import hot_path  # noqa: E402
 import load  # noqa: E402
 import model  # noqa: E402
+import recorded  # noqa: E402
 import servers  # noqa: E402
 
 from instar.core.store import Store  # noqa: E402
 from instar.serve import snapshot  # noqa: E402
-from instar.serve.log.calls import CallLog  # noqa: E402
 from instar.serve.root.process import ServerTree  # noqa: E402
 from instar.serve.traffic import routing  # noqa: E402
 from instar.train import bundle, native  # noqa: E402
@@ -71,16 +71,14 @@ def main(arguments: list[str] | None = None) -> int:
 
 def instar(made: Store, endpoint: str, row: list[float], seconds: float, *, durable: bool) -> Figures:
     """A server of ours, as it comes: routing, identity and the record are on."""
-    before = CallLog(made).read(endpoint).height
+    before = recorded.predictions(made, endpoint)
     asked = servers.Asked(f"/v2/models/{endpoint}/infer", "", by_column if endpoint == NATIVE else servers.tensor)
     with ServerTree.start(made.folder, control=False, durable=durable) as server:
         snapshot.wait_acknowledged(made, snapshot.publish(made))
         found = measured(server.url, asked, row, seconds)
-    recorded = CallLog(made).read(endpoint).height - before
+    kept = recorded.predictions(made, endpoint) - before
     answered = sum(found[str(c)]["rate"] * seconds for c in CONNECTIONS) + found["rows"]["rate"] * seconds * MANY_ROWS
-    found["missing"] = max(
-        0, round(answered * 0.95) - recorded
-    )  # wrk counts what came until its end, which is a bit later
+    found["missing"] = max(0, round(answered * 0.95) - kept)  # wrk counts what came until its end, which is a bit later
     found |= {"portable": endpoint != NATIVE}
     name = f"Instar, {'scikit-learn' if endpoint == NATIVE else 'ONNX'}, {'durable' if durable else 'prompt'}"
     print(line(name, found), flush=True)

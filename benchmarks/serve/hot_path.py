@@ -22,12 +22,12 @@ sys.path[:0] = [str(HERE), str(HERE / "rivals")]
 
 import load  # noqa: E402
 import model  # noqa: E402
+import recorded  # noqa: E402
 import versions  # noqa: E402
 
 from instar.app import open_store  # noqa: E402
 from instar.core.store import Store  # noqa: E402
 from instar.serve import snapshot  # noqa: E402
-from instar.serve.log.calls import CallLog  # noqa: E402
 from instar.serve.root.process import ServerTree  # noqa: E402
 from instar.serve.traffic import routing  # noqa: E402
 from instar.train import bundle  # noqa: E402
@@ -76,12 +76,12 @@ def instar(
     made: Store, row: list[float], counts: tuple[int, ...], seconds: int, gateways: int, durable: bool
 ) -> Figures:
     """A server of its own for one mode, and whether all that it answered is on the record."""
-    before = CallLog(made).read(ENDPOINT).height
+    before = recorded.predictions(made, ENDPOINT)
     with ServerTree.start(made.folder, control=False, durable=durable, gateways=gateways) as server:
         snapshot.wait_acknowledged(made, snapshot.publish(made))
         found = measured(server.url + PATH, row, counts, seconds, server.pid)
-    recorded = CallLog(made).read(ENDPOINT).height - before
-    found["missing"] = max(0, found.pop("rows_answered") - recorded)
+    kept = recorded.predictions(made, ENDPOINT) - before
+    found["missing"] = max(0, found.pop("rows_answered") - kept)
     return found
 
 
