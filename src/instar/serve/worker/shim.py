@@ -316,14 +316,14 @@ def _text(value: Any) -> str:
     return value.decode(errors="replace") if isinstance(value, bytes) else str(value)
 
 
-def _beside(name: str) -> Any:
-    """A file beside this one, which like it needs the standard library alone."""
-    found = sys.modules.get(f"instar_{name}")
+def _part(place: str) -> Any:
+    """Another file of `serve`, as `processes/zygote`, which like this one needs the standard library alone."""
+    name = f"instar_{place.rpartition('/')[2]}"
+    found = sys.modules.get(name)
     if found is None:
-        spec: Any = importlib.util.spec_from_file_location(
-            f"instar_{name}", pathlib.Path(__file__).with_name(f"{name}.py")
-        )
-        found = sys.modules[f"instar_{name}"] = importlib.util.module_from_spec(spec)
+        file = pathlib.Path(__file__).parents[1] / f"{place}.py"
+        spec: Any = importlib.util.spec_from_file_location(name, file)
+        found = sys.modules[name] = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(found)
     return found
 
@@ -331,7 +331,7 @@ def _beside(name: str) -> Any:
 def main() -> None:
     """Entry of the process."""
     if sys.argv[1] == "--zygote":
-        _beside("shim_warm").be_warm(socket.socket(fileno=int(sys.argv[2])), serve, _beside)
+        _part("worker/shim_warm").be_warm(socket.socket(fileno=int(sys.argv[2])), serve, _part)
         return
     serve(socket.socket(fileno=int(sys.argv[1])))
 

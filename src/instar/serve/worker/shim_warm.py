@@ -26,18 +26,18 @@ FORKABLE = frozenset(
 _seen: set[str] = set()
 
 
-def be_warm(line: socket.socket, serve: Callable[[socket.socket], object], beside: Callable[[str], Any]) -> None:
+def be_warm(line: socket.socket, serve: Callable[[socket.socket], object], part: Callable[[str], Any]) -> None:
     """Be the process from which those of this environment are forked, until the root closes the line.
 
     Args:
         serve: What a forked process does with the line to its worker.
-        beside: Loads another file of this folder.
+        part: Loads another file of `serve` by its place.
     """
-    zygote = beside("zygote")
+    zygote = part("processes/zygote")
 
     def begin(arguments: list[str], fds: list[int]) -> None:
         zygote.call_process("instar shim")
-        _enclose(beside("fence"), arguments)
+        _enclose(part("processes/fence"), arguments)
         serve(socket.socket(fileno=fds[0]))
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C at a terminal is for the root
