@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import os
 import pickle
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +36,22 @@ def test_a_swapped_file_is_refused(store: Store, file: str) -> None:
     (folder / file).write_bytes(data.replace(b"delay", b"other") if file == bundle.MANIFEST_FILE else data + b" ")
     with pytest.raises(Damaged, match=file):
         load(folder)
+
+
+@pytest.mark.parametrize(("file", "runtime", "other"), [("onnx", "onnxruntime", "treelite"), ("none", "", "onnxruntime")])
+def test_the_runtimes_of_bundles_that_are_there_are_imported_before_a_call(
+    tmp_path: Path, file: str, runtime: str, other: str
+) -> None:
+    (tmp_path / "one").mkdir()
+    (tmp_path / "one" / f"portable.{file}").write_bytes(b"")
+    asked = (
+        "import sys; from pathlib import Path; from instar.serve.worker.loading import import_runtimes;"
+        "import_runtimes(Path(sys.argv[1])); print(*sys.modules)"
+    )
+    said = subprocess.run([sys.executable, "-c", asked, str(tmp_path)], capture_output=True, text=True, check=True)
+    modules = said.stdout.split()
+    assert other not in modules
+    assert not runtime or runtime in modules
 
 
 class Bomb:

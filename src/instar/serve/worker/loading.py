@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import importlib
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from socket import socket
@@ -16,6 +19,20 @@ from instar.train import bundle, environment_places
 from instar.train.graph_model import GraphModel
 from instar.train.portable import PortableModel
 from instar.train.tree_model import TreesModel
+
+RUNTIMES = {"portable.onnx": "onnxruntime", "portable.treelite": "treelite"}  # by the file that it runs
+
+
+def import_runtimes(bundles: Path) -> None:
+    """Import what runs the portable forms among unpacked bundles: a tenth of a second that no caller has to wait for."""
+    wanted = dict(RUNTIMES)
+    with contextlib.suppress(OSError), os.scandir(bundles) as folders:
+        for folder in folders:
+            for file in [file for file in wanted if os.path.exists(f"{folder.path}/{file}")]:
+                with contextlib.suppress(ImportError):  # loading the model says so
+                    importlib.import_module(wanted.pop(file))
+            if not wanted:
+                return
 
 
 def load(folder: Path, named: str | None = None) -> Model:

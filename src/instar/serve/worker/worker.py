@@ -34,6 +34,7 @@ from instar.serve.processes import fence, needs
 from instar.serve.processes.zygote import call_process
 from instar.serve.protocol import wire
 from instar.serve.traffic.routes import bundle_of, bundles_folder
+from instar.serve.worker.loading import EnvironmentLoader, import_runtimes
 from instar.serve.worker.runtime import Loader, Runtime, refusal
 from instar.serve.worker.turns import Turns
 from instar.serve.worker.work import Job, describe
@@ -326,8 +327,6 @@ def main(arguments: list[str] | None = None) -> None:
     keep_bytes = read_settings().keep_tensors_bytes
     load = load_function(options.load)
     if options.environment:
-        from instar.serve.worker.loading import EnvironmentLoader
-
         load = EnvironmentLoader(options.store, options.environment, options.shim)
     runtime = Runtime(load, mask, keep_bytes=keep_bytes, budget_bytes=options.memory)
     account = None if options.root is None else Account(options.worker, options.number, options.root, runtime)
@@ -338,6 +337,8 @@ def main(arguments: list[str] | None = None) -> None:
     if options.bundle is not None:
         # What does not load is the answer to the first who asks.
         runtime.load(bundle_of(options.bundle), str(options.bundle))
+    elif options.store is not None:
+        import_runtimes(bundles_folder(options.store))
     import uvloop
 
     uvloop.run(serve(listening, runtime, account))
