@@ -38,7 +38,9 @@ def test_a_swapped_file_is_refused(store: Store, file: str) -> None:
         load(folder)
 
 
-@pytest.mark.parametrize(("file", "runtime", "other"), [("onnx", "onnxruntime", "treelite"), ("none", "", "onnxruntime")])
+@pytest.mark.parametrize(
+    ("file", "runtime", "other"), [("onnx", "onnxruntime", "treelite"), ("none", "", "onnxruntime")]
+)
 def test_the_runtimes_of_bundles_that_are_there_are_imported_before_a_call(
     tmp_path: Path, file: str, runtime: str, other: str
 ) -> None:
