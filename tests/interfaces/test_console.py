@@ -42,6 +42,8 @@ PAGES = [
     f"{HERE}/models/delay/2",
     f"{HERE}/models/delay/3",
     f"{HERE}/endpoints/delay",
+    f"{HERE}/endpoints/delay/traffic",
+    f"{HERE}/endpoints/delay/traffic?change=shadow&version=1&share=50&reason=%3Cb%3Ewhy",
     f"{HERE}/alerts",
     f"{HERE}/journal",
     f"{HERE}/trace?id=delay@2",
@@ -80,7 +82,7 @@ def test_no_text_of_a_record_becomes_markup(console: TestClient, path: str) -> N
 @pytest.mark.parametrize("path", PAGES)
 def test_every_link_of_a_page_leads_somewhere(console: TestClient, path: str) -> None:
     text = console.get(path).text
-    for link in sorted(set(re.findall(r'href="(/[^"#]*)', text))):
+    for link in sorted(set(map(html.unescape, re.findall(r'href="(/[^"#]*)', text)))):
         reply = console.get(link)
         if reply.status_code == 303:
             reply = console.get(reply.headers["location"])

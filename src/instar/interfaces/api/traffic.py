@@ -58,20 +58,14 @@ def set_policy(request: Request) -> Reply:
     body = request.json(NewPolicy)
     project, endpoint = request.path["project"], request.path["endpoint"]
     store = replace(request.app.store, actor=request.actor)
-    wanted = request.headers.get("if-match")
-    if wanted is None:
+    if "if-match" not in request.headers:
         raise BadInput(
             "a change names the policy that it was decided upon", subject=f"endpoint {endpoint}",
             asked='the header If-Match with the ETag of the policy, or "0" for a new endpoint',
         )  # fmt: skip
-    now = routing.current(store, endpoint)
-    held = now.policy if now is not None and now.policy.project == project else Policy(endpoint, project, 0, None)
-    if wanted.strip() != _tag(held):
-        moved = Conflict(
-            "its policy has changed since it was looked at", subject=f"endpoint {endpoint}",
-            found=f"revision {held.number}", asked=f"revision {wanted}", next_step="Look at it and decide again.",
-        )  # fmt: skip
-        return Reply(body_of(moved), 412)
+    held = _held(store, project, endpoint)
+    if (moved := _moved(request, held)) is not None:
+        return moved
     done = traffic.change(
         store, project, endpoint, body.policy.draft(project, endpoint), body.reason,
         expected=held.number, dry_run=body.dry_run,
@@ -80,13 +74,13 @@ def set_policy(request: Request) -> Reply:
 
 
 def go_back(request: Request) -> Reply:
-    """Make the policy of an earlier revision the endpoint's again, as a new revision."""
+    """Make the policy of an earlier revision the endpoint's again, as a new revision; 412 when `If-Match` names one that is over."""
     body = request.json(Back)
+    project, endpoint = request.path["project"], request.path["endpoint"]
     store = replace(request.app.store, actor=request.actor)
-    done = traffic.back(
-        store, request.path["project"], request.path["endpoint"], body.reason, to=body.to, dry_run=body.dry_run
-    )
-    return _changed(store, done)
+    if (moved := _moved(request, _held(store, project, endpoint))) is not None:
+        return moved
+    return _changed(store, traffic.back(store, project, endpoint, body.reason, to=body.to, dry_run=body.dry_run))
 
 
 def compare(request: Request) -> Reply:
@@ -102,6 +96,24 @@ def compared(request: Request, log: PredictionLog) -> Differences:
     until = moment_of(request.query["until"]) if "until" in request.query else store.clock.event()
     since = moment_of(request.query["since"]) if "since" in request.query else until - differences.SPAN
     return differences.compare(log, endpoint, first, second, since=since, until=until, by=lists.get("by", ()))
+
+
+def _held(store: Store, project: str, endpoint: str) -> Policy:
+    """The policy that holds; the empty one with number 0 where the project has no such endpoint yet."""
+    now = routing.current(store, endpoint)
+    return now.policy if now is not None and now.policy.project == project else Policy(endpoint, project, 0, None)
+
+
+def _moved(request: Request, held: Policy) -> Reply | None:
+    """The refusal of a change that was decided upon another policy than the one that holds."""
+    wanted = request.headers.get("if-match", _tag(held))
+    if wanted.strip() == _tag(held):
+        return None
+    moved = Conflict(
+        "its policy has changed since it was looked at", subject=f"endpoint {held.endpoint}",
+        found=f"revision {held.number}", asked=f"revision {wanted}", next_step="Look at it and decide again.",
+    )  # fmt: skip
+    return Reply(body_of(moved), 412)
 
 
 def _changed(store: Store, done: Change) -> Reply:

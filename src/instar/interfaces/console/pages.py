@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from instar.core.errors import NotFound
+from instar.core.errors import BadInput, Blocked, NotFound
 from instar.core.identity import Permission
 from instar.interfaces.api.routes import Bound, Reply, Request, Route
 from instar.interfaces.console import (
@@ -17,6 +17,7 @@ from instar.interfaces.console import (
     plan,
     release,
     serve,
+    traffic,
     train,
 )
 from instar.interfaces.console.render import HERE, ROOT, page, redirect, shown, url
@@ -27,6 +28,7 @@ ASSETS = {
     "chart.js": "text/javascript; charset=utf-8",
     "sign.js": "text/javascript; charset=utf-8",
     "current.js": "text/javascript; charset=utf-8",
+    "confirm.js": "text/javascript; charset=utf-8",
     "links.js": "text/javascript; charset=utf-8",
     "instar.svg": "image/svg+xml",
 }
@@ -77,6 +79,10 @@ routes: list[Route] = [
     *page("/{project}/models", "models.html", release.models),
     *page("/{project}/models/{model}/{number}", "version.html", release.version),
     *page("/{project}/endpoints/{endpoint}", "endpoint.html", serve.endpoint),
+    *page(
+        "/{project}/endpoints/{endpoint}/traffic", "traffic.html", traffic.page, traffic.page_asked,
+        permission=Permission.OPERATE, told=(BadInput, Blocked, NotFound),
+    ),  # fmt: skip
     *page("/{project}/endpoints/{endpoint}/differences", "differences.html", differing.page),
     *page("/{project}/calls", "calls.html", calls.calls, calls.calls_asked),
     *page("/{project}/alerts", "alerts.html", operate.alerts),

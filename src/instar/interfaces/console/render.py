@@ -45,12 +45,14 @@ View = Callable[[Request], dict[str, Any]]
 def page(
     path: str, template: str, view: View, asked: View | None = None, *,
     permission: Permission = Permission.READ, bound: Bound = Bound.PROJECT,
+    told: tuple[type[InstarError], ...] = (BadInput,),
 ) -> list[Route]:  # fmt: skip
     """The routes of a page and of its JSON twin; the twin first, since `{name}` would match `name.json` too.
 
     Args:
         asked: Of a page with a form: what it shows when the input cannot be read. People then see the reason above what
             they had typed; it gets `refused`, the error's document, beside its own facts.
+        told: The errors that are told so.
     """
 
     def show(request: Request) -> Reply:
@@ -58,7 +60,7 @@ def page(
             return Reply(view(request), headers={"vary": "accept"})
         try:
             return html(template, view(request))
-        except BadInput as error:
+        except told as error:
             if asked is None:
                 raise
             return html(template, {**asked(request), "refused": body_of(error)}, status_of(error))

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from itertools import pairwise
 from typing import Any
 
 from instar.core.errors import NotFound
+from instar.core.identity import Permission
 from instar.core.store import Store
 from instar.interfaces.api.routes import Request
 from instar.interfaces.console import chart
@@ -17,6 +18,7 @@ from instar.operate import alerts, rollout
 from instar.operate.measurement import Measurement, measurements
 from instar.serve.root import condition, costs
 from instar.serve.traffic import routing
+from instar.serve.traffic.policy import Policy
 from instar.serve.traffic.routing import Revision
 
 SMOOTHED = 7  # windows: costs of single days jump
@@ -42,6 +44,7 @@ def endpoint(request: Request) -> dict[str, Any]:
     return {
         "project": project,
         "endpoint": name,
+        "may_change": request.caller.may(Permission.OPERATE, project),
         "now": now,
         "cost": cost(found, name, history),
         "measured": _latest(measurements(store, project, endpoint=name, limit=400)),
@@ -54,6 +57,23 @@ def endpoint(request: Request) -> dict[str, Any]:
 
 def _described(revision: Revision) -> dict[str, Any]:
     policy = revision.policy
+    return {
+        "id": revision.id,
+        "endpoint": policy.endpoint,
+        "number": policy.number,
+        "cause": revision.cause,
+        "actor": revision.actor,
+        "event_at": revision.event_at,
+        **who_answers(policy, revision.bundles),
+    }
+
+
+def who_answers(policy: Policy, bundles: Mapping[int, str]) -> dict[str, Any]:
+    """What a policy makes of calls: its rules in their order, and each version with its share and place.
+
+    Args:
+        bundles: Digests by version, as far as they are known.
+    """
     arms = {arm.name: arm.version for arm in policy.arms}
     # Who answers the calls of a rule alone has no share of the others.
     answers: list[tuple[int, str, float, float | None]]
@@ -63,19 +83,13 @@ def _described(revision: Revision) -> dict[str, Any]:
     answers += [(version, "by rule", 0.0, None) for version in ruled if version is not None]
     answers += [(one.version, one.role, 0.0, one.share / 100) for one in policy.shadows]
     return {
-        "id": revision.id,
-        "endpoint": policy.endpoint,
-        "number": policy.number,
-        "cause": revision.cause,
-        "actor": revision.actor,
-        "event_at": revision.event_at,
         "answers": [
             {
                 "version": version,
                 "role": role,
                 "share": part,
                 "heard": heard,
-                "bundle": revision.bundles[version],
+                "bundle": bundles.get(version),
                 "state": "",
                 "problem": None,
             }
