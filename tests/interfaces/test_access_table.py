@@ -6,6 +6,7 @@ A new route fails the first test until its line is in the file: `INSTAR_RENEW_GO
 from __future__ import annotations
 
 import asyncio
+import importlib
 import os
 import re
 from collections.abc import Iterator
@@ -19,7 +20,7 @@ from instar.core.identity import EVERYWHERE, MAY, Caller, Permission, Role, loca
 from instar.core.settings import DEFAULT_PROJECT, Settings
 from instar.core.store import Store
 from instar.core.tokens import Wish
-from instar.interfaces import all_routes
+from instar.interfaces import all_routes, api
 from instar.interfaces.api.application import Application
 from instar.interfaces.api.doorkeeper import Doorkeeper
 from instar.interfaces.api.routes import Bound, Route
@@ -63,6 +64,14 @@ def test_the_table_is_the_one_that_was_agreed() -> None:
         GOLDEN.parent.mkdir(exist_ok=True)
         GOLDEN.write_text(table(), "utf-8")
     assert table() == GOLDEN.read_text("utf-8"), "see the first lines of this file"
+
+
+def test_all_files_of_the_api_are_in_the_table() -> None:
+    folder = Path(api.__file__).parent
+    modules = [importlib.import_module(f"{api.__name__}.{one.stem}") for one in folder.glob("*.py")]
+    written = {(r.method, r.path) for one in modules if isinstance(found := vars(one).get("routes"), list) for r in found}
+    assert len(written) > 50
+    assert written <= {(route.method, route.path) for route in ROUTES}
 
 
 def test_all_addresses_of_an_operation_ask_for_the_same() -> None:
