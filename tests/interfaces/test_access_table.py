@@ -69,7 +69,9 @@ def test_the_table_is_the_one_that_was_agreed() -> None:
 def test_all_files_of_the_api_are_in_the_table() -> None:
     folder = Path(api.__file__).parent
     modules = [importlib.import_module(f"{api.__name__}.{one.stem}") for one in folder.glob("*.py")]
-    written = {(r.method, r.path) for one in modules if isinstance(found := vars(one).get("routes"), list) for r in found}
+    written = {
+        (r.method, r.path) for one in modules if isinstance(found := vars(one).get("routes"), list) for r in found
+    }
     assert len(written) > 50
     assert written <= {(route.method, route.path) for route in ROUTES}
 

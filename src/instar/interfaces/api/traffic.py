@@ -74,7 +74,7 @@ def set_policy(request: Request) -> Reply:
 
 
 def go_back(request: Request) -> Reply:
-    """Make the policy of an earlier revision the endpoint's again, as a new revision; 412 when `If-Match` names one that is over."""
+    """Make the policy of an earlier revision the endpoint's again, as a new one; 412 when `If-Match` names one that is over."""
     body = request.json(Back)
     project, endpoint = request.path["project"], request.path["endpoint"]
     store = replace(request.app.store, actor=request.actor)

@@ -80,9 +80,13 @@ routes: list[Route] = [
     *page("/{project}/models/{model}/{number}", "version.html", release.version),
     *page("/{project}/endpoints/{endpoint}", "endpoint.html", serve.endpoint),
     *page(
-        "/{project}/endpoints/{endpoint}/traffic", "traffic.html", traffic.page, traffic.page_asked,
-        permission=Permission.OPERATE, told=(BadInput, Blocked, NotFound),
-    ),  # fmt: skip
+        "/{project}/endpoints/{endpoint}/traffic",
+        "traffic.html",
+        traffic.page,
+        traffic.page_asked,
+        permission=Permission.OPERATE,
+        told=(BadInput, Blocked, NotFound),
+    ),
     *page("/{project}/endpoints/{endpoint}/differences", "differences.html", differing.page),
     *page("/{project}/calls", "calls.html", calls.calls, calls.calls_asked),
     *page("/{project}/alerts", "alerts.html", operate.alerts),
