@@ -144,7 +144,7 @@ def test_what_crosses_the_line_is_what_was_sent() -> None:
 
 @pytest.mark.parametrize("form", ["columns", "pandas", "polars", "pyarrow"])
 def test_rows_arrive_in_the_frame_that_the_native_form_would_get(form: str) -> None:
-    from instar.train.native import as_form, frame_of
+    from instar.train.frames import as_form, frame_of
 
     inputs = [
         bundle.Column(f"{kind.lower()}{'_gaps' * gaps}", kind)

@@ -55,7 +55,7 @@ def frame() -> tuple[pd.DataFrame, Any, Any]:
 
 @pytest.mark.parametrize("form", ["pandas", "polars"])
 def test_a_native_form_answers_alike(store: Store, line: housed.Line, form: str) -> None:
-    from instar.train.native import as_form
+    from instar.train.frames import as_form
 
     rows, late, _ = frame()
     model = LogisticRegression().fit(as_form(pl.from_pandas(rows), form), late)

@@ -21,7 +21,8 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import OneHotEncoder, OrdinalEncoder, StandardScaler
 
 from instar.train.conversion import convert, parity
-from instar.train.native import NativeModel, as_form
+from instar.train.frames import as_form
+from instar.train.native import NativeModel
 from instar.train.portable import PortableModel
 from instar.train.signature import normalise, signature
 

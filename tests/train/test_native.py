@@ -8,7 +8,8 @@ import pytest
 
 from instar.core.errors import MissingInput, StepFailed
 from instar.train.bundle import Column
-from instar.train.native import NativeModel, dump, frame_of
+from instar.train.frames import frame_of
+from instar.train.native import NativeModel, dump
 
 INPUTS = (
     Column("share", "FP64", nullable=True),

@@ -17,6 +17,7 @@
 | `INSTAR_HEAD_TIMEOUT`, `INSTAR_BODY_TIMEOUT` | seconds for a request's head, and for its body; default 10 |
 | `INSTAR_KEEP_TENSORS` | largest tensors of a call that are recorded whole, each way; default `64KiB`, larger ones are sampled |
 | `INSTAR_ONNX_THREADS` | threads of a session of ONNX Runtime; default 1 |
+| `INSTAR_MODEL_THREADS` | threads of numeric libraries in a process of models; default `OMP_NUM_THREADS`, else 1 |
 | `INSTAR_IDLE` | seconds without a call after which a version's own process ends; default 900 |
 | `INSTAR_HANG` | seconds after which a process that answers nothing while calls wait is killed; default 20 |
 | `INSTAR_FENCE` | `off`: worker processes may read and write what the server may |

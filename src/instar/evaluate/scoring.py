@@ -14,7 +14,8 @@ import polars as pl
 
 from instar.core.blobs import Blobs
 from instar.train.bundle import Manifest, load_manifest
-from instar.train.native import Inspect, NativeModel, frame_of, load_native
+from instar.train.frames import frame_of
+from instar.train.native import Inspect, NativeModel, load_native
 from instar.train.portable import PortableModel
 from instar.train.signature import normalise
 

@@ -24,7 +24,7 @@ from instar.core import ids
 from instar.core.errors import Damaged
 from instar.train.bundle import Column, Encoding, Field, Parity, Portable
 from instar.train.encoders import NotLiftable, compose, lift
-from instar.train.native import as_form
+from instar.train.frames import as_form
 from instar.train.portable import PortableModel
 
 # Largest difference in probability that passes. Trees are summed alike; ONNX works in single precision in places.

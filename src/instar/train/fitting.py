@@ -21,7 +21,8 @@ from instar.plan.cost import Cost, best_threshold, mean_cost, neutral_threshold
 from instar.plan.pipeline import Input, Step
 from instar.plan.project import Problem, Split
 from instar.train import seeds
-from instar.train.native import NativeModel, as_form
+from instar.train.frames import as_form
+from instar.train.native import NativeModel
 from instar.train.signature import normalise, signature
 
 

@@ -26,9 +26,10 @@ from instar.train import mlmodel
 from instar.train.bundle import FOLDER, Manifest, Tensors
 from instar.train.folder_bundle import own_modules
 from instar.train.folder_tensors import FolderTensors
+from instar.train.frames import Frames, frame_of
 from instar.train.graph_model import GRAPH_FACTOR, GraphModel
 from instar.train.graph_signature import tensors_of
-from instar.train.native import frame_of
+from instar.train.nameless import nameless
 from instar.train.sessions import open_session
 
 # Why a file may not be loaded, empty when it may: given the file, its path in the folder, and the folder's own modules.
@@ -234,7 +235,7 @@ def _estimator(model: Any, manifest: Manifest, given: Any) -> FolderModel:
                 "it tells more than two classes apart, which is not served as yet", subject=subject,
                 found=f"{len(classes)} classes", asked="two classes, or one number a row",
             )  # fmt: skip
-        return FolderModel(manifest, True, lambda rows: np.asarray(model.predict_proba(rows))[:, 1], given)
+        return _quick(model, manifest, True, lambda one, rows: np.asarray(one.predict_proba(rows))[:, 1], given)
     if classes is not None:
         raise Blocked(
             "it tells classes apart without probabilities, which is not served as yet", subject=subject,
@@ -242,7 +243,26 @@ def _estimator(model: Any, manifest: Manifest, given: Any) -> FolderModel:
         )  # fmt: skip
     if not hasattr(model, "predict"):
         raise Blocked("it has no predict", subject=subject, found=type(model).__name__)
-    return FolderModel(manifest, False, model.predict, given)
+    return _quick(model, manifest, False, lambda one, rows: one.predict(rows), given)
+
+
+def _quick(
+    model: Any, manifest: Manifest, decides: bool, ask: Callable[[Any, Any], Any], given: Callable[[Any], Any]
+) -> FolderModel:
+    """The model, which takes a matrix instead of its data frame where that is the same to it."""
+    takes_frames = manifest.folder is not None and not manifest.folder.matrix
+    bare = nameless(model, manifest.inputs, ask) if takes_frames else None
+    if bare is None:
+        return FolderModel(manifest, decides, lambda rows: ask(model, rows), given)
+    frames = Frames(manifest.inputs, "pandas")
+
+    def either(columns: Any) -> Any:
+        matrix = frames.matrix(columns)
+        return given(columns) if matrix is None else matrix
+
+    return FolderModel(
+        manifest, decides, lambda rows: ask(bare if isinstance(rows, np.ndarray) else model, rows), either
+    )
 
 
 def _trees(trees: Any, manifest: Manifest) -> FolderModel:
@@ -289,19 +309,24 @@ def _unpickled(root: Path, place: str, form: Any) -> Any:
 
 
 def _frame(manifest: Manifest) -> Callable[[Any], Any]:
+    frames = Frames(manifest.inputs, "pandas")
+
     def given(columns: Mapping[str, Sequence[Any]]) -> Any:
         _package("pandas")
-        return frame_of(columns, manifest.inputs).to_pandas()
+        return frames.make(columns)
 
     return given
 
 
 def _matrix(manifest: Manifest) -> Callable[[Any], Any]:
     kind = _KINDS[manifest.inputs[0].datatype]
+    frames = Frames(manifest.inputs, "pandas")
 
     def given(columns: Mapping[str, Sequence[Any]]) -> Any:
-        frame = frame_of(columns, manifest.inputs)
-        return np.ascontiguousarray(frame.to_numpy().astype(kind))
+        matrix = frames.matrix(columns)
+        if matrix is None:
+            matrix = frame_of(columns, manifest.inputs).to_numpy().astype(kind)
+        return np.ascontiguousarray(matrix)
 
     return given
 

@@ -25,22 +25,16 @@ import polars as pl
 from numpy.typing import NDArray
 
 from instar.core.blobs import Blobs
-from instar.core.errors import Damaged, MissingInput, StepFailed
+from instar.core.errors import Damaged, StepFailed
 from instar.train.bundle import CODE_FILE, NATIVE_FILE, Column, Manifest
 from instar.train.code import NOTEBOOKS
+from instar.train.frames import Frames, as_form
+from instar.train.nameless import nameless
 
 # Looks at a pickle before it is loaded, with the modules of the bundle's own code; raises when it is not safe.
 Inspect = Callable[[bytes, Sequence[str]], object]
 
 PROTOCOL = 5  # what every supported Python reads
-
-# Below this many rows a frame is made quicker row by row than column by column.
-FEW_ROWS = 8
-
-_DTYPES: dict[str, pl.DataType] = {
-    "BOOL": pl.Boolean(), "INT32": pl.Int32(), "INT64": pl.Int64(), "FP32": pl.Float32(), "FP64": pl.Float64(),
-    "BYTES": pl.String(),
-}  # fmt: skip
 
 
 class NativeModel:
@@ -54,9 +48,12 @@ class NativeModel:
 
     def __init__(self, model: Any, inputs: Sequence[Column], form: str, subject: str = "model") -> None:
         self.model = model
-        self._inputs = tuple(inputs)
+        self._names = [column.name for column in inputs]
         self._form = form
         self._subject = subject
+        self._frames = Frames(inputs, form)
+        # Answers as the model does, of the matrix of a frame's values: see `nameless`.
+        self._quick = nameless(model, inputs, _scores) if form == "pandas" else None
 
     def score(self, columns: Mapping[str, Sequence[Any] | NDArray[Any]]) -> NDArray[np.float64]:
         """P(target is true), or what a baseline scores, for each row; shape (n,), float64.
@@ -65,28 +62,31 @@ class NativeModel:
             MissingInput: A column of the signature is not there.
             StepFailed: The model raised, or answered with something else than one number a row.
         """
-        return self._score(frame_of(columns, self._inputs))
+        rows = len(next(iter(columns.values()), ()))
+        matrix = self._frames.matrix(columns) if self._quick is not None else None
+        if matrix is not None:
+            return self._score(self._quick, matrix, rows)
+        return self._score(self.model, self._frames.make(columns), rows)
 
     def score_frame(self, frame: pl.DataFrame) -> NDArray[np.float64]:
         """The same for a frame that has the signature's columns; others are left out."""
-        return self._score(frame.select([column.name for column in self._inputs]))
+        return self._score(self.model, as_form(frame.select(self._names), self._form), frame.height)
 
-    def _score(self, frame: pl.DataFrame) -> NDArray[np.float64]:
-        if frame.height == 0:
+    def _score(self, model: Any, given: Any, rows: int) -> NDArray[np.float64]:
+        if rows == 0:
             return np.empty(0)
-        given = as_form(frame, self._form)
         try:
-            scores = _scores(self.model, given)
+            scores = _scores(model, given)
         except Exception as error:
             raise StepFailed(
                 f"the native form raised {type(error).__name__}: {error}", subject=self._subject
             ) from error
-        if scores.shape != (frame.height,) or not np.isfinite(scores).all():
+        if scores.shape != (rows,) or not np.isfinite(scores).all():
             raise StepFailed(
                 "it must answer one finite number a row",
                 subject=self._subject,
                 found=f"shape {scores.shape}, {int((~np.isfinite(scores)).sum())} not finite",
-                asked=f"({frame.height},)",
+                asked=f"({rows},)",
             )
         return scores
 
@@ -135,31 +135,6 @@ def modules_of(code: Path | None) -> list[str]:
     with zipfile.ZipFile(code) as archive:
         files = [name.removeprefix(f"{NOTEBOOKS}/") for name in archive.namelist() if name.endswith(".py")]
     return sorted({name.split("/")[0].removesuffix(".py") for name in files})
-
-
-def frame_of(columns: Mapping[str, Sequence[Any] | NDArray[Any]], inputs: Sequence[Column]) -> pl.DataFrame:
-    """A frame of the signature's columns and types, in its order.
-
-    Raises:
-        MissingInput: A column is not there.
-    """
-    try:
-        given = [_plain(columns[column.name]) for column in inputs]
-    except KeyError as error:
-        raise MissingInput("an input is missing", subject=f"input {error.args[0]}", found=", ".join(columns)) from None
-    dtypes = {column.name: _DTYPES[column.datatype] for column in inputs}
-    if given and len(given[0]) < FEW_ROWS:
-        return pl.DataFrame(list(zip(*given, strict=True)), schema=dtypes, orient="row")
-    return pl.DataFrame([pl.Series(name, one, dtype=dtypes[name]) for name, one in zip(dtypes, given, strict=True)])
-
-
-def as_form(frame: pl.DataFrame, form: str) -> Any:
-    """The frame in another library's kind: `"polars"`, `"pandas"`, `"pyarrow"`, or `"columns"`, which is a dict of lists."""
-    if form == "columns":
-        return frame.to_dict(as_series=False)
-    if form == "pandas":
-        return frame.to_pandas()
-    return frame.to_arrow() if form == "pyarrow" else frame
 
 
 def _native(manifest: Manifest) -> str:
@@ -239,8 +214,3 @@ def _scores(model: Any, given: Any) -> NDArray[np.float64]:
     if shares.shape[1] == 1:  # one class only was seen
         return shares[:, 0] if bool(getattr(model, "classes_", [True])[0]) else 1.0 - shares[:, 0]
     return shares[:, 1]
-
-
-def _plain(values: Any) -> Any:
-    # Arrays of objects come from decoders; polars reads lists with None faster and types them by the dtype given.
-    return values.tolist() if isinstance(values, np.ndarray) else values

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from instar.serve.processes.zygote import die_with_parent
@@ -43,11 +43,14 @@ class Process:
     cpu_seconds: float = 0.0
 
     @classmethod
-    def start(cls, command: list[str], fds: tuple[int, ...] = ()) -> Process:
-        """Start a command that ends with the thread that calls this."""
+    def start(
+        cls, command: list[str], fds: tuple[int, ...] = (), environment: Mapping[str, str] | None = None
+    ) -> Process:
+        """Start a command that ends with the thread that calls this; variables are our own if none are given."""
         process = subprocess.Popen(
-            command, pass_fds=fds, stdin=subprocess.DEVNULL, preexec_fn=die_with_parent, start_new_session=True
-        )
+            command, pass_fds=fds, stdin=subprocess.DEVNULL, env=None if environment is None else dict(environment),
+            preexec_fn=die_with_parent, start_new_session=True,
+        )  # fmt: skip
         process.returncode = 0  # it is waited for by its number, not by this object
         return cls(process.pid)
 

@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from functools import cached_property
 
 from instar.serve.processes.children import Process
+from instar.serve.processes.numeric_threads import bounded
 from instar.serve.processes.zygote import Spawned, Zygote
 from instar.serve.root.outside import Outside
 
@@ -58,7 +59,8 @@ class Nursery:
             return
         try:
             if self._zygote is None:
-                self._zygote = Zygote.start([sys.executable, "-m", "instar.serve.worker.warm"])
+                command = [sys.executable, "-m", "instar.serve.worker.warm"]
+                self._zygote = Zygote.start(command, environment=bounded())
             self._zygote.warm([*self._common, *arguments])
             self._outside.expect(arguments)
         except OSError as problem:  # it is busy with importing, or gone, which `born` hears
@@ -82,7 +84,7 @@ class Nursery:
             except OSError as problem:
                 _log.warning("a worker is started afresh, not forked: %s", problem)
         shim = ["--shim", str(fds[0])] if fds else []
-        return Process.start([sys.executable, "-m", "instar.serve.worker.worker", *full, *shim], fds)
+        return _afresh([*full, *shim], fds)
 
     def born(self) -> list[tuple[int, Process]]:
         """Workers that were begun since, by their number."""
@@ -105,7 +107,7 @@ class Nursery:
             zygote.close()
         asked, self._asked = self._asked, {}
         for number, full in asked.items():
-            self._born.append((number, Process.start([sys.executable, "-m", "instar.serve.worker.worker", *full])))
+            self._born.append((number, _afresh(full)))
 
     def close(self) -> None:
         """End the warm processes."""
@@ -119,9 +121,11 @@ class Nursery:
             self._born.append((said.request, Process(said.pid)))
         elif full is not None:
             _log.warning("a worker is started afresh, not forked: %s", said.error)
-            self._born.append(
-                (said.request, Process.start([sys.executable, "-m", "instar.serve.worker.worker", *full]))
-            )
+            self._born.append((said.request, _afresh(full)))
+
+
+def _afresh(arguments: list[str], fds: tuple[int, ...] = ()) -> Process:
+    return Process.start([sys.executable, "-m", "instar.serve.worker.worker", *arguments], fds, bounded())
 
 
 def may_fork() -> bool:

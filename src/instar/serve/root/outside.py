@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from instar.core.errors import Unavailable
+from instar.serve.processes.numeric_threads import bounded
 from instar.serve.processes.zygote import Spawned, Zygote
 from instar.serve.worker import shim
 from instar.train import environment_places as places
@@ -97,7 +98,9 @@ class Outside:
             return self._zygotes.get(name)
         try:
             python = places.interpreter(Path(store), name)
-            self._zygotes[name] = Zygote.start([python, "-I", str(Path(shim.__file__)), "--zygote"])
+            self._zygotes[name] = Zygote.start(
+                [python, "-I", str(Path(shim.__file__)), "--zygote"], environment=bounded()
+            )
         except Unavailable:  # its worker says so to whoever asks
             return None
         except OSError as problem:

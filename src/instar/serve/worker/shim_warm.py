@@ -42,7 +42,6 @@ def be_warm(line: socket.socket, serve: Callable[[socket.socket], object], part:
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C at a terminal is for the root
     warnings.filterwarnings("ignore", message=".*multi-threaded.*fork.*", category=DeprecationWarning)
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     zygote.call_process("instar warm env")
     zygote.serve(line, begin, warm=_warm, adopted=True)
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import importlib
-import os
 import signal
 import socket
 import sys
@@ -30,7 +29,6 @@ def main() -> None:
     """Serve the root until it closes the line."""
     line = socket.socket(fileno=int(sys.argv[-1]))
     warnings.filterwarnings("ignore", message=".*multi-threaded.*fork.*", category=DeprecationWarning)
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C at a terminal is for the root
     zygote.call_process("instar warm")
     for module in MODULES:
