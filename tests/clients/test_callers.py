@@ -52,7 +52,19 @@ def test_tritonclient_asks_over_http_and_grpc(server: ServerTree) -> None:
         assert got["wanted"] == {"label": ["ONE", "ZWEI"]}
         assert "there is no such endpoint" in got["refused"]
         assert "'words' is missing" in got["missing"]
-        assert sorted(got["index"]) == ["delay", "words"]
+        assert sorted(got["index"], key=lambda one: one["name"]) == [
+            {"name": name, "version": "1", "state": "READY"} for name in ("delay", "words")
+        ]
+        assert got["timed"] == both
+        assert "time was over" in got["late"]
+        assert "no sequences" in got["sequence"]
+        assert "no priorities" in got["priority"]
+        assert "not as classes" in got["classes"]
+        assert "no shared memory" in got["shared"]
+        assert "instar promote" in got["load"]
+        assert "instar promote" in got["unload"]
+    assert found["http"]["packed"] == {"gzip": [True, True], "deflate": [True, True]}
+    assert found["grpc"]["packed"] == both
     assert found["http"]["json"] == {"score": [6.0, 15.0]}
     assert found["http"]["async"] == [both] * 8
     inputs = [(one["name"], one["datatype"], one["shape"]) for one in found["http"]["metadata"]["inputs"]]

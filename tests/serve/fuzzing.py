@@ -61,8 +61,21 @@ _COLUMNS = [
     pa.array([[1.0, 2.0, 3.0]] * 3, pa.list_(pa.float32(), 3)),
     pa.array([1, 2, 3], pa.decimal128(5, 2)),
 ]
-_HEADERS = ["Instar-Key", "Instar-Event-Time", "Instar-Timeout", "Accept", "Content-Encoding"]
-_SAID = ["", "a", "30s", "-1s", "1e400", "2013-03-01T08:15:00Z", "0001-01-01T00:00:00+23:59", "gzip", "\xff", "*/*"]
+_HEADERS = ["Instar-Key", "Instar-Event-Time", "Instar-Timeout", "Accept", "Accept-Encoding", "Content-Encoding"]
+_SAID = [
+    "text/csv",
+    "identity",
+    "",
+    "a",
+    "30s",
+    "-1s",
+    "1e400",
+    "2013-03-01T08:15:00Z",
+    "0001-01-01T00:00:00+23:59",
+    "gzip",
+    "\xff",
+    "*/*",
+]
 _PATHS = [
     *("/v2", "/v2/", "/v2/nothing", "/v2/health/ready", "/v2/models", "/v2/models/delay", "/invocations"),
     *("/v2/models//infer", "/v2/models/%00/infer", "/v2/models/%ff/infer", "/v2/models/..%2f..%2f/infer"),

@@ -14,9 +14,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from instar.core.errors import UnsupportedMedia
+from instar.core.errors import NotAcceptable, UnsupportedMedia
 from instar.serve.protocol import places, wire
+from instar.serve.protocol.forms import csv_rows
+from instar.serve.protocol.forms.answer import Answer
 from instar.serve.protocol.places import INFER, INVOCATIONS, RECORDS, Place, form_of, place_of
+from instar.serve.protocol.replies import Output
+from instar.serve.protocol.v2_json import Asked
 from instar.serve.worker.runtime import Runtime
 from tests.serve import fakes, tensor_fakes
 from tests.serve.test_runtime import plan, replies
@@ -34,9 +38,9 @@ class Asking:
         self.runtime = Runtime(fakes.load)
         self.plan = plan(folder, [(fakes.version(folder, 1), "champion")], [])
 
-    def __call__(self, body: bytes | str, form: int, head: int = 0) -> wire.Reply:
+    def __call__(self, body: bytes | str, form: int = wire.JSON, head: int = 0, **more: int) -> wire.Reply:
         data = body.encode() if isinstance(body, str) else body
-        return replies(self.runtime.answer(self.plan, [(1, wire.Ask(data, form, head))])[0])[1]
+        return replies(self.runtime.answer(self.plan, [(1, wire.Ask(data, form, head, **more))])[0])[1]
 
 
 @pytest.fixture
@@ -351,3 +355,69 @@ def test_the_content_type_says_the_form() -> None:
     for kind, media in ((INFER, b"text/csv"), (RECORDS, b"text/plain"), (INVOCATIONS, b"application/octet-stream")):
         with pytest.raises(UnsupportedMedia):
             form_of(kind, media, None)
+
+
+@pytest.mark.parametrize(
+    ("kind", "form", "accept", "answer"),
+    [
+        (INFER, wire.JSON, b"application/json", wire.JSON),
+        (INFER, wire.JSON, b"text/csv", wire.CSV),
+        (INFER, wire.JSON, b"Application/vnd.apache.arrow.stream; charset=x", wire.ARROW),
+        (INFER, wire.JSON, b"application/octet-stream", wire.BINARY),
+        (INFER, wire.JSON, b"text/html, application/xhtml+xml, */*;q=0.8", wire.SAME),
+        (INFER, wire.ARROW, b"*/*", wire.SAME),
+        (INFER, wire.ARROW, b"application/json, */*;q=0.5", wire.JSON),
+        (INFER, wire.ARROW, b"application/*", wire.SAME),
+        (INFER, wire.JSON, b"text/*, application/json;q=0.9", wire.CSV),
+        (INFER, wire.JSON, b"application/json;q=0, */*", wire.BINARY),
+        (RECORDS, wire.RECORDS, b"application/json", wire.RECORDS),
+        (RECORDS, wire.RECORDS, b"text/csv;q=0.9, application/vnd.apache.arrow.stream", wire.ARROW),
+        (INVOCATIONS, wire.CSV, b"text/csv, application/json", wire.INVOCATIONS),
+        (INVOCATIONS, wire.CSV, b"text/csv", wire.CSV),
+    ],
+)
+def test_a_caller_says_which_answer_it_takes(kind: str, form: int, accept: bytes, answer: int) -> None:
+    assert places.answer_of(kind, form, accept) == answer
+
+
+@pytest.mark.parametrize("accept", [b"", b"image/png", b"application/json;q=0", b"application/octet-stream", b"\xff"])
+def test_who_takes_no_answer_that_there_is_hears_which_there_are(accept: bytes) -> None:
+    with pytest.raises(NotAcceptable, match=r"application/json, .*text/csv"):
+        places.answer_of(RECORDS, wire.RECORDS, accept)
+
+
+@pytest.mark.parametrize("form", ["records", "dataframe_split", "csv", "arrow"])
+def test_every_form_can_be_answered_in_every_other(ask: Asking, form: str) -> None:
+    number, made = FORMS[form]
+    wanted = [(0.1, 0), (0.45005, 0)]
+    for answer in (wire.JSON, wire.RECORDS, wire.INVOCATIONS, wire.ARROW):
+        assert said(ask(made(), number, answer=answer)) == wanted
+    lines = ask(made(), number, answer=wire.CSV)
+    assert (lines.form, lines.body) == (wire.CSV, b"score,decision\r\n0.1,0\r\n0.45005,0\r\n")
+    packed = ask(made(), number, answer=wire.BINARY)
+    assert (packed.form, packed.body[packed.head :]) == (wire.BINARY, struct.pack("<2d2q", 0.1, 0.45005, 0, 0))
+
+
+def test_outputs_with_several_values_a_row_have_a_column_each() -> None:
+    outputs = [
+        Output("y", [2, 2], "FP32", np.array([[1.5, float("nan")], [2.5, 3.5]], dtype=np.float32)),
+        Output("word", [2], "BYTES", ["a,b", 'say "no"']),
+        Output("good", [2], "BOOL", [True, False]),
+    ]
+    answer = Answer("words", "1", Asked(), {}, lambda plain: outputs)
+    body, form, head = csv_rows.write(answer)
+    assert (form, head) == (wire.CSV, 0)
+    assert body.decode() == 'y[0],y[1],word,good\r\n1.5,,"a,b",true\r\n2.5,3.5,"say ""no""",false\r\n'
+
+
+@pytest.mark.parametrize("shapes", [([2], [3]), ([], []), ([2], [])])
+def test_what_is_no_rows_is_no_csv(shapes: tuple[list[int], list[int]]) -> None:
+    outputs = [Output(f"y{at}", shape, "FP32", [0.5] * 3) for at, shape in enumerate(shapes)]
+    with pytest.raises(NotAcceptable, match="not rows"):
+        csv_rows.write(Answer("words", "1", Asked(), {}, lambda plain: outputs))
+
+
+def test_binary_tensors_have_no_place_in_other_forms(ask: Asking) -> None:
+    body = json.dumps({"records": ROWS, "parameters": {"binary_data_output": True}})
+    refused = ask(body, wire.RECORDS)
+    assert (refused.status, json.loads(refused.body)["path"]) == (400, "$.parameters")

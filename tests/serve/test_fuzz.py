@@ -22,7 +22,7 @@ from tests.serve.test_server import log as log
 
 EXAMPLES = 300
 # What a refusal may be called. 504 is none of them: no request here says that it waits for less than a second.
-REFUSALS = {400, 401, 403, 404, 405, 411, 413, 414, 415, 431}
+REFUSALS = {400, 401, 403, 404, 405, 406, 411, 413, 414, 415, 431}
 # What gRPC calls them.
 FAULTS = {grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN, grpc.StatusCode.UNAVAILABLE}
 

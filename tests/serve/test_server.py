@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import socket
 from collections.abc import Iterator
@@ -11,6 +12,7 @@ from typing import Any
 
 import httpx2
 import polars as pl
+import pyarrow as pa
 import pytest
 
 from instar.core.store import Store
@@ -233,8 +235,11 @@ def test_every_form_comes_through_the_port_and_is_on_the_record(client: httpx2.C
 def test_what_is_not_read_is_refused_by_its_kind(client: httpx2.Client) -> None:
     xml = client.post(URL, content=b"<a/>", headers={"content-type": "application/xml"})
     assert (xml.status_code, xml.json()["kind"]) == (415, "UnsupportedMedia")
-    packed = client.post(URL, json=fakes.body(), headers={"content-encoding": "gzip"})
+    packed = client.post(URL, json=fakes.body(), headers={"content-encoding": "br"})
     assert (packed.status_code, packed.json()["kind"]) == (415, "UnsupportedMedia")
+    image = client.post(URL, json=fakes.body(), headers={"accept": "image/png"})
+    assert (image.status_code, image.json()["kind"]) == (406, "NotAcceptable")
+    assert "text/csv" in image.json()["error"]
     headless = client.post(URL, content=b"{}", headers={"content-type": "application/octet-stream"})
     assert headless.status_code == 400
     assert client.get("/invocations").status_code == 405
@@ -248,3 +253,51 @@ def test_a_caller_says_how_long_it_waits(client: httpx2.Client, log: CallLog) ->
     assert (late.status_code, late.json()["kind"]) == (504, "DeadlineExceeded")
     found = wait_for(lambda: log.find(late.headers["instar-call"]))
     assert found["status"] == 504
+
+
+def test_packed_bodies_are_taken_and_large_answers_packed(client: httpx2.Client, log: CallLog) -> None:
+    request = fakes.body(1500)
+    for tensor in request["inputs"]:
+        tensor.update(shape=[2000], data=tensor["data"] * 2000)
+    body = gzip.compress(json.dumps(request).encode())
+    reply = client.post(URL, content=body, headers={"content-encoding": "gzip", "accept-encoding": "gzip"})
+    assert (reply.status_code, reply.headers["content-encoding"]) == (200, "gzip")
+    assert reply.json()["outputs"][0]["data"] == [0.25] * 2000
+    plain = client.post(URL, content=body, headers={"content-encoding": "gzip", "accept-encoding": "identity"})
+    assert ("content-encoding" in plain.headers, plain.json()["outputs"]) == (False, reply.json()["outputs"])
+    bomb = client.post(URL, content=gzip.compress(bytes(64 << 20)), headers={"content-encoding": "gzip"})
+    assert (bomb.status_code, bomb.json()["kind"]) == (413, "TooLarge")
+    found = wait_for(lambda: log.find(bomb.headers["instar-call"]))
+    assert found["status"] == 413
+    twice = httpx2.Headers([("content-encoding", "gzip"), ("content-encoding", "gzip")])
+    assert client.post(URL, content=body, headers=twice).status_code == 415
+
+
+def test_a_caller_takes_another_form_than_it_sends(client: httpx2.Client) -> None:
+    reply = client.post(URL, json=fakes.body(1500), headers={"accept": "text/csv"})
+    assert (reply.headers["content-type"], reply.text) == ("text/csv; charset=utf-8", "score,decision\r\n0.25,0\r\n")
+    arrow = {"accept": "application/vnd.apache.arrow.stream"}
+    reply = client.post(
+        "/v2/models/delay/records", json={"distance": 1500.0, "hour": 8, "holiday": False}, headers=arrow
+    )
+    assert reply.headers["content-type"] == arrow["accept"]
+    assert pa.ipc.open_stream(reply.content).read_all().to_pydict() == {"score": [0.25], "decision": [0]}
+
+
+def test_an_endpoint_has_what_mlflows_scoring_server_has(client: httpx2.Client) -> None:
+    for path in ("/ping", "/endpoints/delay/ping", "/endpoints/delay/health"):
+        reply = client.get(path)
+        assert (reply.status_code, reply.text, reply.headers["content-type"]) == (200, "\n", "application/json")
+    assert client.get("/endpoints/delay/version").text[:2] == "3."
+    assert client.get("/endpoints/nothing/ping").status_code == 404
+    assert client.post("/endpoints/delay/ping").status_code == 400
+
+
+def test_models_are_not_loaded_by_hand(client: httpx2.Client) -> None:
+    for what in ("load", "unload"):
+        reply = client.post(f"/v2/repository/models/delay/{what}", json={})
+        assert (reply.status_code, "instar promote" in reply.json()["error"]) == (400, True)
+        assert client.get(f"/v2/repository/models/delay/{what}").status_code == 405
+    assert client.post("/v2/repository/models/nothing/load").status_code == 404
+    index = client.post("/v2/repository/index").json()
+    assert {(one["name"], one["state"]) for one in index} == {("delay", "READY")}

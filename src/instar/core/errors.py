@@ -16,7 +16,8 @@
     │       ├── WrongShape
     │       ├── WrongDatatype
     │       ├── TooLarge
-    │       └── UnsupportedMedia
+    │       ├── UnsupportedMedia
+    │       └── NotAcceptable
     ├── NotFound              nothing has that name
     ├── Conflict              it contradicts what is on the record
     ├── Unauthenticated       nobody proved who calls
@@ -149,6 +150,10 @@ class TooLarge(RequestError):
 
 class UnsupportedMedia(RequestError):
     """The body is of a kind that is not read."""
+
+
+class NotAcceptable(RequestError):
+    """The caller takes no form in which it can be answered."""
 
 
 class NotFound(InstarError):

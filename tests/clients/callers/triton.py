@@ -44,14 +44,52 @@ def ask(library: Any, client: Any) -> dict[str, Any]:
         "version": told(client.infer("words", inputs(library), model_version="1")),
         "wanted": told(client.infer("words", inputs(library), outputs=wanted)),
     }
-    try:
-        client.infer("nothing", inputs(library))
-    except Exception as problem:
-        found["refused"] = str(problem)
-    try:
-        client.infer("words", inputs(library)[:1])
-    except Exception as problem:
-        found["missing"] = str(problem)
+    found["timed"] = told(client.infer("words", inputs(library), timeout=30_000_000))
+    refused = {
+        "refused": lambda: client.infer("nothing", inputs(library)),
+        "missing": lambda: client.infer("words", inputs(library)[:1]),
+        "late": lambda: client.infer("words", inputs(library), timeout=1),
+        "sequence": lambda: client.infer("words", inputs(library), sequence_id=7, sequence_start=True),
+        "priority": lambda: client.infer("words", inputs(library), priority=1),
+        "classes": lambda: client.infer("words", inputs(library), outputs=[classes(library)]),
+        "load": lambda: client.load_model("words"),
+        "unload": lambda: client.unload_model("words"),
+        "shared": lambda: client.infer("words", [shared(library), inputs(library)[1]]),
+    }
+    for name, asking in refused.items():
+        try:
+            asking()
+        except Exception as problem:
+            found[name] = str(problem)
+    return found
+
+
+def classes(library: Any) -> Any:
+    """An output as classes."""
+    return library.InferRequestedOutput("score", class_count=2)
+
+
+def shared(library: Any) -> Any:
+    """The first input, in memory that the server should share."""
+    one = library.InferInput("x", [2, 3], "FP32")
+    one.set_shared_memory("region", 24)
+    return one
+
+
+def packed(client: Any) -> dict[str, Any]:
+    """Both ways packed over HTTP, with many rows, so that the answer is worth it."""
+    rows = 4000
+    many = [over_http.InferInput("x", [rows, 3], "FP32"), over_http.InferInput("words", [rows], "BYTES")]
+    many[0].set_data_from_numpy(np.tile(X[:1], (rows, 1)))
+    many[1].set_data_from_numpy(np.array([b"one"] * rows, dtype=object))
+    found = {}
+    for algorithm in ("gzip", "deflate"):
+        answer = client.infer(
+            "words", many, request_compression_algorithm=algorithm, response_compression_algorithm=algorithm
+        )
+        found[algorithm] = [
+            set(values) == {value} for values, value in zip(told(answer).values(), (6.0, "ONE"), strict=True)
+        ]
     return found
 
 
@@ -69,8 +107,13 @@ def main() -> None:
     found["http"]["metadata"] = http_client.get_model_metadata("words")
     metadata = grpc_client.get_model_metadata("words")
     found["grpc"]["metadata"] = [(one.name, one.datatype, list(one.shape)) for one in metadata.inputs]
-    found["grpc"]["index"] = [one.name for one in grpc_client.get_model_repository_index().models]
-    found["http"]["index"] = [one["name"] for one in http_client.get_model_repository_index()]
+    index = grpc_client.get_model_repository_index().models
+    found["grpc"]["index"] = [{"name": one.name, "version": one.version, "state": one.state} for one in index]
+    index = http_client.get_model_repository_index()
+    found["http"]["index"] = [{name: one[name] for name in ("name", "version", "state")} for one in index]
+    found["http"]["packed"] = packed(http_client)
+    packing = grpc_client.infer("words", inputs(over_grpc), compression_algorithm="gzip")
+    found["grpc"]["packed"] = told(packing)
     print(json.dumps(found))
 
 

@@ -9,9 +9,7 @@ from instar.core.identity import Permission
 from instar.interfaces.api.routes import Bound, Reply
 from instar.interfaces.mlflow.errors import Refusal
 from instar.interfaces.mlflow.frame import Call, Operation
-
-# The version of MLflow whose protocol is spoken: clients ask it before they use what is new.
-PROTOCOL_VERSION = "3.17.2"
+from instar.serve.protocol.forms.invocations import MLFLOW_VERSION
 
 
 def health(call: Call, asked: None) -> Reply:
@@ -21,7 +19,7 @@ def health(call: Call, asked: None) -> Reply:
 
 def version(call: Call, asked: None) -> Reply:
     """The version of MLflow whose protocol is spoken."""
-    return Reply(PROTOCOL_VERSION.encode(), media_type="text/plain")
+    return Reply(MLFLOW_VERSION.encode(), media_type="text/plain")
 
 
 def server_info(call: Call, asked: None) -> dict[str, Any]:

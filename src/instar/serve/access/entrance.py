@@ -35,6 +35,8 @@ RULES: Mapping[str, tuple[Permission, ...]] = {
     "GET /v2": (Permission.KNOWN,),
     "GET /v2/openapi.json": (Permission.KNOWN,),
     "POST /v2/repository/index": (Permission.KNOWN,),
+    "POST /v2/repository/models/{endpoint}/load": (Permission.PREDICT, Permission.READ),
+    "POST /v2/repository/models/{endpoint}/unload": (Permission.PREDICT, Permission.READ),
     "GET /v2/models/{endpoint}/openapi.json": (Permission.PREDICT, Permission.READ),
     "GET /v2/models/{endpoint}": (Permission.PREDICT, Permission.READ),
     "GET /v2/models/{endpoint}/ready": (Permission.PREDICT, Permission.READ),
@@ -46,6 +48,10 @@ RULES: Mapping[str, tuple[Permission, ...]] = {
     "POST /v2/models/{endpoint}/versions/{version}/records": (Permission.PREDICT,),
     "POST /endpoints/{endpoint}/invocations": (Permission.PREDICT,),
     "POST /invocations": (Permission.PREDICT,),
+    "GET /ping": (Permission.PUBLIC,),
+    "GET /endpoints/{endpoint}/ping": (Permission.PREDICT, Permission.READ),
+    "GET /endpoints/{endpoint}/health": (Permission.PREDICT, Permission.READ),
+    "GET /endpoints/{endpoint}/version": (Permission.PREDICT, Permission.READ),
     "GET /metrics": (Permission.READ,),
 }
 
@@ -55,7 +61,9 @@ GRPC_METHODS: Mapping[str, str] = {
     "ServerReady": "GET /v2/health/ready",
     "Check": "GET /v2/health/ready",
     "ServerMetadata": "GET /v2",
-    "RepositoryIndex": "GET /v2",
+    "RepositoryIndex": "POST /v2/repository/index",
+    "RepositoryModelLoad": "POST /v2/repository/models/{endpoint}/load",
+    "RepositoryModelUnload": "POST /v2/repository/models/{endpoint}/unload",
     "ModelMetadata": "GET /v2/models/{endpoint}",
     "ModelReady": "GET /v2/models/{endpoint}/ready",
     "ModelInfer": "POST /v2/models/{endpoint}/infer",
@@ -155,6 +163,8 @@ class Entrance:
 def _form(path: str) -> str:
     """The path with names of endpoints left out, so that a caller cannot make up many: `/v2/models/{endpoint}/infer`."""
     parts = path.split("/")
-    if parts[2:3] == ["models"]:
-        parts[3:4] = ["{endpoint}"]
+    for at, word in ((2, "models"), (3, "models"), (1, "endpoints")):
+        if parts[at : at + 1] == [word]:
+            parts[at + 1 : at + 2] = ["{endpoint}"]
+            break
     return "/".join(part if part in _WORDS else "{…}" for part in parts[:8])

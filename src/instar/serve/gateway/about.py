@@ -15,6 +15,7 @@ from instar.serve.gateway.intake import version_of
 from instar.serve.gateway.switchboard import Switchboard
 from instar.serve.gateway.ways import Endpoint
 from instar.serve.protocol import replies
+from instar.serve.protocol.forms.invocations import MLFLOW_VERSION
 
 EXTENSIONS = ("binary_tensor_data", "model_repository")
 
@@ -44,6 +45,8 @@ class About:
             if method != "POST":
                 return _other_method(b"POST")
             return 200, self._index(held, body), []
+        if parts[:2] == ["repository", "models"] and len(parts) == 4 and parts[3] in ("load", "unload"):
+            return self._load(headers, method, path, parts[2])
         if method not in ("GET", "HEAD"):
             self._entrance.enter(headers, method, path)
             if not self._known(parts):
@@ -61,15 +64,7 @@ class About:
             case ["openapi.json"]:
                 return 200, _encoder.encode(openapi.of_server(self._seen(held))), []
             case ["models", name, *rest]:
-                endpoint = self._board.endpoints.get(name)
-                if endpoint is None:
-                    raise NotFound(
-                        "there is no such endpoint",
-                        subject=f"endpoint {name[:100]}",
-                        next_step="GET /v2 lists the endpoints.",
-                    )
-                self._entrance.require_sight(held, method, path, name, endpoint.policy.project)
-                return self._model(endpoint, rest)
+                return self._model(self._endpoint(held, method, path, name), rest)
             case _:
                 raise NotFound("there is no such route", subject=path[:200])
 
@@ -92,6 +87,52 @@ class About:
                 return 200, _encoder.encode(openapi.of_endpoint(endpoint)), []
             case _:
                 raise NotFound("there is no such route", subject=f"endpoint {endpoint.name}")
+
+    def scoring(self, method: str, path: str, headers: Headers) -> tuple[int, bytes]:
+        """What MLflow's scoring server says at `ping`, `health` and `version`, of one endpoint, or of all at the root.
+
+        Args:
+            path: As `is_scoring` knows it.
+
+        Raises:
+            NotFound: There is no such endpoint.
+            Unauthenticated, NotAllowed, TooManyCalls: The caller is turned away.
+            MalformedRequest: Another method than GET.
+        """
+        if method not in ("GET", "HEAD"):
+            raise MalformedRequest("there is no such method here", found=method[:20], asked="GET")
+        parts = path.split("/")
+        if path == "/ping":
+            return (200 if self._board.snapshot.number > 0 and self._board.ready() else 503), b"\n"
+        endpoint = self._endpoint(self._entrance.enter(headers, method, path), method, path, parts[2])
+        if parts[3] == "version":
+            return 200, MLFLOW_VERSION.encode()
+        ready = endpoint.champion is not None and endpoint.champion.first.line.problem is None
+        return (200 if ready else 503), b"\n"
+
+    def _endpoint(self, held: Pass, method: str, path: str, name: str) -> Endpoint:
+        endpoint = self._board.endpoints.get(name)
+        if endpoint is None:
+            raise NotFound(
+                "there is no such endpoint",
+                subject=f"endpoint {name[:100]}",
+                next_step="GET /v2 lists the endpoints.",
+            )
+        self._entrance.require_sight(held, method, path, name, endpoint.policy.project)
+        return endpoint
+
+    def _load(self, headers: Headers, method: str, path: str, name: str) -> Said:
+        """Models are loaded when they are asked, so nobody loads one by hand: said, and not done in silence."""
+        held = self._entrance.enter(headers, method, path)
+        if method != "POST":
+            return _other_method(b"POST")
+        self._endpoint(held, method, path, name)
+        raise MalformedRequest(
+            "no model is loaded or unloaded by hand: the endpoint's policy says which versions answer, and a version is "
+            "loaded when it is asked",
+            subject=f"endpoint {name}",
+            next_step="Change what answers with `instar promote` or `instar route`; `reserve = true` keeps it loaded.",
+        )
 
     def _seen(self, held: Pass) -> list[Endpoint]:
         board = self._board.endpoints
@@ -126,6 +167,14 @@ class About:
                 return name in self._board.endpoints
             case _:
                 return False
+
+
+def is_scoring(path: str) -> bool:
+    """Whether a path asks what MLflow's scoring server is asked beside predictions."""
+    parts = path.split("/")
+    return path == "/ping" or (
+        len(parts) == 4 and parts[1] == "endpoints" and parts[3] in ("ping", "health", "version")
+    )
 
 
 def _yes(name: str, holds: bool) -> Said:

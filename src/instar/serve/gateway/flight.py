@@ -57,7 +57,7 @@ class Pending:
         at: Event time; `recorded` is the wall time of its arrival; both microseconds since 1970.
         started: Monotonic, nanoseconds, when its last byte came; `sent` when it was handed to a worker.
         respond: Given the status, headers and body of the answer.
-        status, body, form, head: The answer, once it is there.
+        status, body, form, head, coding: The answer, once it is there.
         size: Bytes that it holds in memory; `ahead` calls of its endpoint flew when it came, itself among them.
         timer: Refuses it at its deadline.
         unrecorded: Its answer is not on the record, and given all the same.
@@ -74,6 +74,7 @@ class Pending:
         "body",
         "call",
         "caller",
+        "coding",
         "endpoint",
         "form",
         "head",
@@ -115,7 +116,7 @@ class Pending:
         self.status = self.size = 0
         self.ahead = 1
         self.body = b""
-        self.form, self.head = wire.JSON, 0
+        self.form, self.head, self.coding = wire.JSON, 0, 0
         self.timer: Timer | None = None
         self.unrecorded = False
         self._laters = 0
@@ -127,7 +128,7 @@ class Pending:
         """Hand the call to the workers of its way."""
         way = self.way
         assert way is not None
-        self.sent = time.perf_counter_ns()
+        self.sent = time.monotonic_ns()
         first = way.first
         self._laters = first.messages - 1
         problem = first.line.send(first.plan, ask, self, first.messages)
@@ -145,7 +146,7 @@ class Pending:
         if self.status:
             return  # it was refused meanwhile
         self.status, self.body = reply.status, reply.body
-        self.form, self.head = reply.form, reply.head
+        self.form, self.head, self.coding = reply.form, reply.head, reply.coding
         if reply.status == 200:
             self._record(None, reply.work, reply.personal)
         else:
@@ -192,7 +193,7 @@ class Pending:
             if self._desk.stop:
                 gap.add(broken, refused=1)
                 self.status, self.body = 503, replies.encode_error(unrecorded(broken))
-                self.form, self.head = wire.JSON, 0
+                self.form, self.head, self.coding = wire.JSON, 0, 0
             else:
                 gap.add(broken, answered=1)
                 self.unrecorded = True
@@ -206,7 +207,7 @@ class Pending:
             self._dead = True
             self.told(failing)
             return
-        now = time.perf_counter_ns()
+        now = time.monotonic_ns()
         key = self.key
         salt = sealed = None
         if personal:

@@ -17,7 +17,7 @@ from pathlib import Path
 from instar.core import ids, settings, telemetry
 from instar.core.errors import InstarError, MalformedRequest
 from instar.serve.access.entrance import Entrance
-from instar.serve.gateway.about import About
+from instar.serve.gateway.about import About, is_scoring
 from instar.serve.gateway.control_line import unix
 from instar.serve.gateway.direct import DRAIN_BODY_BYTES
 from instar.serve.gateway.door import DoorServer
@@ -69,12 +69,22 @@ class Gateway:
             path: str = scope["path"]
             if path.startswith("/v2") or (path.endswith("/invocations") and place_of(scope["raw_path"]) is not None):
                 await self._inference(path, scope, receive, send)
+            elif is_scoring(path):
+                await self._scoring(path, scope, send)
             elif path == "/metrics":
                 await self._metrics(scope, send)
             else:
                 await self._relay(scope, receive, send)
         elif scope["type"] == "lifespan":
             await self._lifespan(receive, send)
+
+    async def _scoring(self, path: str, scope: Scope, send: Send) -> None:
+        try:
+            status, body = self._about.scoring(scope["method"], path, scope["headers"])
+        except InstarError as problem:
+            await answer_error(send, problem)
+            return
+        await answer(send, status, body)
 
     async def _metrics(self, scope: Scope, send: Send) -> None:
         try:

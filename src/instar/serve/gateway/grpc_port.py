@@ -30,6 +30,12 @@ _CODES = {
     415: "INVALID_ARGUMENT", 429: "RESOURCE_EXHAUSTED", 503: "UNAVAILABLE", 504: "DEADLINE_EXCEEDED",
 }  # fmt: skip
 
+# What this port says itself of a call: a message has one form, and gRPC packs it.
+_OWN = frozenset({
+    b"host", b"content-type", b"inference-header-content-length", b"instar-timeout", b"accept", b"accept-encoding",
+    b"content-encoding",
+})  # fmt: skip
+
 Headers = list[tuple[bytes, bytes]]
 
 
@@ -92,7 +98,7 @@ class GrpcPort:
         methods = {
             "ServerLive": self._live, "ServerReady": self._ready, "ModelReady": self._model_ready,
             "ServerMetadata": self._server_metadata, "ModelMetadata": self._model_metadata, "ModelInfer": self._infer,
-            "RepositoryIndex": self._index,
+            "RepositoryIndex": self._index, "RepositoryModelLoad": self._load, "RepositoryModelUnload": self._unload,
         }  # fmt: skip
         return grpc.method_handlers_generic_handler(
             f"{PACKAGE}.{SERVICE}", {name: _method(grpc, name, handler) for name, handler in methods.items()}
@@ -162,37 +168,43 @@ class GrpcPort:
         return response
 
     async def _index(self, request: Any, context: Any) -> Any:
-        about = await self._told("/v2", context)
+        wanted = msgspec.json.encode({"ready": request.ready})
         response = message("RepositoryIndexResponse")()
-        for name in about["endpoints"]:
-            status, _ = await self._ask(f"/v2/models/{name}/ready", context)
-            if status == 200 or not request.ready:
-                response.models.add(name=name, state="READY" if status == 200 else "UNAVAILABLE")
+        for one in await self._told("/v2/repository/index", context, wanted):
+            response.models.add(**one)
         return response
 
-    async def _told(self, path: str, context: Any) -> Any:
-        status, body = await self._ask(path, context)
+    async def _load(self, request: Any, context: Any) -> Any:
+        await self._told(f"/v2/repository/models/{request.model_name}/load", context, b"{}")
+        return message("RepositoryModelLoadResponse")()
+
+    async def _unload(self, request: Any, context: Any) -> Any:
+        await self._told(f"/v2/repository/models/{request.model_name}/unload", context, b"{}")
+        return message("RepositoryModelUnloadResponse")()
+
+    async def _told(self, path: str, context: Any, asked: bytes | None = None) -> Any:
+        status, body = await self._ask(path, context, asked)
         if status != 200:
             await _abort(context, status, _error_of(body))
         return msgspec.json.decode(body)
 
-    async def _ask(self, path: str, context: Any) -> tuple[int, bytes]:
-        """What the gateway answers to GET, for this caller."""
+    async def _ask(self, path: str, context: Any, asked: bytes | None = None) -> tuple[int, bytes]:
+        """What the gateway answers for this caller to GET, or to POST where there is a body."""
         answer: dict[str, Any] = {"status": 500, "body": b""}
 
         async def send(part: Any) -> None:
             answer.update({name: part[name] for name in ("status", "body") if name in part})
 
         scope = {
-            "type": "http", "method": "GET", "path": path, "raw_path": path.encode(), "query_string": b"",
-            "headers": _headers(context),
+            "type": "http", "method": "GET" if asked is None else "POST", "path": path, "raw_path": path.encode(),
+            "query_string": b"", "headers": _headers(context),
         }  # fmt: skip
-        await self._gateway(scope, _nothing, send)
+
+        async def receive() -> Any:
+            return {"type": "http.request", "body": asked or b"", "more_body": False}
+
+        await self._gateway(scope, receive, send)
         return answer["status"], answer["body"]
-
-
-async def _nothing() -> Any:
-    return {"type": "http.request", "body": b"", "more_body": False}
 
 
 def _method(grpc: Any, name: str, handler: Callable[[Any, Any], Awaitable[Any]]) -> Any:
@@ -215,7 +227,7 @@ def _headers(context: Any) -> Headers:
     found = [(b"host", b"127.0.0.1")]
     for key, value in context.invocation_metadata() or ():
         name = key.lower().encode()
-        if name not in (b"host", b"content-type", b"inference-header-content-length", b"instar-timeout"):
+        if name not in _OWN:
             found.append((name, value if isinstance(value, bytes) else value.encode("latin-1", "replace")))
     return found
 

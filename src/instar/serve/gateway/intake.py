@@ -17,6 +17,7 @@ from instar.core.errors import (
     DeadlineExceeded,
     InstarError,
     MalformedRequest,
+    NotAcceptable,
     NotFound,
     TooLarge,
     Unavailable,
@@ -28,8 +29,8 @@ from instar.serve.gateway.meters import Meters
 from instar.serve.gateway.room import Room
 from instar.serve.gateway.switchboard import Switchboard
 from instar.serve.gateway.ways import Endpoint
-from instar.serve.protocol import replies, v2_json, wire
-from instar.serve.protocol.places import CONTENT_TYPES, INFER, Place, form_of
+from instar.serve.protocol import codings, replies, v2_json, wire
+from instar.serve.protocol.places import CONTENT_TYPES, INFER, Place, answer_of, form_of
 
 # After which one hears that there is no room, so that who asks again at once cannot fill the loop.
 REFUSED_SECONDS = 0.1
@@ -89,22 +90,28 @@ class Intake:
             status, fields = replies.status_of(refused), [JSON, *replies.headers_of(refused)]
             respond(status, fields, replies.encode_error(refused))
             return
-        started = time.perf_counter_ns()
+        started = time.monotonic_ns()
         recorded = time.time_ns() // 1000
         size = len(body) if body is not None else 0
         call = self._ids.next(recorded // 1000)
         key: str | None = None
         at, seconds = recorded, None
-        media = head = None
+        media = head = accept = None
+        coding = pack = codings.PLAIN
         for name, value in headers:
             if name == b"content-type":
                 media = value
             elif name == b"inference-header-content-length":
                 head = value
-            elif name == b"content-encoding" and value.lower() != b"identity":
-                problem = UnsupportedMedia(
-                    "the body is compressed", subject="Content-Encoding", found=repr(value[:40]), asked="no compression"
-                )
+            elif name == b"accept":
+                accept = value if accept is None else accept + b"," + value
+            elif name == b"accept-encoding":
+                pack = codings.accepted(value)
+            elif name == b"content-encoding":
+                try:
+                    coding = codings.coding_of(value) if not coding else codings.coding_of(b"two")
+                except UnsupportedMedia as wrong:
+                    problem = problem or wrong
             elif name[:7] == b"instar-":
                 try:
                     if name == b"instar-key":
@@ -121,6 +128,12 @@ class Intake:
                 form, head_bytes = form_of(place.kind, media, head)
             except InstarError as wrong:
                 problem = problem or wrong
+        answer = wire.SAME
+        if accept is not None and accept != b"*/*":
+            try:
+                answer = answer_of(place.kind, form, accept)
+            except NotAcceptable as wrong:
+                problem = problem or wrong
         caller = held.caller.name
         way = endpoint.pinned[version] if version is not None else endpoint.way(key, call, caller, headers)
         if problem is None:
@@ -136,11 +149,12 @@ class Intake:
             pending.refuse(_too_large(length))
         elif way is None:
             pending.refuse(_no_champion(endpoint.name))
-        elif seconds is None:
-            pending.start(wire.Ask(body, form, head_bytes))
         else:
-            pending.timer = self._loop.call_later(seconds, pending.refuse, _too_late(seconds))
-            pending.start(wire.Ask(body, form, head_bytes, time.monotonic_ns() + int(seconds * 1e9)))
+            deadline = 0
+            if seconds is not None:
+                deadline = started + int(seconds * 1e9)
+                pending.timer = self._loop.call_later(seconds, pending.refuse, _too_late(seconds))
+            pending.start(wire.Ask(body, form, head_bytes, deadline, started, answer, coding, pack))
 
     def _only(self) -> str:
         """The name of the only endpoint."""
@@ -177,13 +191,15 @@ class Intake:
         name, status = pending.endpoint.name, pending.status
         if pending.timer is not None:
             pending.timer.cancel()
-        spent = time.perf_counter_ns() - pending.started
+        spent = time.monotonic_ns() - pending.started
         self._room.leave(name, pending.size, pending.ahead, spent / 1e9 if status == 200 else None)
         self.meters.of(name).add(status, spent)
         fields: Fields = [
             JSON if pending.form == wire.JSON else (b"content-type", CONTENT_TYPES[pending.form]),
             (b"instar-call", pending.call.encode()),
         ]
+        if pending.coding:
+            fields.append((b"content-encoding", codings.WORDS[pending.coding]))
         if pending.form == wire.BINARY:
             fields.append((b"inference-header-content-length", b"%d" % pending.head))
         if status in (429, 503):

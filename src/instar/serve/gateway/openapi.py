@@ -19,6 +19,7 @@ _REFUSALS = {
     "401": "Who calls is not known.",
     "403": "The caller may not.",
     "404": "There is no such endpoint or version.",
+    "406": "There is no answer of a kind that the caller accepts.",
     "413": "The body is too large.",
     "415": "Such a body is not read.",
     "429": "The caller or the endpoint has too many calls; see Retry-After.",
@@ -125,7 +126,8 @@ def _get(summary: str, *refusals: str) -> Json:
 
 def _post(summary: str, body: Json, answer: Json) -> Json:
     call = {"Instar-Call": {"description": "The call's id on the record.", "schema": {"type": "string"}}}
-    good = {"description": "The answer.", "headers": call, "content": {"application/json": {"schema": answer}}}
+    content: Json = {"application/json": {"schema": answer}, "text/csv": {}, "application/vnd.apache.arrow.stream": {}}
+    good = {"description": "The answer.", "headers": call, "content": content}
     return {
         "summary": summary,
         "parameters": _HEADERS,

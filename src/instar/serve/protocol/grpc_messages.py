@@ -62,6 +62,10 @@ _FIELDS: dict[str, list[tuple[int, str, str]]] = {
     "RepositoryIndexResponse.ModelIndex": [
         (1, "name", "string"), (2, "version", "string"), (3, "state", "string"), (4, "reason", "string"),
     ],
+    "RepositoryModelLoadRequest": [(1, "repository_name", "string"), (2, "model_name", "string")],
+    "RepositoryModelLoadResponse": [],
+    "RepositoryModelUnloadRequest": [(1, "repository_name", "string"), (2, "model_name", "string")],
+    "RepositoryModelUnloadResponse": [],
 }  # fmt: skip
 _ONE_OF = {"InferParameter": "parameter_choice"}
 _HEALTH: dict[str, list[tuple[int, str, str]]] = {

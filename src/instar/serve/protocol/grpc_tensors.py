@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 
 from instar.core.errors import MalformedRequest, WrongDatatype, WrongShape
+from instar.serve.protocol import v2_json
 from instar.serve.protocol.grpc_messages import message
 
 _encoder, _decoder = msgspec.json.Encoder(), msgspec.json.Decoder()
@@ -27,6 +28,8 @@ def to_binary(request: Any) -> tuple[bytes, int]:
     Raises:
         MalformedRequest, WrongDatatype, WrongShape: Values are missing, come twice, or do not fit their datatype.
     """
+    for position, one in enumerate(request.inputs):
+        v2_json.hold(_plain(one.parameters), f"$.inputs[{position}].parameters")
     raw = list(request.raw_input_contents)
     if raw and len(raw) != len(request.inputs):
         raise WrongShape(
@@ -44,14 +47,14 @@ def to_binary(request: Any) -> tuple[bytes, int]:
         inputs.append(
             {
                 "name": one.name, "datatype": one.datatype, "shape": list(one.shape),
-                "parameters": {"binary_data_size": len(data)},
+                "parameters": {**_plain(one.parameters), "binary_data_size": len(data)},
             }
         )  # fmt: skip
     head: dict[str, Any] = {"inputs": inputs, "parameters": {**_plain(request.parameters), "binary_data_output": True}}
     if request.id:
         head["id"] = request.id
     if request.outputs:
-        head["outputs"] = [{"name": one.name} for one in request.outputs]
+        head["outputs"] = [{"name": one.name, "parameters": _plain(one.parameters)} for one in request.outputs]
     encoded = _encoder.encode(head)
     return b"".join((encoded, *tail)), len(encoded)
 
@@ -108,6 +111,7 @@ def _plain(parameters: Any) -> dict[str, Any]:
     return {
         name: getattr(value, value.WhichOneof("parameter_choice") or "string_param")
         for name, value in parameters.items()
+        if not name.startswith("binary_data")  # of HTTP: a message has its own place for values
     }
 
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 from typing import NamedTuple
 from urllib.parse import unquote
 
-from instar.core.errors import MalformedRequest, UnsupportedMedia
-from instar.serve.protocol import wire
+from instar.core.errors import MalformedRequest, NotAcceptable, UnsupportedMedia
+from instar.serve.protocol import codings, wire
 
 KNOWN_LIMIT = 4096  # targets whose place is remembered; callers could make up others without end
 
@@ -18,11 +18,12 @@ KNOWN_LIMIT = 4096  # targets whose place is remembered; callers could make up o
 INFER, RECORDS, INVOCATIONS = "infer", "records", "invocations"
 
 _JSON = b"application/json"
+_ARROW = b"application/vnd.apache.arrow.stream"
 _MEDIA: dict[str, dict[bytes, int]] = {
     INFER: {
         _JSON: wire.JSON,
         b"application/octet-stream": wire.BINARY,
-        b"application/vnd.apache.arrow.stream": wire.ARROW,
+        _ARROW: wire.ARROW,
     },
     RECORDS: {_JSON: wire.RECORDS},
     INVOCATIONS: {_JSON: wire.INVOCATIONS, b"text/csv": wire.CSV},
@@ -30,8 +31,14 @@ _MEDIA: dict[str, dict[bytes, int]] = {
 # Content types of answers, by form.
 CONTENT_TYPES = {
     wire.JSON: _JSON, wire.BINARY: b"application/octet-stream", wire.RECORDS: _JSON, wire.INVOCATIONS: _JSON,
-    wire.CSV: _JSON, wire.ARROW: b"application/vnd.apache.arrow.stream",
+    wire.CSV: b"text/csv; charset=utf-8", wire.ARROW: _ARROW,
 }  # fmt: skip
+# What may be accepted as an answer.
+ANSWERS: dict[str, dict[bytes, int]] = {
+    INFER: {**_MEDIA[INFER], b"text/csv": wire.CSV},
+    RECORDS: {_JSON: wire.RECORDS, _ARROW: wire.ARROW, b"text/csv": wire.CSV},
+    INVOCATIONS: {_JSON: wire.INVOCATIONS, _ARROW: wire.ARROW, b"text/csv": wire.CSV},
+}
 
 
 class Place(NamedTuple):
@@ -51,6 +58,7 @@ class Place(NamedTuple):
 
 
 _known: dict[bytes, Place | None] = {}
+_accepted: dict[tuple[str, int, bytes], int] = {}
 
 
 def place_of(target: bytes) -> Place | None:
@@ -94,6 +102,43 @@ def form_of(kind: str, media: bytes | None, head: bytes | None) -> tuple[int, in
             asked="the bytes of the JSON head",
         )  # fmt: skip
     return form, 0
+
+
+def answer_of(kind: str, form: int, accept: bytes) -> int:
+    """The form of the answer to a body of some form, as the header `Accept` asks for it.
+
+    Raises:
+        NotAcceptable: It asks for nothing that there is.
+    """
+    key = (kind, form, accept)
+    answer = _accepted.get(key)
+    if answer is None:
+        answer = _choose(kind, form, accept)
+        if len(_accepted) >= KNOWN_LIMIT:
+            _accepted.clear()
+        _accepted[key] = answer
+    return answer
+
+
+def _choose(kind: str, form: int, accept: bytes) -> int:
+    """The best of the answers (RFC 9110, section 12.5.1); among equals the one that belongs to the body."""
+    ranges: dict[bytes, float] = {}
+    for part in accept.lower().split(b","):
+        name, _, parameters = part.partition(b";")
+        ranges[name.strip()] = codings.quality(parameters)
+    best, most = wire.SAME, 0.0
+    belongs = b"application/octet-stream" if form == wire.BINARY else _ARROW if form == wire.ARROW else _JSON
+    for media in sorted(ANSWERS[kind], key=lambda one: one != belongs):
+        every = ranges.get(b"*/*", 0.0)
+        weight = ranges.get(media, ranges.get(media.split(b"/")[0] + b"/*", every))
+        if weight > most:
+            best, most = wire.SAME if media == belongs and media not in ranges else ANSWERS[kind][media], weight
+    if not most:
+        raise NotAcceptable(
+            "no answer is of a kind that the caller accepts", subject="Accept",
+            found=repr(accept[:80].decode("latin-1")), asked=", ".join(one.decode() for one in ANSWERS[kind]),
+        )  # fmt: skip
+    return best
 
 
 def _read(target: bytes) -> Place | None:

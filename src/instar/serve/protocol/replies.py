@@ -10,6 +10,7 @@ import msgspec
 from instar.core.errors import (
     DeadlineExceeded,
     MalformedRequest,
+    NotAcceptable,
     NotAllowed,
     NotFound,
     RequestError,
@@ -22,7 +23,8 @@ from instar.core.errors import (
 from instar.serve.protocol.signature import BYTES, Signature, TensorSpec
 
 _STATUS: tuple[tuple[type[Exception], int], ...] = (
-    (TooLarge, 413), (UnsupportedMedia, 415), (RequestError, 400), (Unauthenticated, 401), (NotAllowed, 403), (NotFound, 404),
+    (TooLarge, 413), (UnsupportedMedia, 415), (NotAcceptable, 406), (RequestError, 400), (Unauthenticated, 401),
+    (NotAllowed, 403), (NotFound, 404),
     (TooManyCalls, 429), (Unavailable, 503), (DeadlineExceeded, 504),
 )  # fmt: skip
 

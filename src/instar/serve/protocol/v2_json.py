@@ -56,6 +56,7 @@ class Asked(msgspec.Struct, frozen=True):
         table_version: The table version that the rows were taken from (V2 parameter `table_version`).
         outputs: Outputs wanted, in order; None for all.
         binary: Outputs wanted as binary tensors: True for all; None for none.
+        timeout_us: Microseconds that the caller waits (V2 parameter `timeout`, as Triton has it); None for no bound.
     """
 
     request_id: str | None = None
@@ -63,7 +64,20 @@ class Asked(msgspec.Struct, frozen=True):
     table_version: str | None = None
     outputs: tuple[str, ...] | None = None
     binary: bool | tuple[str, ...] | None = None
+    timeout_us: int | None = None
 
+
+# Parameters of the protocol and its extensions that would change the answer where they are kept, and are not kept here.
+_UNKEPT = {
+    "sequence_id": "models here keep no state from one call to the next: there are no sequences",
+    "sequence_start": "models here keep no state from one call to the next: there are no sequences",
+    "sequence_end": "models here keep no state from one call to the next: there are no sequences",
+    "priority": "calls of an endpoint have no priorities",
+    "classification": "outputs are given as they are, and not as classes",
+    "shared_memory_region": "no shared memory is read or written: values travel in the body",
+}
+
+HEAD_BYTES = 64 * 1024  # of a body that is refused, in which is looked for what it may have meant
 
 _decoder = msgspec.json.Decoder(Request)
 _encoder = msgspec.json.Encoder()
@@ -86,6 +100,8 @@ def decoded(decoder: msgspec.json.Decoder[Any], body: bytes | memoryview) -> Any
     except msgspec.ValidationError as problem:
         text = str(problem)
         what, _, path = text.partition(" - at `")
+        if b"shared_memory_region" in bytes(body[:HEAD_BYTES]):
+            what = _UNKEPT["shared_memory_region"]
         raise MalformedRequest(
             _lower(what),
             subject=path.rstrip("`") or "$",
@@ -111,8 +127,11 @@ def asked_of(request: Request, rows: int, outputs: Sequence[str]) -> Asked:
     Raises:
         MalformedRequest: An output that there is not, or one twice.
         WrongShape, WrongDatatype: A parameter that cannot be read.
+        MalformedRequest: A parameter asks for what models here do not do.
     """
     parameters = request.parameters
+    if parameters:
+        hold(parameters, "$.parameters")
     wanted = None if request.outputs is None else _wanted(request.outputs, outputs)
     if not parameters:
         return Asked(request.id, None, None, wanted, None if request.outputs is None else _binary(request))
@@ -122,6 +141,7 @@ def asked_of(request: Request, rows: int, outputs: Sequence[str]) -> Asked:
         _text(parameters.get("table_version"), "$.parameters.table_version"),
         wanted,
         _binary(request),
+        _timeout(parameters),
     )
 
 
@@ -213,11 +233,43 @@ def not_of(datatype: str, path: str, value: object) -> RequestError:
 
 def _binary(request: Request) -> bool | tuple[str, ...] | None:
     """Which outputs are wanted as binary tensors (parameters `binary_data_output` and, of one output, `binary_data`)."""
-    every = (request.parameters or {}).get("binary_data_output") is True
+    every = _flag(request.parameters or {}, "binary_data_output", "$.parameters", False)
     if not request.outputs:
         return every or None
-    names = tuple(one.name for one in request.outputs if (one.parameters or {}).get("binary_data", every) is True)
-    return names or None
+    names: list[str] = []
+    for position, one in enumerate(request.outputs):
+        parameters, path = one.parameters or {}, f"$.outputs[{position}].parameters"
+        hold(parameters, path)
+        if _flag(parameters, "binary_data", path, every):
+            names.append(one.name)
+    return tuple(names) or None
+
+
+def _timeout(parameters: dict[str, Any]) -> int | None:
+    """Microseconds; 0 sets no bound."""
+    value = parameters.get("timeout")
+    if value is None or (type(value) is int and 0 <= value < 1 << 63):
+        return value or None
+    raise WrongDatatype(
+        "this parameter is a whole number of microseconds", subject="$.parameters.timeout", found=short(value),
+        asked="0 or more; the header Instar-Timeout takes seconds",
+    )  # fmt: skip
+
+
+def hold(parameters: dict[str, Any], path: str) -> None:
+    """Refuse what is asked for and would not be done; a parameter that asks for nothing (0, false, an empty text) may stand."""
+    for name, why in _UNKEPT.items():
+        if parameters.get(name):
+            raise MalformedRequest(
+                why, subject=f"{path}.{name}", found=short(parameters[name]), next_step="Leave this parameter out."
+            )
+
+
+def _flag(parameters: dict[str, Any], name: str, path: str, default: bool) -> bool:
+    value = parameters.get(name, default)
+    if type(value) is bool:
+        return value
+    raise WrongDatatype("this parameter is true or false", subject=f"{path}.{name}", found=short(value), asked="BOOL")
 
 
 def _near(name: str, names: Sequence[str]) -> str | None:

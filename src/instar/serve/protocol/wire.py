@@ -26,11 +26,12 @@ MESSAGE_LIMIT_BYTES = 256 * 1024 * 1024
 _MESSAGE = struct.Struct("<IBI")
 # Forms: how a body is to be read, and how its answer is written (see `forms`).
 JSON, BINARY, RECORDS, INVOCATIONS, CSV, ARROW = range(6)
+SAME = 255  # of an answer: the form that belongs to the one in which it was asked
 
-_INFER = struct.Struct("<IBIIBIQ")
-_ASK = struct.Struct("<IBIQ")
-_ANSWER = struct.Struct("<IBIHBIIII")
-_PARTS = struct.Struct("<HBIIII")
+_INFER = struct.Struct("<IBIIBIQQBBB")
+_ASK = struct.Struct("<IBIQQBBB")
+_ANSWER = struct.Struct("<IBIHBBIIII")
+_PARTS = struct.Struct("<HBBIIII")
 
 
 class Load(msgspec.Struct, frozen=True, array_like=True):
@@ -85,12 +86,20 @@ class Ask(msgspec.Struct, frozen=True, gc=False):
         form: How it is to be read.
         head: Bytes of the JSON head before binary tensors; 0 where there are none.
         deadline: Monotonic clock, nanoseconds, after which nobody waits for the answer; 0 for none.
+        came: Monotonic clock, nanoseconds, when its last byte was there; 0 where nobody looked.
+        answer: The form of the answer, or `SAME`.
+        coding: How the body is packed (see `codings`).
+        pack: How a large answer may be packed.
     """
 
     body: bytes
     form: int = JSON
     head: int = 0
     deadline: int = 0
+    came: int = 0
+    answer: int = SAME
+    coding: int = 0
+    pack: int = 0
 
 
 class Reply(msgspec.Struct, frozen=True, gc=False):
@@ -102,6 +111,7 @@ class Reply(msgspec.Struct, frozen=True, gc=False):
         personal: The personal part of the record, or empty.
         form: Of the answer's body; it has one content type.
         head: Bytes of the JSON head before binary tensors; 0 where there are none.
+        coding: How the body is packed.
     """
 
     status: int
@@ -110,6 +120,7 @@ class Reply(msgspec.Struct, frozen=True, gc=False):
     personal: bytes
     form: int = JSON
     head: int = 0
+    coding: int = 0
 
 
 def encode(kind: int, job: int, payload: bytes) -> bytes:
@@ -130,20 +141,26 @@ def encode_held(bundle: str, held: bool) -> bytes:
 def encode_infer(job: int, plan: int, ask: Ask) -> bytes:
     """A call."""
     body = ask.body
-    return _INFER.pack(len(body) + 22, INFER, job, plan, ask.form, ask.head, ask.deadline) + body
+    head = _INFER.pack(
+        5 + _ASK.size + len(body), INFER, job, plan, ask.form, ask.head, ask.deadline, ask.came, ask.answer, ask.coding,
+        ask.pack,
+    )  # fmt: skip
+    return head + body
 
 
 def encode_answer(job: int, reply: Reply) -> bytes:
     """An answer to a call."""
     body, work, personal = reply.body, reply.work, reply.personal
     size = 5 + _PARTS.size + len(body) + len(work) + len(personal)
-    head = _ANSWER.pack(size, ANSWER, job, reply.status, reply.form, reply.head, len(body), len(work), len(personal))
+    head = _ANSWER.pack(
+        size, ANSWER, job, reply.status, reply.form, reply.coding, reply.head, len(body), len(work), len(personal)
+    )
     return b"".join((head, body, work, personal))
 
 
 def decode_answer(payload: bytes) -> Reply:
     """The payload of an ANSWER message."""
-    status, form, head, body, work, _ = _PARTS.unpack_from(payload)
+    status, form, coding, head, body, work, _ = _PARTS.unpack_from(payload)
     start = _PARTS.size
     return Reply(
         status,
@@ -152,13 +169,14 @@ def decode_answer(payload: bytes) -> Reply:
         payload[start + body + work :],
         form,
         head,
+        coding,
     )
 
 
 def decode_infer(payload: bytes) -> tuple[int, Ask]:
     """Plan number and request of an INFER message."""
-    plan, form, head, deadline = _ASK.unpack_from(payload)
-    return plan, Ask(payload[_ASK.size :], form, head, deadline)
+    plan, *facts = _ASK.unpack_from(payload)
+    return plan, Ask(payload[_ASK.size :], *facts)
 
 
 class Splitter:

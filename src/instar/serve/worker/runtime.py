@@ -14,11 +14,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol, cast
 
+import msgspec
+
 from instar.core.errors import DeadlineExceeded, RequestError, StepFailed
 from instar.serve.log import record
 from instar.serve.log.keeping import LIMIT_BYTES
 from instar.serve.log.masking import Mask, mask_nothing_through
-from instar.serve.protocol import replies, v2_json, wire
+from instar.serve.protocol import codings, replies, v2_json, wire
 from instar.serve.protocol.forms import reading
 from instar.serve.protocol.forms.answer import Answer
 from instar.serve.worker.metering import Meter
@@ -112,15 +114,17 @@ class Runtime:
                         "the caller's time was over before a model was asked",
                         next_step="Allow more time, or try later.",
                     )
-                form = ask.form
-                bound = work.read(ask.body) if form == wire.JSON else reading.read(ask, plan.signature, work)
+                if ask.coding:
+                    ask = msgspec.structs.replace(ask, body=codings.unpack(ask.body, ask.coding), coding=codings.PLAIN)
+                bound = work.read(ask.body) if ask.form == wire.JSON else reading.read(ask, plan.signature, work)
+                deadline = _deadline(ask, bound.asked) if bound.asked.timeout_us else ask.deadline
             except (RequestError, DeadlineExceeded) as problem:
                 if plan.first:
                     messages.append(wire.encode_answer(job, refusal(problem, ask.form)))
                 if plan.later:
                     messages.append(wire.encode(wire.LATER, job, record.NO_ANSWERS))
                 continue
-            jobs.append(Job(job, bound, (time.perf_counter_ns() - started) // 1000, form))
+            jobs.append(Job(job, bound, (time.perf_counter_ns() - started) // 1000, ask, deadline))
         if plan.first and jobs:
             started = time.perf_counter_ns()
             answers = self._ask(work, plan, plan.first, jobs)
@@ -202,9 +206,17 @@ def _reply(work: Work, plan: wire.Plan, job: Job, said: list[Any], infer_us: int
         lambda plain: work.outputs(chosen, asked.outputs, plain),
     )
     try:
-        body, form, head = reading.write(job.form, answer)
-    except RequestError as problem:
+        if job.deadline and time.monotonic_ns() > job.deadline:
+            raise DeadlineExceeded(
+                "the caller's time was over when the model had answered",
+                next_step="Allow more time, or try later.",
+            )
+        body, form, head = reading.write(job.form, job.answer, answer)
+    except (RequestError, DeadlineExceeded) as problem:
         return refusal(problem, job.form)
+    coding = codings.PLAIN
+    if job.pack and len(body) >= codings.PACKED_FROM_BYTES:
+        body, coding = codings.pack(body, job.pack), job.pack
     columns, tensors, masked = work.inputs(job)
     personal, entities = b"", asked.entities
     if masked is not None:
@@ -215,12 +227,30 @@ def _reply(work: Work, plan: wire.Plan, job: Job, said: list[Any], infer_us: int
             chosen.version, work.answers(said), job.decode_us, infer_us, fallback, tensors,
         )
     )  # fmt: skip
-    return wire.Reply(200, body, kept, personal, form, head)
+    return wire.Reply(200, body, kept, personal, form, head, coding)
 
 
 def refusal(problem: Exception, form: int = wire.JSON) -> wire.Reply:
     """The answer to a call that cannot be answered."""
     return wire.Reply(replies.status_of(problem), reading.refuse(form, problem), describe(problem).encode(), b"")
+
+
+def _deadline(ask: wire.Ask, asked: v2_json.Asked) -> int:
+    """When the time is over that a caller allows in its body, or in the header if that is sooner.
+
+    Raises:
+        DeadlineExceeded: It is.
+    """
+    now = time.monotonic_ns()
+    deadline = (ask.came or now) + (asked.timeout_us or 0) * 1000
+    if now > deadline:
+        raise DeadlineExceeded(
+            "the caller's time was over before a model was asked",
+            subject="$.parameters.timeout",
+            asked=f"{asked.timeout_us} microseconds",
+            next_step="Allow more time, or try later.",
+        )
+    return min(deadline, ask.deadline) if ask.deadline else deadline
 
 
 def _failure(version: int, error: str, form: int) -> wire.Reply:

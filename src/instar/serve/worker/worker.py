@@ -32,7 +32,7 @@ from instar.serve.log import record
 from instar.serve.log.masking import Mask, mask_nothing_through
 from instar.serve.processes import fence, needs
 from instar.serve.processes.zygote import call_process
-from instar.serve.protocol import wire
+from instar.serve.protocol import codings, v2_json, wire
 from instar.serve.traffic.routes import bundle_of, bundles_folder
 from instar.serve.worker.loading import EnvironmentLoader, import_runtimes
 from instar.serve.worker.runtime import Loader, Runtime, refusal
@@ -102,7 +102,7 @@ class Host:
             if plan is None:
                 connection.write(wire.encode_answer(job, _FORGOTTEN))
                 return
-            self._calls.put(plan.endpoint, (connection, plan, job, ask), len(ask.body))
+            self._calls.put(plan.endpoint, (connection, plan, job, ask), _weight(ask))
         if not self._scheduled:
             self._scheduled = True
             # Not at once: what else has arrived is read first, and joins the batch.
@@ -218,6 +218,12 @@ class Connection(asyncio.Protocol):
         self._host.connections.discard(self)
         if not self._host.connections:
             self._host.empty.set()
+
+
+def _weight(ask: wire.Ask) -> int:
+    """Bytes that a call brings into a batch: of a packed body those that it can become."""
+    size = len(ask.body)
+    return size if not ask.coding else min(size * codings.RATIO, v2_json.BODY_LIMIT_BYTES)
 
 
 def listen(socket: Path) -> Socket:

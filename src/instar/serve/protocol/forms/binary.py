@@ -6,6 +6,7 @@ The header `Inference-Header-Content-Length` says where the head ends.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import struct
 from typing import Any
@@ -60,9 +61,15 @@ def read(ask: wire.Ask, signature: Signature) -> v2_json.Request:
     columns = bool(signature.columns)
     inputs = []
     for position, one in enumerate(head.inputs):
+        v2_json.hold(one.parameters or {}, f"$.inputs[{position}].parameters")
         size = (one.parameters or {}).get("binary_data_size")
         if size is None:
-            inputs.append(v2_json.Tensor(one.name, one.shape, one.datatype, one.data or [], one.parameters))
+            if one.data is None:
+                raise MalformedRequest(
+                    f"input {one.name!r} has no values", subject=f"$.inputs[{position}]",
+                    asked="data, or binary_data_size and values behind the head",
+                )  # fmt: skip
+            inputs.append(v2_json.Tensor(one.name, one.shape, one.datatype, one.data, one.parameters))
             continue
         path = f"$.inputs[{position}]"
         if type(size) is not int or size < 0 or at + size > len(body):
@@ -102,6 +109,13 @@ def write(answer: Answer) -> Written:
     if not tail:
         return encoded_head, wire.JSON, 0
     return b"".join((encoded_head, *tail)), wire.BINARY, len(encoded_head)
+
+
+def write_all(answer: Answer) -> Written:
+    """The answer with all tensors in binary, but for those that the request wants otherwise."""
+    if answer.asked.binary is None:
+        answer = dataclasses.replace(answer, asked=msgspec.structs.replace(answer.asked, binary=True))
+    return write(answer)
 
 
 def encoded(output: replies.Output) -> bytes:

@@ -1,14 +1,17 @@
-"""Rows as CSV (RFC 4180), the first line with the names of the inputs: `POST /invocations` with `text/csv`."""
+"""Rows as CSV (RFC 4180), the first line with the names of the columns: what `POST /invocations` takes and answers give."""
 
 from __future__ import annotations
 
 import csv
 import io
+import itertools
+import math
 from typing import Any
 
-from instar.core.errors import MalformedRequest
-from instar.serve.protocol import v2_json, wire
+from instar.core.errors import MalformedRequest, NotAcceptable
+from instar.serve.protocol import replies, v2_json, wire
 from instar.serve.protocol.forms import rows
+from instar.serve.protocol.forms.answer import Answer, Written
 from instar.serve.protocol.signature import FLOATS, Signature
 from instar.serve.protocol.v2_json import Request
 
@@ -66,6 +69,39 @@ def read(ask: wire.Ask, signature: Signature) -> Request:
 def where(ask: wire.Ask, name: str, row: int | None) -> str:
     """Where a caller finds a value."""
     return f"column {name}" if row is None else f"line {row + 2}, column {name}"
+
+
+def write(answer: Answer) -> Written:
+    """The answer: a line for each row, a column an output; of an output with several values a row, a column each of them.
+
+    Raises:
+        NotAcceptable: The outputs are no rows, or not equally many.
+    """
+    outputs = answer.outputs(False)
+    counts = {output.shape[0] if output.shape else -1 for output in outputs}
+    if len(counts) != 1 or -1 in counts:
+        raise NotAcceptable(
+            "the outputs are not rows, so they are no CSV", subject=f"endpoint {answer.model}",
+            found=", ".join(f"{output.name} {output.shape}" for output in outputs), asked="application/json",
+        )  # fmt: skip
+    names, columns = [], []
+    for output in outputs:
+        values, width = replies.plain(output), math.prod(output.shape[1:])
+        places = itertools.product(*map(range, output.shape[1:]))
+        names += [output.name + "".join(f"[{at}]" for at in place) for place in places]
+        columns += [values[at::width] for at in range(width)]
+    text = io.StringIO()
+    lines = csv.writer(text)
+    lines.writerow(names)
+    lines.writerows([[_field(value) for value in row] for row in zip(*columns, strict=True)])
+    return text.getvalue().encode(), wire.CSV, 0
+
+
+def _field(value: Any) -> Any:
+    """As `read` takes it: small words for truth values, nothing for what is missing."""
+    if value is None or value != value:
+        return ""
+    return str(value).lower() if isinstance(value, bool) else value
 
 
 def _value(field: str, datatype: str, line: int, name: str) -> Any:

@@ -17,6 +17,8 @@ from instar.serve.protocol.forms.answer import Answer, Written
 from instar.serve.protocol.signature import Signature
 from instar.serve.protocol.v2_json import Request, Tensor
 
+MLFLOW_VERSION = "3.17.2"  # of which callers are told that this is its protocol
+
 KINDS = ("dataframe_split", "dataframe_records", "instances", "inputs")
 
 _any = msgspec.json.Decoder()
