@@ -10,7 +10,7 @@ from typing import Any
 import httpx2
 import pytest
 
-from instar.core.errors import Blocked, InstarError, StepFailed, Unavailable
+from instar.core.errors import Blocked, Damaged, InstarError, StepFailed, Unavailable
 from instar.core.store import Store
 from instar.serve import snapshot
 from instar.serve.traffic import routing
@@ -194,6 +194,30 @@ def test_a_pickle_that_may_not_be_loaded_never_reaches_the_shim(store: Store, li
     evil = pickle.dumps(subprocess.Popen)
     with pytest.raises(InstarError, match="subprocess"):
         load(lamp_bundle(store, links, "1.0", pickled=evil))
+
+
+@pytest.mark.parametrize("swapped", ["native.pickle", "code.zip"])
+def test_a_file_that_is_swapped_after_it_was_looked_at_is_not_loaded(
+    store: Store, links: Path, load: Any, monkeypatch: pytest.MonkeyPatch, swapped: str
+) -> None:
+    asked = housed.request
+
+    def swap(folder: Path, manifest: bundle.Manifest) -> dict[str, Any]:
+        looked_at = asked(folder, manifest)
+        (folder / swapped).write_bytes(pickle.dumps(subprocess.Popen))
+        return looked_at
+
+    monkeypatch.setattr(housed, "request", swap)
+    with pytest.raises(Damaged, match=f"{swapped} was changed after it was looked at"):
+        load(lamp_bundle(store, links, "1.0"))
+
+
+def test_a_file_that_is_swapped_before_it_is_looked_at_is_not_loaded(store: Store, links: Path, load: Any) -> None:
+    folder, _ = prepared(store, lamp_bundle(store, links, "1.0"))
+    manifest = loading.verified(folder)
+    (folder / "native.pickle").write_bytes(pickle.dumps([1]))
+    with pytest.raises(Damaged, match=r"native\.pickle was changed"):
+        housed.request(folder, manifest)
 
 
 WARM = """

@@ -26,8 +26,8 @@ from numpy.typing import NDArray
 from instar.core.errors import Damaged, MissingInput, StepFailed, Unavailable
 from instar.serve.processes.zygote import die_with_parent
 from instar.serve.worker import shim
-from instar.train import mlmodel
-from instar.train.bundle import CODE_FILE, FOLDER, NATIVE_FILE, Manifest
+from instar.serve.worker.handing import request
+from instar.train.bundle import Manifest
 
 # What happens when the shim is gone: a worker ends with it, so that it is replaced.
 Lost = Callable[[int | None], object]
@@ -210,14 +210,7 @@ def load(folder: Path, manifest: Manifest, line: Line) -> HousedTable | HousedTe
         Damaged: It cannot be loaded; a package that its environment lacks is named by the cause.
     """
     subject = f"model {manifest.model}"
-    asked = _logged(folder, manifest, subject) if manifest.folder is not None else _native(folder, manifest, subject)
-    asked |= {"do": "load", "form": manifest.form, "alone": "", "output": mlmodel.ONLY_OUTPUT}
-    asked["columns"] = [(one.name, one.datatype) for one in manifest.inputs]
-    if manifest.tensors is not None:
-        if [one.name for one in manifest.tensors.inputs] == [mlmodel.ONLY_INPUT]:
-            asked["alone"] = mlmodel.ONLY_INPUT
-        if len(manifest.tensors.outputs) == 1:
-            asked["output"] = manifest.tensors.outputs[0].name
+    asked = request(folder, manifest)
     try:
         answer, _ = line.ask(asked)
     except StepFailed as problem:
@@ -226,36 +219,6 @@ def load(folder: Path, manifest: Manifest, line: Line) -> HousedTable | HousedTe
             next_step="See that the lock of its environment has what the model imports.",
         ) from (problem.__cause__ or problem)  # fmt: skip
     return HousedTensors(line) if manifest.tensors is not None else HousedTable(line, manifest, bool(answer["decides"]))
-
-
-def _native(folder: Path, manifest: Manifest, subject: str) -> dict[str, Any]:
-    from instar.release.scan import admit
-    from instar.train.native import modules_of
-
-    if manifest.native is None:
-        raise Damaged("it has no native form", subject=subject)
-    code = folder / CODE_FILE if manifest.code else None
-    own = modules_of(code)
-    admit((folder / NATIVE_FILE).read_bytes(), own)
-    return {
-        "pickle": str(folder / NATIVE_FILE), "pyfunc": "", "logged": False, "own": own,
-        "code": str(code) if code is not None else "",
-    }  # fmt: skip
-
-
-def _logged(folder: Path, manifest: Manifest, subject: str) -> dict[str, Any]:
-    from instar.release.scan_files import inspect_file
-    from instar.train.flavors import inspected
-
-    root, described, own = inspected(folder, manifest, lambda file, path, own: inspect_file(file, path, own).refused)
-    assert manifest.folder is not None
-    settings: Mapping[str, Any] = described.flavors[manifest.folder.served_as]
-    asked: dict[str, Any] = {"pickle": "", "pyfunc": "", "logged": True, "own": own, "code": ""}
-    if manifest.folder.served_as == "sklearn" and settings.get("serialization_format") != "skops":
-        code = settings.get("code")
-        asked["code"] = str(root / code) if isinstance(code, str) and code else ""
-        return {**asked, "pickle": str(root / str(settings.get("pickled_model") or "model.pkl"))}
-    return {**asked, "pyfunc": str(folder / FOLDER)}
 
 
 def _packed(values: Sequence[Any], datatype: str) -> tuple[bytes, bytes | None]:

@@ -19,7 +19,6 @@ import json
 import math
 import os
 import pathlib
-import pickle
 import select
 import socket
 import struct
@@ -37,7 +36,6 @@ KINDS = {
     "UINT16": "uint16", "UINT32": "uint32", "UINT64": "uint64", "FP16": "float16", "FP32": "float32", "FP64": "float64",
 }  # fmt: skip
 TEXT = "BYTES"
-NOTEBOOKS = "notebooks"  # in a bundle's code: modules that cells of notebooks make
 _LENGTH = struct.Struct("<I")
 
 
@@ -125,20 +123,9 @@ class Loaded:
 
     def __init__(self, asked: dict[str, Any]) -> None:
         self._asked = asked
-        self.decides = True
+        self.decides: bool
         self._predict: Callable[[Any], Any]
-        if asked["code"]:
-            _bring(asked["code"], asked["own"])
-        if asked["pyfunc"]:
-            os.environ.setdefault("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "true")  # the host looked at what it unpickles
-            model = importlib.import_module("mlflow.pyfunc").load_model(asked["pyfunc"])
-            self.decides, self._predict = False, model.predict
-        else:
-            with open(asked["pickle"], "rb") as file:
-                model = pickle.load(file)
-            if asked["logged"]:
-                self.decides = _tells_two_apart(model)
-            self._predict = _Shares(model) if hasattr(model, "predict_proba") else model.predict
+        self.decides, self._predict = _part("worker/shim_load").load(asked)
 
     def answer(self, head: dict[str, Any], parts: list[bytearray]) -> tuple[dict[str, Any], list[bytes]]:
         """The head and the parts of the answer."""
@@ -159,58 +146,11 @@ class Loaded:
         return {}, [scores.tobytes()]
 
 
-def _tells_two_apart(model: Any) -> bool:
-    """Whether an estimator that was logged decides between two classes; else it predicts a number.
-
-    Raises:
-        ValueError: It does neither.
-    """
-    classes = getattr(model, "classes_", None)
-    if classes is None:
-        if not hasattr(model, "predict"):
-            raise ValueError(f"{type(model).__name__} has no predict")
-        return False
-    if not hasattr(model, "predict_proba"):
-        raise ValueError("it tells classes apart without probabilities, which is not served as yet")
-    if len(classes) != 2:
-        raise ValueError(f"it tells {len(classes)} classes apart; two are served")
-    return True
-
-
-class _Shares:
-    """P(the second class), or P(true) where one class only was seen."""
-
-    def __init__(self, model: Any) -> None:
-        self._model = model
-
-    def __call__(self, given: Any) -> list[Any]:
-        shares = self._model.predict_proba(given)
-        shares = shares.tolist() if hasattr(shares, "tolist") else list(shares)
-        if not shares or not hasattr(shares[0], "__len__"):
-            return shares
-        if len(shares[0]) == 1:
-            sure = bool(next(iter(getattr(self._model, "classes_", [True]))))
-            return [one[0] if sure else 1.0 - one[0] for one in shares]
-        if len(shares[0]) > 2:
-            raise ValueError(f"it tells {len(shares[0])} classes apart; two are served")
-        return [one[1] for one in shares]
-
-
 def _flat(found: Any) -> list[Any]:
     if hasattr(found, "to_numpy"):
         found = found.to_numpy()
     values = found.tolist() if hasattr(found, "tolist") else list(found)
     return [one[0] if isinstance(one, (list, tuple)) and len(one) == 1 else one for one in values]
-
-
-def _bring(code: str, own: Sequence[str]) -> None:
-    """Put the bundle's code before what is installed, and after the standard library, which it never hides."""
-    places = [code, os.path.join(code, NOTEBOOKS)] if code.endswith(".zip") else [code]
-    at = next((i for i, place in enumerate(sys.path) if "-packages" in place), len(sys.path))
-    sys.path[at:at] = [place for place in places if place not in sys.path]
-    for name in [name for name in sys.modules if name.partition(".")[0] in own]:
-        if name.partition(".")[0] not in getattr(sys, "stdlib_module_names", ()):
-            del sys.modules[name]
 
 
 def _frame(columns: dict[str, Column], rows: int, form: str) -> Any:
@@ -330,6 +270,7 @@ def _part(place: str) -> Any:
 
 def main() -> None:
     """Entry of the process."""
+    _part("worker/shim_load")  # before there is a fence, and once for all that are forked
     if sys.argv[1] == "--zygote":
         _part("worker/shim_warm").be_warm(socket.socket(fileno=int(sys.argv[2])), serve, _part)
         return
