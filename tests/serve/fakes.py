@@ -48,6 +48,8 @@ class FakeModel:
         distances = columns["distance"]
         if self.quirk == "raises":
             raise ValueError("this model never works")
+        if self.quirk == "quotes":
+            raise ValueError(f"could not convert {columns}")
         if self.quirk == "raises on 13" and 13.0 in distances:
             raise ValueError("unlucky distance")
         if self.quirk == "nan on 13":

@@ -38,6 +38,8 @@ class FakeModel:
         self.asked.append(len(x))
         if self._quirk == "raises":
             raise ValueError("this model never works")
+        if self._quirk == "quotes" and words[0] != "good":
+            raise ValueError(f"could not convert {inputs}")
         if self._quirk == "raises on 13" and (x == 13).any():
             raise ValueError("unlucky number")
         if self._quirk == "one row":

@@ -214,6 +214,9 @@ class Pending:
             # Where a column is personal, so are the keys by which callers name rows and people.
             part = record.decode_personal(personal)
             sealed = record.encode_entry(record.Personal(part.columns, part.entities, key))
+        elif key is not None and endpoint.schema.personal:  # it failed, and its key tells of somebody all the same
+            sealed = record.encode_entry(record.Personal({}, None, key))
+        if sealed is not None:
             salt, key = os.urandom(record.SALT_BYTES), None
         metadata = record.encode_call(
             self.call, self.at, self.recorded, self.caller, endpoint.policy.number,

@@ -61,6 +61,11 @@ class Schema(msgspec.Struct, frozen=True, array_like=True, tag=SCHEMA):
     outputs: tuple[tuple[str, str, tuple[int, ...]], ...] = ()
     rows: bool = False
 
+    @property
+    def personal(self) -> bool:
+        """Some of the inputs are: then so are the keys by which callers name rows and people."""
+        return any(one[-1] for one in (*self.columns, *self.tensors))
+
 
 class Tensor(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """A tensor of a call, whole or sampled.

@@ -95,6 +95,11 @@ class Signature(msgspec.Struct, frozen=True):
     rows: bool = False
 
     @property
+    def personal(self) -> bool:
+        """Some of what it takes tells of a person: then no text on the record, ours or a model's, may quote a value."""
+        return any(one.personal for one in self.columns) or any(one.personal for one in self.tensors)
+
+    @property
     def digest(self) -> str:
         """Content digest; a call's record names it, so that its values can be read by position."""
         if not self.tensors:

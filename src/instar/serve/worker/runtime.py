@@ -120,7 +120,7 @@ class Runtime:
                 deadline = _deadline(ask, bound.asked) if bound.asked.timeout_us else ask.deadline
             except (RequestError, DeadlineExceeded) as problem:
                 if plan.first:
-                    messages.append(wire.encode_answer(job, refusal(problem, ask.form)))
+                    messages.append(wire.encode_answer(job, refusal(problem, ask.form, plan.signature.personal)))
                 if plan.later:
                     messages.append(wire.encode(wire.LATER, job, record.NO_ANSWERS))
                 continue
@@ -213,7 +213,7 @@ def _reply(work: Work, plan: wire.Plan, job: Job, said: list[Any], infer_us: int
             )
         body, form, head = reading.write(job.form, job.answer, answer)
     except (RequestError, DeadlineExceeded) as problem:
-        return refusal(problem, job.form)
+        return refusal(problem, job.form, plan.signature.personal)
     coding = codings.PLAIN
     if job.pack and len(body) >= codings.PACKED_FROM_BYTES:
         body, coding = codings.pack(body, job.pack), job.pack
@@ -230,9 +230,14 @@ def _reply(work: Work, plan: wire.Plan, job: Job, said: list[Any], infer_us: int
     return wire.Reply(200, body, kept, personal, form, head, coding)
 
 
-def refusal(problem: Exception, form: int = wire.JSON) -> wire.Reply:
-    """The answer to a call that cannot be answered."""
-    return wire.Reply(replies.status_of(problem), reading.refuse(form, problem), describe(problem).encode(), b"")
+def refusal(problem: Exception, form: int = wire.JSON, personal: bool = False) -> wire.Reply:
+    """The answer to a call that cannot be answered.
+
+    Args:
+        personal: What was sent tells of a person: its sender hears what was found in it, the record does not.
+    """
+    error = describe(problem, personal and isinstance(problem, RequestError))
+    return wire.Reply(replies.status_of(problem), reading.refuse(form, problem), error.encode(), b"")
 
 
 def _deadline(ask: wire.Ask, asked: v2_json.Asked) -> int:

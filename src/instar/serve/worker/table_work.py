@@ -53,13 +53,16 @@ class TableWork:
         laid = _Laid(jobs)
         for version in versions:
             try:
-                scores = self._score(version, laid.columns(version.columns), laid.rows)
+                model = self._model(version)
+            except Exception as problem:  # no value of a caller's is in it, so it is told in full
+                for answers in said:
+                    answers.append(_failed(version, describe(problem)))
+                continue
+            try:
+                scores = _score(model, laid.columns(version.columns), laid.rows)
             except Exception:
-                if len(jobs) == 1:
-                    self._alone(version, jobs[0], said[0])
-                else:
-                    for job, answers in zip(jobs, said, strict=True):
-                        self._alone(version, job, answers)
+                for job, answers in zip(jobs, said, strict=True):
+                    self._alone(version, model, job, answers)
                 continue
             threshold, start = version.threshold, 0
             for job, answers in zip(jobs, said, strict=True):
@@ -98,23 +101,28 @@ class TableWork:
             inputs.append(values)
         return inputs, None, masked
 
-    def _alone(self, version: wire.PlanVersion, job: Job, answers: list[Answer]) -> None:
+    def _alone(self, version: wire.PlanVersion, model: TableModel, job: Job, answers: list[Answer]) -> None:
         try:
-            scores = self._score(version, _Laid([job]).columns(version.columns), job.bound.rows)
+            scores = _score(model, _Laid([job]).columns(version.columns), job.bound.rows)
         except Exception as problem:  # a model's own failure is part of its record
-            answers.append(Answer(version.version, version.role, [], [], version.threshold, describe(problem)))
+            answers.append(_failed(version, describe(problem, self._signature.personal)))
             return
         decisions = _decided(scores, version.threshold)
         answers.append(Answer(version.version, version.role, scores, decisions, version.threshold))
 
-    def _score(self, version: wire.PlanVersion, given: dict[str, list[Any]], rows: int) -> list[float]:
-        scored = self._model(version).score(given)
-        scores: list[float] = scored.tolist() if hasattr(scored, "tolist") else list(scored)
-        if len(scores) != rows:
-            raise ValueError(f"the model gave {len(scores)} scores for {rows} rows")
-        if not math.isfinite(sum(scores)):
-            raise ValueError("the model gave a score that is not a number")
-        return scores
+
+def _score(model: TableModel, given: dict[str, list[Any]], rows: int) -> list[float]:
+    scored = model.score(given)
+    scores: list[float] = scored.tolist() if hasattr(scored, "tolist") else list(scored)
+    if len(scores) != rows:
+        raise ValueError(f"the model gave {len(scores)} scores for {rows} rows")
+    if not math.isfinite(sum(scores)):
+        raise ValueError("the model gave a score that is not a number")
+    return scores
+
+
+def _failed(version: wire.PlanVersion, error: str) -> Answer:
+    return Answer(version.version, version.role, [], [], version.threshold, error)
 
 
 class _Laid:

@@ -192,7 +192,7 @@ class TensorWork:
             outputs = self._checked(model.infer(asked), stack.rows)
         except Exception as problem:  # a model's own failure is part of its record
             if len(stack.bounds) == 1:
-                return [Said(version.version, version.role, [], error=describe(problem))]
+                return [Said(version.version, version.role, [], error=describe(problem, bool(self._personal)))]
             alone = [self._alone(0, bound) for bound in stack.bounds]
             return [said for one in alone for said in self._answers(version, model, one)]
         return [Said(version.version, version.role, outputs, start, stop) for start, stop in stack.spans]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from instar.core.errors import InstarError, RequestError
 from instar.serve.protocol import wire
 
 
@@ -29,7 +30,17 @@ class Job:
         self.deadline = deadline
 
 
-def describe(problem: BaseException) -> str:
-    """An exception in one line, for a record: kind and text."""
-    text = " ".join(str(problem).split())
-    return f"{type(problem).__name__}: {text}"[:500]
+def describe(problem: BaseException, personal: bool = False) -> str:
+    """An exception in one line, for a record: kind and text.
+
+    Args:
+        personal: What was sent tells of a person. Then a refusal of ours is told without what was found and where, which may be
+            a name that its caller made up; of any other exception the kind alone: a library quotes what it could not read.
+    """
+    text = str(problem)
+    if personal and isinstance(problem, RequestError):
+        text = str(InstarError(problem.what, asked=problem.asked))
+    elif personal:
+        cause = problem.__cause__
+        return type(problem).__name__ + ("" if cause is None else f": {type(cause).__name__}")
+    return f"{type(problem).__name__}: {' '.join(text.split())}"[:500]
