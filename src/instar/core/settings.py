@@ -14,6 +14,7 @@
 | `INSTAR_QUEUE_TIMEOUT` | seconds that a call may have to wait whose caller does not say how long it has; default 10 |
 | `INSTAR_RECORD_FAILURE` | `answer`: calls are answered though their record cannot be kept, and counted; default `stop` |
 | `INSTAR_MOST_CONNECTIONS` | open connections of one gateway; default 10000 |
+| `INSTAR_MOST_ARRIVING` | memory of all bodies that are still coming to one gateway, as in `256MiB`, the default |
 | `INSTAR_HEAD_TIMEOUT`, `INSTAR_BODY_TIMEOUT` | seconds for a request's head, and for its body; default 10 |
 | `INSTAR_KEEP_TENSORS` | largest tensors of a call that are recorded whole, each way; default `64KiB`, larger ones are sampled |
 | `INSTAR_ONNX_THREADS` | threads of a session of ONNX Runtime; default 1 |
@@ -66,6 +67,7 @@ class Settings:
     queue_seconds: float = 10.0
     record_failure: str = "stop"
     most_connections: int = 10_000
+    arriving_bytes: int = 256 * 1024**2
     head_seconds: float = 10.0
     body_seconds: float = 10.0
     cpu_hour_price: float | None = None
@@ -114,6 +116,7 @@ def read_settings(environment: Mapping[str, str] | None = None) -> Settings:
         queue_seconds=_decimal(values, "INSTAR_QUEUE_TIMEOUT") or defaults.queue_seconds,
         record_failure=_one_of(values, "INSTAR_RECORD_FAILURE", ("stop", "answer")),
         most_connections=_number(values, "INSTAR_MOST_CONNECTIONS", defaults.most_connections),
+        arriving_bytes=_number(values, "INSTAR_MOST_ARRIVING", defaults.arriving_bytes, SIZES),
         head_seconds=_decimal(values, "INSTAR_HEAD_TIMEOUT") or defaults.head_seconds,
         body_seconds=_decimal(values, "INSTAR_BODY_TIMEOUT") or defaults.body_seconds,
         cpu_hour_price=_decimal(values, "INSTAR_CPU_HOUR_PRICE"),

@@ -101,6 +101,18 @@ class Entrance:
             self._turned_away(held, method, path, problem)
             raise
 
+    def know(self, headers: Headers, method: str, path: str) -> Pass:
+        """Who calls, before it is a call that counts.
+
+        Raises:
+            Unauthenticated, NotAllowed: It is turned away, and that is kept.
+        """
+        try:
+            return self.keyring.authenticate(headers)
+        except InstarError as problem:
+            self._turned_away(None, method, path, problem)
+            raise
+
     def require(self, held: Pass, method: str, path: str, endpoint: str, project: str) -> None:
         """Raises NotAllowed unless the caller may ask the endpoint for answers, and keeps that."""
         if held.may_ask(endpoint, project):

@@ -60,6 +60,7 @@ class Pending:
         status, body, form, head, coding: The answer, once it is there.
         size: Bytes that it holds in memory; `ahead` calls of its endpoint flew when it came, itself among them.
         timer: Refuses it at its deadline.
+        cold: No process took calls when it came: how long it takes says nothing of the calls after it.
         unrecorded: Its answer is not on the record, and given all the same.
     """
 
@@ -75,6 +76,7 @@ class Pending:
         "call",
         "caller",
         "coding",
+        "cold",
         "endpoint",
         "form",
         "head",
@@ -118,7 +120,7 @@ class Pending:
         self.body = b""
         self.form, self.head, self.coding = wire.JSON, 0, 0
         self.timer: Timer | None = None
-        self.unrecorded = False
+        self.cold = self.unrecorded = False
         self._laters = 0
         self._early: list[bytes] | None = None
         self._segment: Segment | None = None
@@ -131,6 +133,7 @@ class Pending:
         self.sent = time.monotonic_ns()
         first = way.first
         self._laters = first.messages - 1
+        self.cold = not first.line.up
         problem = first.line.send(first.plan, ask, self, first.messages)
         if problem is not None:
             self.refuse(problem)

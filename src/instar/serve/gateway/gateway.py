@@ -15,11 +15,11 @@ import time
 from pathlib import Path
 
 from instar.core import ids, settings, telemetry
-from instar.core.errors import InstarError, MalformedRequest
+from instar.core.errors import InstarError, MalformedRequest, TooLarge
 from instar.serve.access.entrance import Entrance
 from instar.serve.gateway.about import About, is_scoring
+from instar.serve.gateway.arrivals import Arrivals
 from instar.serve.gateway.control_line import unix
-from instar.serve.gateway.direct import DRAIN_BODY_BYTES
 from instar.serve.gateway.door import DoorServer
 from instar.serve.gateway.flight import Desk, Fields, Respond
 from instar.serve.gateway.grpc_port import GrpcPort
@@ -29,11 +29,12 @@ from instar.serve.gateway.room import Room
 from instar.serve.gateway.switchboard import Switchboard
 from instar.serve.log import segments
 from instar.serve.log.commit import Committer, EndpointLog
-from instar.serve.protocol import replies, v2_json
+from instar.serve.protocol import replies
 from instar.serve.protocol.places import Place, place_of
 from instar.serve.traffic.routes import Ack, control_socket, door_socket, forget_ack, write_ack
 
 LATER_WAIT_SECONDS = 5.0
+QUESTION_LIMIT_BYTES = 64 * 1024  # of a body that asks what the server is
 
 _log = logging.getLogger("instar.serve")
 
@@ -44,6 +45,9 @@ class Gateway:
     Args:
         durable: A call's answer waits until its record is on the disk; else until the operating system has it.
         grpc_address: Host and port of the second port; None for none.
+
+    Attributes:
+        arrivals: Room for bodies that are still coming.
     """
 
     def __init__(self, store_folder: Path, *, durable: bool = True, grpc_address: str | None = None) -> None:
@@ -52,6 +56,7 @@ class Gateway:
         self._durable = durable
         self.boot = ids.new_boot()
         self._entrance = Entrance(store_folder, settings.read_settings(), segments.boot_letters(self.boot))
+        self.arrivals = Arrivals(settings.read_settings().arriving_bytes)
         self._relay = Relay(unix(control_socket(store_folder)), settings.read_settings().connections)
         self._logs: dict[str, EndpointLog] = {}
         self.loop: asyncio.AbstractEventLoop
@@ -153,16 +158,23 @@ class Gateway:
         self._lock.release()
 
     async def _inference(self, path: str, scope: Scope, receive: Receive, send: Send) -> None:
-        place = place_of(scope.get("raw_path") or path.encode())
-        if place is not None:
-            await self._infer(place, scope, receive, send)
-            return
         try:
-            body = await _read(receive) or b"" if scope["method"] == "POST" else b""
+            if place_of(scope.get("raw_path") or path.encode()) is not None:  # a POST would have been taken before
+                await answer(send, 405, replies.encode_error(MalformedRequest("send a POST")), [(b"allow", b"POST")])
+                return
+            body = await _read(receive) if scope["method"] == "POST" else b""
             status, content, fields = self._about(scope["method"], path, scope["headers"], body)
             await answer(send, status, content, fields)
         except InstarError as problem:
             await answer_error(send, problem)
+
+    def early(self, place: Place, headers: list[tuple[bytes, bytes]]) -> tuple[int, Fields, bytes] | None:
+        """What a call is answered whatever its body will be, if that is known."""
+        return self._intake.early(place, headers)
+
+    def crowded(self, place: Place, headers: list[tuple[bytes, bytes]], respond: Respond) -> None:
+        """Turn away a call for whose body there is no room while it comes."""
+        self._intake.crowded(place, headers, respond)
 
     def take(
         self, place: Place, headers: list[tuple[bytes, bytes]], body: bytes | None, length: int, respond: Respond,
@@ -170,20 +182,6 @@ class Gateway:
     ) -> None:  # fmt: skip
         """Take a call straight from a connection; `respond` is called once it is on the record."""
         self._intake.take(place, headers, body, length, respond, problem)
-
-    async def _infer(self, place: Place, scope: Scope, receive: Receive, send: Send) -> None:
-        """A call that comes through ASGI: another method than POST, or behind a request that is still being answered."""
-        if scope["method"] != "POST":
-            await answer(send, 405, replies.encode_error(MalformedRequest("send a POST")), [(b"allow", b"POST")])
-            return
-        length = next((int(value) for name, value in scope["headers"] if name == b"content-length"), 0)
-        body = await _read(receive)
-        told: asyncio.Future[tuple[int, Fields, bytes]] = self.loop.create_future()
-        self.take(place, scope["headers"], body, length, lambda *answered: told.set_result(answered))
-        status, fields, content = await told
-        fields.append((b"content-length", b"%d" % len(content)))
-        await send({"type": "http.response.start", "status": status, "headers": fields})
-        await send({"type": "http.response.body", "body": content})
 
     def _acknowledge(self, number: int, failed: dict[str, str], error: str | None) -> None:
         write_ack(self._folder, segments.boot_letters(self.boot), Ack(self.boot, number, _wall_us(), failed, error))
@@ -211,24 +209,21 @@ def _wall_us() -> int:
     return time.time_ns() // 1000
 
 
-async def _read(receive: Receive) -> bytes | None:
-    """The body; None when it is over the limit."""
-    message = await receive()
-    body: bytes = message.get("body", b"")
-    if not message.get("more_body"):
-        return body if len(body) <= v2_json.BODY_LIMIT_BYTES else None
-    parts, size = [body], len(body)
-    while message.get("more_body"):
+async def _read(receive: Receive) -> bytes:
+    """The body of a question about the server.
+
+    Raises:
+        TooLarge: It is larger than any of them.
+    """
+    body = bytearray()
+    more = True
+    while more:
         message = await receive()
-        part: bytes = message.get("body", b"")
-        size += len(part)
-        if size <= v2_json.BODY_LIMIT_BYTES:
-            parts.append(part)
-        elif size > DRAIN_BODY_BYTES:
-            return None
-        else:
-            parts.clear()
-    return b"".join(parts) if size <= v2_json.BODY_LIMIT_BYTES else None
+        body += message.get("body", b"")
+        more = message.get("more_body", False)
+        if len(body) > QUESTION_LIMIT_BYTES:
+            raise TooLarge("the request's body is too large", asked=f"{QUESTION_LIMIT_BYTES} bytes")
+    return bytes(body)
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -24,6 +24,8 @@ from instar.core.errors import (
     UnsupportedMedia,
 )
 from instar.serve.access.entrance import Entrance
+from instar.serve.access.keyring import Pass
+from instar.serve.gateway.arrivals import AGAIN_SECONDS
 from instar.serve.gateway.flight import Desk, Fields, Pending, Respond, unrecorded
 from instar.serve.gateway.meters import Meters
 from instar.serve.gateway.room import Room
@@ -81,14 +83,9 @@ class Intake:
         """
         try:
             held = self._entrance.enter(headers, "POST", place.rule)
-            endpoint = self._board.endpoints.get(place.endpoint or self._only())
-            if endpoint is None:
-                raise _unknown(place.endpoint or "")
-            self._entrance.require(held, "POST", place.rule, endpoint.name, endpoint.policy.project)
-            version = None if place.version is None else version_of(endpoint, place.version)
+            endpoint, version = self._asked(place, held)
         except InstarError as refused:  # it never was a call of this endpoint, so its record does not have it
-            status, fields = replies.status_of(refused), [JSON, *replies.headers_of(refused)]
-            respond(status, fields, replies.encode_error(refused))
+            respond(*_said(refused))
             return
         started = time.monotonic_ns()
         recorded = time.time_ns() // 1000
@@ -156,6 +153,40 @@ class Intake:
                 pending.timer = self._loop.call_later(seconds, pending.refuse, _too_late(seconds))
             pending.start(wire.Ask(body, form, head_bytes, deadline, started, answer, coding, pack))
 
+    def early(self, place: Place, headers: Sequence[tuple[bytes, bytes]]) -> tuple[int, Fields, bytes] | None:
+        """What a call is answered whatever its body will be, if that is known: who may not ask, or asks what is not there."""
+        try:
+            self._asked(place, self._entrance.know(headers, "POST", place.rule))
+        except InstarError as refused:
+            return _said(refused)
+        return None
+
+    def crowded(self, place: Place, headers: Sequence[tuple[bytes, bytes]], respond: Respond) -> None:
+        """Turn away a call for whose body there is no room while it comes."""
+        try:
+            endpoint, _ = self._asked(place, self._entrance.know(headers, "POST", place.rule))
+        except InstarError as refused:
+            respond(*_said(refused))
+            return
+        problem = Unavailable(
+            "bodies that are still coming hold too much memory",
+            asked="less at once", next_step="Wait as long as Retry-After says, or send fewer rows a request.",
+        )  # fmt: skip
+        problem.retry_after = AGAIN_SECONDS
+        self._turn_away(endpoint.name, respond, problem)
+
+    def _asked(self, place: Place, held: Pass) -> tuple[Endpoint, int | None]:
+        """The endpoint, and the version if one is named, that somebody asks who may.
+
+        Raises:
+            NotFound, NotAllowed: There is none, or not for this caller.
+        """
+        endpoint = self._board.endpoints.get(place.endpoint or self._only())
+        if endpoint is None:
+            raise _unknown(place.endpoint or "")
+        self._entrance.require(held, "POST", place.rule, endpoint.name, endpoint.policy.project)
+        return endpoint, None if place.version is None else version_of(endpoint, place.version)
+
     def _only(self) -> str:
         """The name of the only endpoint."""
         names = list(self._board.endpoints)
@@ -184,15 +215,15 @@ class Intake:
     def _tell_refused(self) -> None:
         refused, self._refused = self._refused, []
         for respond, problem in refused:
-            fields = [JSON, *replies.headers_of(problem)]
-            respond(replies.status_of(problem), fields, replies.encode_error(problem))
+            respond(*_said(problem))
 
     def _finished(self, pending: Pending) -> None:
         name, status = pending.endpoint.name, pending.status
         if pending.timer is not None:
             pending.timer.cancel()
         spent = time.monotonic_ns() - pending.started
-        self._room.leave(name, pending.size, pending.ahead, spent / 1e9 if status == 200 else None)
+        told = status == 200 and not pending.cold
+        self._room.leave(name, pending.size, pending.ahead, spent / 1e9 if told else None)
         self.meters.of(name).add(status, spent)
         fields: Fields = [
             JSON if pending.form == wire.JSON else (b"content-type", CONTENT_TYPES[pending.form]),
@@ -208,6 +239,11 @@ class Intake:
             self.meters.unrecorded += 1
             fields.append((b"instar-record", b"missing"))
         pending.respond(status, fields, pending.body)
+
+
+def _said(problem: InstarError) -> tuple[int, Fields, bytes]:
+    """What somebody hears who is refused."""
+    return replies.status_of(problem), [JSON, *replies.headers_of(problem)], replies.encode_error(problem)
 
 
 def version_of(endpoint: Endpoint, text: str) -> int:

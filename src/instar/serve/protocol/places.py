@@ -142,8 +142,10 @@ def _choose(kind: str, form: int, accept: bytes) -> int:
 
 
 def _read(target: bytes) -> Place | None:
+    if target[:7].lower() == b"http://" or target[:8].lower() == b"https://":  # absolute, as proxies are asked
+        target = b"/" + target.split(b"//", 1)[1].partition(b"/")[2]
     try:
-        path = unquote(target.split(b"?", 1)[0].decode("latin-1"), errors="strict")
+        path = unquote(target.split(b"?", 1)[0].split(b"#", 1)[0].decode("latin-1"), errors="strict")
     except UnicodeDecodeError:
         return None
     match path.removesuffix("/").split("/"):
