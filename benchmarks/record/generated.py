@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from instar.core import ids
 from instar.core.store import Store
-from instar.serve.log import layout, merging, prediction_rows, sealed_table
+from instar.serve.log import answer_rows, layout, merging, prediction_rows, sealed_table
 from instar.serve.log.catalogue import Unit
 
 PROJECT, ENDPOINT = "flights", "delay"
@@ -116,9 +116,9 @@ def _answers(said: pl.DataFrame, shadowed: np.ndarray) -> pl.Series:
             "error": pl.Series([None] * len(own), dtype=pl.String),
             "outputs": pl.Series([None] * len(own), dtype=pl.String),
         },
-        schema={one.name: one.dtype for one in prediction_rows.ANSWER.fields},
+        schema={one.name: one.dtype for one in answer_rows.ANSWER.fields},
     )
-    return prediction_rows.lists("answers", flat, offsets.tolist())
+    return answer_rows.lists("answers", flat, offsets)
 
 
 def call_ids(milliseconds: np.ndarray, sequence: np.ndarray) -> pl.Series:

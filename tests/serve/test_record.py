@@ -7,39 +7,39 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from instar.serve.log import record
+from instar.serve.log import layout, record
 from instar.serve.log.record import Answer, Call, End, Frame, Head, Later, Personal, Schema, Tensor, Work
 
 GOLDEN = Path(__file__).parent / "golden" / "record2.hex"
 FIRST_FORMAT = Path(__file__).parent / "golden" / "record.hex"
 CALL = "call_01HF7YAT0000003R000000001A"
 
-ANSWERS = [
-    Answer(3, "champion", [0.25, 0.5], [0, 1], 0.3),
-    Answer(4, "canary", [], [], 0.4, "ValueError: no"),
-]
-WORK = Work("mine", ["UA 17", "UA 18"], "tver_1", 0, 2, [[1400.0, None], ["UA", "DL"], None], 3, ANSWERS, 12, 34, None)
+ANSWERS = (
+    Answer(3, "champion", (0.25, 0.5), (0, 1), 0.3),
+    Answer(4, "canary", (), (), 0.4, "ValueError: no"),
+)
+WORK = Work("mine", ("UA 17", "UA 18"), "tver_1", 0, 2, ((1400.0, None), ("UA", "DL"), None), 3, ANSWERS, 12, 34, None)
 FAILED = Call(CALL, 2, 3, "ada", 7, "canary", 4, None, 503, 100, 90, "Unavailable: gone", None)
 PLAIN_ENTRIES = [
     Head(1, "delay", 120, 0, 1_700_000_000_000_000),
     Schema(0, (("distance", "FP64", False), ("carrier", "BYTES", False), ("name", "BYTES", True))),
     Call(CALL, 1, 2, "ada", 7, "champion", 3, "key", 200, 420, 300, None, WORK, 2),
     FAILED,
-    Later(CALL, 5, [Answer(1, "rule", [0.1, 0.2], [0, 0], 0.3)]),
+    Later(CALL, 5, (Answer(1, "rule", (0.1, 0.2), (0, 0), 0.3),)),
     End(9),
 ]
 TENSOR_WORK = Work(
-    None, None, None, 1, 2, [], 3,
-    [
-        Answer(3, "champion", [0.25, 0.5], [], None, None, [Tensor("score", "FP32", (2, 1), struct.pack("<2f", 0.25, 0.5))]),
-        Answer(4, "canary", [], [], None, "ValueError: no"),
-    ],
+    None, None, None, 1, 2, (), 3,
+    (
+        Answer(3, "champion", (0.25, 0.5), (), None, None, (Tensor("score", "FP32", (2, 1), struct.pack("<2f", 0.25, 0.5)),)),
+        Answer(4, "canary", (), (), None, "ValueError: no"),
+    ),
     5, 6, None,
-    [
+    (
         Tensor("x", "FP32", (2, 2), struct.pack("<4f", 1, 2, 3, 4)),
-        Tensor("words", "BYTES", (2,), ["a", "é"]),
+        Tensor("words", "BYTES", (2,), ("a", "é")),
         Tensor("image", "UINT8", (2, 3, 64, 64), b"\1\2", b"\3\4", bytes(32), 24576),
-    ],
+    ),
 )  # fmt: skip
 ENTRIES = [
     *PLAIN_ENTRIES,
@@ -67,7 +67,7 @@ def test_what_the_first_format_wrote_is_read() -> None:
     """That file is never renewed."""
     frames = [record.decode_frame(bytes.fromhex(line)) for line in FIRST_FORMAT.read_text().splitlines()]
     assert [record.decode_entry(frame.metadata) for frame in frames[:-1]] == PLAIN_ENTRIES
-    assert record.decode_personal(frames[-1].personal or b"") == Personal({"name": ["masked:1"]}, ["E"], "k")
+    assert record.decode_personal(frames[-1].personal or b"") == Personal({"name": ("masked:1",)}, ("E",), "k")
 
 
 def test_entries_come_back() -> None:
@@ -93,17 +93,16 @@ def test_entries_of_an_older_writer_are_read() -> None:
 
 
 def test_erasing_a_person_keeps_the_leaf() -> None:
-    whole = Frame(3, b"metadata", b"salt", b"person")
-    kept = record.hash_personal(whole)
-    assert record.leaf(Frame(3, b"metadata"), kept) == record.leaf(whole)
-    assert record.leaf(Frame(3, b"metadata")) != record.leaf(whole)
+    whole = layout.keep("delay/0", Frame(3, b"metadata", b"salt", b"person"))
+    assert whole.without_person().leaf_hash() == whole.pruned().leaf_hash() == whole.leaf_hash()
+    assert layout.keep("delay/0", Frame(3, b"metadata")).leaf_hash() != whole.leaf_hash()
 
 
 @pytest.mark.parametrize("change", ["sequence", "metadata", "salt", "personal"])
 def test_a_leaf_covers_all_of_a_frame(change: str) -> None:
     whole = Frame(3, b"metadata", b"salt", b"person")
     other = msgspec.structs.replace(whole, **{change: 4 if change == "sequence" else b"other"})
-    assert record.leaf(other) != record.leaf(whole)
+    assert layout.keep("delay/0", other).leaf_hash() != layout.keep("delay/0", whole).leaf_hash()
 
 
 def test_a_root_covers_each_leaf_and_their_order() -> None:

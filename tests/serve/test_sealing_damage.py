@@ -131,6 +131,6 @@ def test_segments_that_piled_up_are_sealed_one_at_a_time(store: Store, monkeypat
         segment.end()
     held = []
     real = segments.salvage
-    monkeypatch.setattr(segments, "salvage", lambda path: held.append(len(catalogue.segments(store))) or real(path))
+    monkeypatch.setattr(segments, "salvage", lambda *given: held.append(len(catalogue.segments(store))) or real(*given))
     sealing.seal(store)
     assert held == list(range(12))  # each is named before the next one is read

@@ -14,7 +14,7 @@ from instar.core.store import Store
 from instar.serve.log import keeping, record, sealing, verification
 from instar.serve.log.calls import CallLog
 from instar.serve.log.record import Answer, Personal, Schema, Tensor
-from instar.serve.log.tensor_rows import VALUE_TYPES, cells, series
+from instar.serve.log.tensor_rows import VALUE_TYPES, parts, series
 from instar.serve.protocol.signature import ELEMENT_BYTES
 from instar.serve.protocol.tensors import DTYPES
 from tests.serve.writing import Segment
@@ -134,10 +134,10 @@ def test_what_was_sealed_before_there_were_outputs_is_read(store: Store) -> None
     frame = CallLog(store).read("delay")
     fields = [name for name in frame["answers"].dtype.inner.to_schema() if name != "outputs"]  # type: ignore[attr-defined]
     old = frame.with_columns(pl.col("answers").list.eval(pl.struct([pl.element().struct.field(f) for f in fields])))
-    from instar.serve.log import decoding
+    from instar.serve.log import aligning
 
-    assert decoding.align([old, frame]).height == 2
-    assert decoding.align([old])["answers"][0][0]["outputs"] is None
+    assert aligning.align([old, frame]).height == 2
+    assert aligning.align([old])["answers"][0][0]["outputs"] is None
 
 
 @pytest.mark.parametrize("datatype", sorted(VALUE_TYPES))
@@ -147,7 +147,7 @@ def test_every_datatype_comes_back(datatype: str) -> None:
         limits = np.iinfo(DTYPES[datatype])
         values = [int(limits.min), int(limits.max)]
     tensor = kept("t", datatype, values)
-    assert series("t", datatype, cells(tensor, 1, False)).struct.field("data").to_list()[0] == values
+    assert series("t", datatype, [tensor], [1], False).struct.field("data").to_list()[0] == values
 
 
 @settings(max_examples=60, deadline=None)
@@ -162,7 +162,7 @@ def test_a_sample_keeps_the_ends_and_a_digest(rows: int, inner: list[int], datat
     plain: list[Any] = [f"v{n}" for n in range(count)] if datatype == "BYTES" else list(range(count))
     array = np.array(plain, dtype=DTYPES[datatype]).reshape(rows, *inner)
     tensor = keeping.keep([("t", datatype, array)], limit)[0]
-    got = series("t", datatype, cells(tensor, rows, True)).to_list()
+    got = series("t", datatype, [tensor], [rows], True).to_list()
     width = count // rows
     size = sum(map(len, plain)) if datatype == "BYTES" else array.nbytes
     assert [one["shape"] for one in got] == [inner] * rows
@@ -186,5 +186,5 @@ def test_an_image_is_sampled(store: Store) -> None:
     tensor = keeping.keep([("image", "UINT8", image)])[0]
     assert len(record.encode_entry([Answer(1, "x", [], [], None, None, [tensor])])) < 1000
     assert (tensor.size, tensor.shape) == (16 * 1024 * 1024, (1, 16, 1024, 1024))
-    (cell,) = cells(tensor, 1, True)
-    assert (len(cell.data or b""), len(cell.tail or b"")) == (256, 256)
+    (part,) = parts(tensor, 1, True)
+    assert (len(part.data or b""), len(part.tail or b"")) == (256, 256)

@@ -20,8 +20,9 @@ import polars as pl
 from instar.core.errors import MalformedRequest, NotFound
 from instar.core.ids import CallId, parse_call_id, parse_prediction_id
 from instar.core.store import Store
-from instar.serve.log import catalogue, decoding, layout, segments
+from instar.serve.log import aligning, catalogue, decoding, layout, segments
 from instar.serve.log.catalogue import Sealed, Unit
+from instar.serve.log.reading import Reader
 from instar.serve.traffic import routing
 
 CACHED_ROWS = 1_000_000  # of sealed segments kept decoded; the oldest segments go first, and are read from Delta again
@@ -40,7 +41,7 @@ class CallLog:
     def __init__(self, store: Store) -> None:
         self._store = store
         self._calls = calls_folder(store.folder)
-        self._readers: dict[str, decoding.Reader] = {}
+        self._readers: dict[str, Reader] = {}
         self._lock = threading.Lock()
 
     def read(self, endpoint: str, since: datetime | None = None, until: datetime | None = None) -> pl.DataFrame:
@@ -84,7 +85,7 @@ class CallLog:
         for unit in units:
             if not decoded.issuperset(unit.segments):
                 frames.append(self._rows(unit, _within(since, until, decoded.intersection(unit.segments))))
-        return decoding.align(frames)
+        return aligning.align(frames)
 
     def find(self, prediction: str) -> dict[str, Any]:
         """One prediction as a mapping of the columns of `read`.
@@ -116,10 +117,10 @@ class CallLog:
         except MalformedRequest:
             return False
         with self._lock:
-            if self._has(place):
+            if self._has(call, place):
                 return True
             self._refresh(None, self._sealed(None))
-            if self._has(place):
+            if self._has(call, place):
                 return True
         return any(self._rows(unit, pl.col("call") == call).height for unit in catalogue.units(self._store, call=call))
 
@@ -135,7 +136,7 @@ class CallLog:
         for name in names:
             if name.id not in sealed and (frames := segments.frames_of(name.path(self._calls), call)):
                 return decoding.decode(name, frames).filter(pl.col("call") == call)
-        return decoding.empty()
+        return aligning.empty()
 
     def endpoints(self) -> list[str]:
         """Endpoints that were ever called."""
@@ -158,11 +159,8 @@ class CallLog:
             readers = [one for one in self._refresh(endpoint, sealed) if one.name.id not in sealed]
             return [frame for reader in readers for frame in reader.frames(first, last)]
 
-    def _has(self, place: CallId) -> bool:
-        return any(
-            reader.name.boot == place.boot and reader.calls.get(place.sequence) == place.milliseconds
-            for reader in self._readers.values()
-        )
+    def _has(self, call: str, place: CallId) -> bool:
+        return any(reader.name.boot == place.boot and reader.holds(call) for reader in self._readers.values())
 
     def _sealed(self, endpoint: str | None) -> dict[str, Sealed]:
         """Those of the segments on disk, or held decoded, that are sealed: asked before the units, which then have them all."""
@@ -170,12 +168,12 @@ class CallLog:
         names |= {id_ for id_, reader in self._readers.items() if endpoint in (None, reader.name.endpoint)}
         return catalogue.sealed(self._store, names)
 
-    def _refresh(self, endpoint: str | None, sealed: Mapping[str, Sealed]) -> list[decoding.Reader]:
+    def _refresh(self, endpoint: str | None, sealed: Mapping[str, Sealed]) -> list[Reader]:
         """Readers of all segments that are read from their files, or still held decoded, brought up to date."""
         for name in segments.list_segments(self._calls, endpoint):
             # A segment that was sealed before we ever read it is read from Delta.
             if name.id not in self._readers and name.id not in sealed:
-                self._readers[name.id] = decoding.Reader(name, name.path(self._calls))
+                self._readers[name.id] = Reader(name, name.path(self._calls))
         for id_, one in sealed.items():
             if one.gaps or one.state == catalogue.DROPPED:
                 self._readers.pop(

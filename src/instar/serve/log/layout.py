@@ -14,9 +14,11 @@ import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -44,6 +46,7 @@ FRAME = pa.schema(
         ("leaf", pa.binary()),
     ]
 )
+_columns = attrgetter(*FRAME.names)
 # Sorted texts and times take a few bits a row as differences.
 _ENCODED = {
     "call": "DELTA_BYTE_ARRAY", "at": "DELTA_BINARY_PACKED", "recorded_at": "DELTA_BINARY_PACKED",
@@ -51,8 +54,7 @@ _ENCODED = {
 }  # fmt: skip
 
 
-@dataclass(frozen=True)
-class Kept:
+class Kept(msgspec.Struct, frozen=True, gc=False):
     """A frame as it is kept: whole, without its personal part, or only its leaf.
 
     Attributes:
@@ -72,10 +74,10 @@ class Kept:
         """The leaf of the Merkle tree: of what is there; where nothing is, as it was kept."""
         if self.metadata is None:
             return self.leaf or b""
-        frame = record.Frame(self.sequence, self.metadata, self.salt, self.personal)
+        if self.personal is None and self.salt is None:
+            return record.leaf(self.sequence, self.personal_digest, self.metadata)
         # Where the personal part is there, it has to prove itself; only where it was erased does its digest stand for it.
-        erased = self.personal is None and self.salt is None
-        return record.leaf(frame, self.personal_digest if erased else None)
+        return record.leaf(self.sequence, record.hash_personal(self.salt, self.personal), self.metadata)
 
     def without_person(self) -> Kept:
         """Without the personal part and its salt."""
@@ -96,7 +98,7 @@ class Written:
 
 def keep(segment: str, frame: record.Frame) -> Kept:
     """A frame of a segment, as it is kept."""
-    digest = record.hash_personal(frame)
+    digest = record.hash_personal(frame.salt, frame.personal)
     return Kept(segment, frame.sequence, frame.metadata, frame.salt, frame.personal, digest)
 
 
@@ -228,7 +230,8 @@ def _frame_tables(frames: Iterable[Kept]) -> Iterator[pa.Table]:
 
 
 def _frame_table(batch: Sequence[Kept]) -> pa.Table:
-    columns = [pa.array([getattr(one, name) for one in batch], FRAME.field(name).type) for name in FRAME.names]
+    values = zip(*map(_columns, batch), strict=True) if batch else [()] * len(FRAME.names)
+    columns = [pa.array(column, field.type) for column, field in zip(values, FRAME, strict=True)]
     return pa.Table.from_arrays(columns, schema=FRAME)
 
 

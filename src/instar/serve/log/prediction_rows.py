@@ -1,33 +1,29 @@
-"""Predictions as they are gathered from recorded calls, when the log is read: column by column, frozen into data frames."""
+"""Predictions as they are gathered from recorded calls, when the log is read: call by call, frozen into data frames at once.
+
+What a call says once (who, when, which version) is kept once, and repeated for its rows when a frame is made; what it says of
+each row is laid end to end. So a call of one row costs a few microseconds, and one of a hundred not much more.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cached_property
+from operator import attrgetter
 from typing import Any
 
 import msgspec
+import numpy as np
 import polars as pl
-import pyarrow as pa
 
-from instar.serve.log import record, tensor_rows
+from instar.serve.log import answer_rows, record, tensor_rows
+from instar.serve.log.answer_rows import ANSWER
 
 INPUT_TYPES: dict[str, pl.DataType] = {
     "BOOL": pl.Boolean(), "INT32": pl.Int32(), "INT64": pl.Int64(), "FP32": pl.Float32(), "FP64": pl.Float64(),
     "BYTES": pl.String(),
 }  # fmt: skip
 MOMENT = pl.Datetime("us", "UTC")
-ANSWER = pl.Struct(
-    {
-        "version": pl.Int64,
-        "role": pl.String,
-        "score": pl.Float64,
-        "decision": pl.Int64,
-        "threshold": pl.Float64,
-        "error": pl.String,
-        "outputs": pl.String,
-    }
-)
 # The columns of the log, in order; `inputs` (a struct) and `answers` follow, and for tensor models `outputs` (a struct).
 PLAIN: dict[str, pl.DataType] = {
     "prediction": pl.String(), "call": pl.String(), "row": pl.Int64(), "at": MOMENT, "recorded_at": MOMENT,
@@ -36,13 +32,22 @@ PLAIN: dict[str, pl.DataType] = {
     "status": pl.Int64(), "latency_us": pl.Int64(), "entity": pl.String(), "table_version": pl.String(),
     "request_id": pl.String(), "fallback": pl.String(), "error": pl.String(),
 }  # fmt: skip
-_HEAD = tuple(
-    name for name in PLAIN if name not in ("prediction", "call", "row", "at", "recorded_at", "caller", "endpoint")
-)
+# Columns that a call says once, and the fields of its entry in which they stand.
+_OF_CALL = (
+    "call", "at", "recorded_at", "caller", "policy", "reason", "key", "version", "status", "latency_us", "table_version",
+    "request_id", "fallback", "work",
+)  # fmt: skip
+_FIELDS = (
+    "call", "at", "recorded", "caller", "policy", "reason", "key", "work.answered", "status", "total_us",
+    "work.table_version", "work.request_id", "work.fallback", "work",
+)  # fmt: skip
+_of_call = attrgetter(*_FIELDS)
 SCHEMA: dict[str, pl.DataType] = {**PLAIN, "inputs": pl.Struct([]), "answers": pl.List(ANSWER)}
 OUTPUTS = "outputs"
 
-_Said = tuple[int, str, float | None, int | None, float | None, str | None, str | None]
+# Gathered as Python objects before they are frozen: more would cost memory, and time of the collector of garbage.
+CALLS_AT_ONCE = 8_192
+ROWS_AT_ONCE = 65_536
 
 # What tells the rows of one frame from those of another: their schema, and names and datatypes of the outputs that were given.
 Kind = tuple[record.Schema, tuple[tuple[str, str], ...]]
@@ -50,182 +55,192 @@ Kind = tuple[record.Schema, tuple[tuple[str, str], ...]]
 
 @dataclass
 class Chunk:
-    """Frozen rows, and the event times between which they lie (microseconds since 1970)."""
+    """Frozen rows of one kind, and the event times between which they lie (microseconds since 1970).
+
+    Attributes:
+        kind: Place of the kind among those of its segment.
+    """
 
     first: int
     last: int
     frame: pl.DataFrame
+    kind: int
+
+    def holds(self, call: str) -> bool:
+        """Is a call among them?"""
+        low, high = self._between
+        return low <= call <= high and call in self._calls
+
+    @cached_property
+    def _between(self) -> tuple[str, str]:
+        return self.frame["call"].min(), self.frame["call"].max()  # type: ignore[return-value]
+
+    @cached_property
+    def _calls(self) -> frozenset[str]:
+        return frozenset(self.frame["call"].to_list())
 
 
-@dataclass
 class Rows:
-    """Rows as Python lists, column by column, all of one kind; `base` rows before them are frozen."""
+    """Calls of one kind, until they are frozen.
 
-    kind: Kind
-    base: int = 0
-    call: list[str] = field(default_factory=list)
-    row: list[int] = field(default_factory=list)
-    head: list[tuple[Any, ...]] = field(default_factory=list)
-    answers: list[list[_Said]] = field(default_factory=list)
-    inputs: list[list[Any]] = field(default_factory=list)
-    outputs: list[list[Any]] = field(default_factory=list)
+    Attributes:
+        place: Of the kind among those of its segment.
+        size: Rows that they make.
+    """
 
-    def __post_init__(self) -> None:
-        schema, outputs = self.kind
-        self.inputs = [[] for _ in schema.columns or schema.tensors]
-        self.outputs = [[] for _ in outputs]
+    def __init__(self, kind: Kind, place: int) -> None:
+        self.kind = kind
+        self.place = place
+        self.size = 0
+        self._calls: list[record.Call] = []
+        self._failed: list[record.Call] = []
+        self._later: dict[int, Sequence[record.Answer]] = {}  # by the place of their call
+        self._personal: dict[int, record.Personal] = {}
 
-    def add(self, call: record.Call, frame: record.Frame) -> None:
-        """One call: a row for each of its predictions, or one for a call that failed."""
-        work = call.work
-        if work is None:
-            # A failed call is one row without a decision, so that failures are counted beside answers.
-            self.call.append(call.call)
-            self.row.append(0)
-            self.head.append(
-                (call.at, call.recorded, call.caller, call.policy, call.reason, call.key, call.version, None, None, None,
-                 call.status, call.total_us, None, None, None, None, call.error)
-            )  # fmt: skip
-            self.answers.append([])
-            for values in (*self.inputs, *self.outputs):
-                values.append(None)
+    def add(self, call: record.Call, frame: record.Frame, later: Sequence[record.Answer] = ()) -> None:
+        """One call: a row for each of its predictions, or one for a call that failed.
+
+        Args:
+            later: Answers of its shadows that came after its own entry.
+        """
+        if call.work is None:
+            self._failed.append(call)
+            self.size += 1
             return
-        key, entities, masked = call.key, work.entities, {}
+        if later:
+            self._later[len(self._calls)] = later
         if frame.personal is not None:
-            personal = record.decode_personal(frame.personal)
-            key, entities, masked = personal.key, personal.entities, personal.columns
-        chosen = next(answer for answer in work.answers if answer.version == work.answered)
-        for row in range(work.rows):
-            self.call.append(call.call)
-            self.row.append(row)
-            self.head.append(
-                (call.at, call.recorded, call.caller, call.policy, call.reason, key, work.answered,
-                 chosen.scores[row] if chosen.scores else None, chosen.decisions[row] if chosen.decisions else None,
-                 chosen.threshold, call.status, call.total_us, entities[row] if entities is not None else None,
-                 work.table_version, work.request_id, work.fallback, None)
-            )  # fmt: skip
-        self.answers += self.said(work.answers, work.rows, chosen)
-        if work.tensors is None:
-            self._add_columns(work, masked)
-        else:
-            self._add_tensors(work, masked, chosen.outputs or [])
+            self._personal[len(self._calls)] = record.decode_personal(frame.personal)
+        self._calls.append(call)
+        self.size += call.work.rows
 
-    def said(
-        self, answers: Sequence[record.Answer], rows: int, chosen: record.Answer | None = None
-    ) -> list[list[_Said]]:
-        """What versions said, by prediction; outputs of the one that was returned stand in the columns already."""
-        by_rows, gathered = self.kind[0].rows, list[list[_Said]]([] for _ in range(rows))
-        for one in answers:
-            outputs: Sequence[str | None] = [None] * rows
-            if one.outputs is not None and one is not chosen:
-                outputs = tensor_rows.as_json(one.outputs, rows, by_rows)
-            for row, said in enumerate(gathered):
-                score = one.scores[row] if one.scores else None
-                decision = one.decisions[row] if one.decisions else None
-                said.append((one.version, one.role, score, decision, one.threshold, one.error, outputs[row]))
-        return gathered
+    @property
+    def full(self) -> bool:
+        """Is it time to freeze them?"""
+        return self.size >= ROWS_AT_ONCE or len(self._calls) >= CALLS_AT_ONCE
 
-    def _add_columns(self, work: record.Work, masked: dict[str, list[Any]]) -> None:
-        for (name, datatype, is_personal), values, given in zip(
-            self.kind[0].columns, self.inputs, work.inputs, strict=True
-        ):
-            if is_personal:
-                given = masked.get(name) if datatype == "BYTES" else None
-            values += given if given is not None else [None] * work.rows
+    def take(self, endpoint: str) -> Chunk:
+        """Freeze all and let go of them.
 
-    def _add_tensors(self, work: record.Work, masked: dict[str, list[Any]], answered: Sequence[record.Tensor]) -> None:
-        schema, outputs = self.kind
-        given = {tensor.name: tensor for tensor in work.tensors or ()}
-        for (name, _, _, _), column in zip(schema.tensors, self.inputs, strict=True):
-            tensor = given.get(name)
-            if tensor is not None and name in masked:
-                tensor = msgspec.structs.replace(tensor, data=masked[name])
-            column += tensor_rows.cells(tensor, work.rows, schema.rows) if tensor is not None else [None] * work.rows
-        for _, column, tensor in zip(outputs, self.outputs, answered, strict=True):
-            column += tensor_rows.cells(tensor, work.rows, schema.rows)
+        Raises:
+            Damaged: What a call holds of its rows is more or less than they are.
+        """
+        moments = [call.at for call in self._calls] + [call.at for call in self._failed]
+        # A failed call is one row without a decision, so that failures are counted beside answers.
+        found = [self._answered(endpoint)] if self._calls else []
+        found += [self._without_answers(endpoint)] if self._failed else []
+        self.__init__(self.kind, self.place)  # type: ignore[misc]
+        return Chunk(min(moments), max(moments), pl.concat(found), self.place)
 
-    def take(self, count: int, endpoint: str) -> Chunk:
-        """Freeze the first `count` rows and let go of them."""
-        chunk = self._frame(count, endpoint)
-        self.base += count
-        del self.call[:count], self.row[:count], self.head[:count], self.answers[:count]
-        for values in (*self.inputs, *self.outputs):
-            del values[:count]
-        return chunk
+    def _answered(self, endpoint: str) -> pl.DataFrame:
+        heads = dict(zip(_OF_CALL, zip(*map(_of_call, self._calls), strict=True), strict=True))
+        works = heads.pop("work")
+        entities = [work.entities for work in works]
+        if self._personal:
+            heads["key"] = tuple(
+                self._personal[place].key if place in self._personal else key for place, key in enumerate(heads["key"])
+            )
+            for place, personal in self._personal.items():
+                entities[place] = personal.entities
+        rows = [work.rows for work in works]
+        counts = np.array(rows, dtype=np.int64)
+        calls = pl.DataFrame([_column(name, values) for name, values in heads.items()])
+        said = [work.answers for work in works]
+        for place, later in self._later.items():
+            said[place] = [*said[place], *later]
+        answers, returned = answer_rows.columns(said, heads["version"], rows, self.kind[0].rows)
+        whole = answer_rows.repeated(calls, counts).with_columns(
+            pl.Series("row", answer_rows.within(counts), dtype=pl.Int64),
+            pl.lit(endpoint).alias("endpoint"),
+            pl.lit(None, dtype=pl.String).alias("error"),
+            pl.Series("entity", answer_rows.laid_out(entities, rows), dtype=pl.String),
+            *returned,
+        )
+        return self._framed(whole, self._inputs(works, rows), answers, self._outputs(works, rows))
 
-    def peek(self, endpoint: str) -> Chunk:
-        """All rows as they are now."""
-        return self._frame(len(self.call), endpoint)
-
-    def _frame(self, count: int, endpoint: str) -> Chunk:
-        heads = list(zip(*self.head[:count], strict=True))
-        calls, numbers = self.call[:count], self.row[:count]
-        plain: dict[str, Sequence[Any]] = {
-            "prediction": [f"{call}/{row}" for call, row in zip(calls, numbers, strict=True)],
-            "call": calls,
-            "row": numbers,
-            "at": heads[0],
-            "recorded_at": heads[1],
-            "caller": heads[2],
-            "endpoint": [endpoint] * count,
-            **dict(zip(_HEAD, heads[3:], strict=True)),
+    def _without_answers(self, endpoint: str) -> pl.DataFrame:
+        calls, count = self._failed, len(self._failed)
+        known: dict[str, list[Any]] = {
+            name: [getattr(call, field) for call in calls]
+            for name, field in zip(_OF_CALL, _FIELDS, strict=True)
+            if "work" not in field
         }
-        series = [
-            pl.Series(name, values, dtype=pl.Int64).cast(MOMENT)
-            if PLAIN[name] == MOMENT
-            else pl.Series(name, values, dtype=PLAIN[name])
-            for name, values in plain.items()
-        ]
-        frame = pl.DataFrame([*series, self._inputs(count), _answers(self.answers[:count])])
-        outputs = self.kind[1]
-        if outputs:
-            given = [
-                tensor_rows.series(name, datatype, column[:count])
-                for (name, datatype), column in zip(outputs, self.outputs, strict=True)
-            ]
-            frame = frame.with_columns(pl.DataFrame(given).to_struct(OUTPUTS))
-        return Chunk(min(heads[0]), max(heads[0]), frame)
-
-    def _inputs(self, count: int) -> pl.Series:
-        schema = self.kind[0]
+        known |= {"version": [one.version for one in calls], "error": [one.error for one in calls], "row": [0] * count}
+        whole = pl.DataFrame(
+            [_column(name, known.get(name, [None] * count)) for name in PLAIN if name not in ("prediction", "endpoint")]
+        ).with_columns(pl.lit(endpoint).alias("endpoint"))
+        nobody = answer_rows.lists("answers", pl.DataFrame(schema=answer_rows.TYPES), [0] * (count + 1))
+        schema, outputs = self.kind
+        rows, none = [1] * count, [None] * count
         if schema.tensors:
-            given = [
-                tensor_rows.series(name, datatype, column[:count])
-                for (name, datatype, _, _), column in zip(schema.tensors, self.inputs, strict=True)
-            ]
+            inputs = [tensor_rows.series(name, kind, none, rows, True) for name, kind, _, _ in schema.tensors]
         else:
-            given = [
-                pl.Series(name, values[:count], dtype=INPUT_TYPES[datatype])
-                for (name, datatype, _), values in zip(schema.columns, self.inputs, strict=True)
-            ]
-        return (
-            pl.DataFrame(given).to_struct("inputs") if given else pl.Series("inputs", [{}] * count, dtype=pl.Struct([]))
+            inputs = [pl.Series(name, none, dtype=INPUT_TYPES[kind]) for name, kind, _ in schema.columns]
+        return self._framed(
+            whole, inputs, nobody, [tensor_rows.series(name, kind, none, rows, True) for name, kind in outputs]
         )
 
+    def _framed(
+        self, whole: pl.DataFrame, inputs: Sequence[pl.Series], answers: pl.Series, outputs: Sequence[pl.Series]
+    ) -> pl.DataFrame:
+        named = whole.with_columns(pl.concat_str("call", pl.lit("/"), "row").alias("prediction")).select(list(PLAIN))
+        given = pl.DataFrame(inputs).to_struct("inputs")
+        if not inputs:
+            given = pl.Series("inputs", [{}] * whole.height, dtype=pl.Struct([]))
+        made = named.with_columns(given, answers)
+        return made.with_columns(pl.DataFrame(outputs).to_struct(OUTPUTS)) if outputs else made
 
-def kind_of(schema: record.Schema, work: record.Work | None) -> Kind:
-    """The kind of rows that a call makes."""
-    if work is None or work.tensors is None:
-        return schema, ()
-    chosen = next(answer for answer in work.answers if answer.version == work.answered)
-    return schema, tuple((tensor.name, tensor.datatype) for tensor in chosen.outputs or ())
+    def _inputs(self, works: Sequence[record.Work], rows: Sequence[int]) -> list[pl.Series]:
+        schema = self.kind[0]
+        if schema.tensors:
+            given: list[Sequence[record.Tensor]] = [work.tensors or () for work in works]
+            return [
+                tensor_rows.series(name, datatype, self._masked(name, column), rows, schema.rows)
+                for (name, datatype, _, _), column in zip(
+                    schema.tensors, _by_name(given, [one[0] for one in schema.tensors]), strict=True
+                )
+            ]
+        found = []
+        for place, (name, datatype, is_personal) in enumerate(schema.columns):
+            values: list[Any] = [work.inputs[place] for work in works]
+            if is_personal:
+                values = [None] * len(works)
+                for at, personal in self._personal.items() if datatype == "BYTES" else ():
+                    values[at] = personal.columns.get(name)
+            found.append(pl.Series(name, answer_rows.laid_out(values, rows), dtype=INPUT_TYPES[datatype]))
+        return found
+
+    def _masked(self, name: str, column: list[Any]) -> list[Any]:
+        """Of a personal tensor of text its masked values stand in the personal part."""
+        for place, personal in self._personal.items():
+            if name in personal.columns and column[place] is not None:
+                column[place] = msgspec.structs.replace(column[place], data=personal.columns[name])
+        return column
+
+    def _outputs(self, works: Sequence[record.Work], rows: Sequence[int]) -> list[pl.Series]:
+        kinds = self.kind[1]
+        if not kinds:
+            return []
+        given: list[Sequence[record.Tensor]] = [
+            answer_rows.chosen(work.answers, work.answered).outputs or () for work in works
+        ]
+        return [
+            tensor_rows.series(name, datatype, [one[place] for one in given], rows, self.kind[0].rows)
+            for place, (name, datatype) in enumerate(kinds)
+        ]
 
 
-def _answers(rows: list[list[_Said]]) -> pl.Series:
-    offsets, flat = [0], list[_Said]()
-    for said in rows:
-        flat += said
-        offsets.append(len(flat))
-    columns = list(zip(*flat, strict=True)) if flat else [()] * len(ANSWER.fields)
-    fields = [pl.Series(one.name, values, dtype=one.dtype) for one, values in zip(ANSWER.fields, columns, strict=True)]
-    return lists("answers", pl.DataFrame(fields), offsets)
+def _by_name(given: Sequence[Sequence[record.Tensor]], names: Sequence[str]) -> list[list[Any]]:
+    """Tensors of calls, name by name; null where a call had none of that name."""
+    if all(len(tensors) == len(names) for tensors in given):
+        columns = [[tensors[place] for tensors in given] for place in range(len(names))]
+        if all({one.name for one in column} == {name} for name, column in zip(names, columns, strict=True)):
+            return columns
+    known = [{tensor.name: tensor for tensor in tensors} for tensors in given]
+    return [[one.get(name) for one in known] for name in names]
 
 
-def lists(name: str, rows: pl.DataFrame, offsets: list[int]) -> pl.Series:
-    """Rows as structs, gathered into lists which begin at `offsets`."""
-    # By way of polars, since pyarrow imports pandas to look at plain Python values.
-    oldest = pl.CompatLevel.oldest()
-    arrays = [column.to_arrow(compat_level=oldest) for column in rows]
-    starts = pl.Series(offsets, dtype=pl.Int64).to_arrow(compat_level=oldest)
-    nested = pa.LargeListArray.from_arrays(starts, pa.StructArray.from_arrays(arrays, rows.columns))
-    return pl.Series(name, nested, dtype=pl.List(pl.Struct(rows.schema)))
+def _column(name: str, values: Sequence[Any]) -> pl.Series:
+    if PLAIN[name] == MOMENT:
+        return pl.Series(name, values, dtype=pl.Int64).cast(MOMENT)
+    return answer_rows.constant_or(name, PLAIN[name], values)

@@ -13,7 +13,8 @@ An entry is a MessagePack array whose first item is its kind. Fields are only ev
 from __future__ import annotations
 
 import struct
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 from blake3 import blake3
@@ -27,6 +28,17 @@ HEAD, CALL, SCHEMA, LATER, END, SKIPPED = 0, 1, 2, 3, 4, 5
 CHAMPION, CANARY, SHADOW, PINNED = "champion", "canary", "shadow", "pinned"
 
 SALT_BYTES = 16
+
+if TYPE_CHECKING:
+    Values = Sequence
+else:
+
+    class Values:
+        """Values that follow each other. Writers have them as lists; what is read are tuples, which the collector of garbage
+        forgets at first sight: with lists it took most of the time of reading a long log."""
+
+        def __class_getitem__(cls, kind: Any) -> Any:
+            return tuple[kind, ...]
 
 
 class Head(msgspec.Struct, frozen=True, array_like=True, tag=HEAD):
@@ -83,8 +95,8 @@ class Tensor(msgspec.Struct, frozen=True, array_like=True, gc=False):
     name: str
     datatype: str
     shape: tuple[int, ...]
-    data: bytes | list[Any]
-    tail: bytes | list[Any] | None = None
+    data: bytes | Values[Any]
+    tail: bytes | Values[Any] | None = None
     digest: bytes | None = None
     size: int | None = None
 
@@ -103,11 +115,11 @@ class Answer(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
     version: int
     role: str
-    scores: list[float]
-    decisions: list[int]
+    scores: Values[float]
+    decisions: Values[int]
     threshold: float | None
     error: str | None = None
-    outputs: list[Tensor] | None = None
+    outputs: Values[Tensor] | None = None
 
 
 class Work(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -123,17 +135,17 @@ class Work(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """
 
     request_id: str | None
-    entities: list[str] | None
+    entities: Values[str] | None
     table_version: str | None
     signature: int
     rows: int
-    inputs: list[list[Any] | None]
+    inputs: Values[Values[Any] | None]
     answered: int
-    answers: list[Answer]
+    answers: Values[Answer]
     decode_us: int
     infer_us: int
     fallback: str | None = None
-    tensors: list[Tensor] | None = None
+    tensors: Values[Tensor] | None = None
 
 
 class Call(msgspec.Struct, frozen=True, array_like=True, tag=CALL, gc=False):
@@ -175,7 +187,7 @@ class Later(msgspec.Struct, frozen=True, array_like=True, tag=LATER, gc=False):
 
     call: str
     recorded: int
-    answers: list[Answer]
+    answers: Values[Answer]
 
 
 class End(msgspec.Struct, frozen=True, array_like=True, tag=END):
@@ -209,8 +221,8 @@ class Personal(msgspec.Struct, frozen=True, array_like=True):
         entities, key: Entity and routing keys: where a column is personal, they are.
     """
 
-    columns: dict[str, list[Any]]
-    entities: list[str] | None
+    columns: Mapping[str, Values[Any]]
+    entities: Values[str] | None
     key: str | None = None
 
 
@@ -295,24 +307,24 @@ def decode_personal(personal: bytes) -> Personal:
     return _personal.decode(personal)
 
 
-def leaf(frame: Frame, personal_digest: bytes | None = None) -> bytes:
+def leaf(sequence: int, personal_digest: bytes, metadata: bytes) -> bytes:
     """Leaf of the Merkle tree: H(0, sequence, H(salt, personal), metadata).
 
     Args:
-        personal_digest: H(salt, personal) as kept when the two themselves were erased.
+        personal_digest: H(salt, personal), also when the two themselves were erased.
     """
-    second = personal_digest if personal_digest is not None else hash_personal(frame)
-    return blake3(b"\0" + struct.pack("<Q", frame.sequence) + second + frame.metadata).digest()
+    return blake3(b"\0" + _SEQUENCE.pack(sequence) + personal_digest + metadata).digest()
 
 
+_SEQUENCE = struct.Struct("<Q")
 _NO_PERSON = blake3(b"").digest()
 
 
-def hash_personal(frame: Frame) -> bytes:
+def hash_personal(salt: bytes | None, personal: bytes | None) -> bytes:
     """H(salt, personal): what stays of the personal part after it is erased."""
-    if frame.salt is None and frame.personal is None:
+    if salt is None and personal is None:
         return _NO_PERSON
-    return blake3((frame.salt or b"") + (frame.personal or b"")).digest()
+    return blake3((salt or b"") + (personal or b"")).digest()
 
 
 def merkle_root(leaves: list[bytes]) -> bytes:

@@ -18,6 +18,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 from blake3 import blake3
 
 from instar.core import journal
@@ -107,25 +108,56 @@ def _remove(folder: Path, name: SegmentName, known: Sealed) -> None:
 def _seal(store: Store, project: str, folder: Path, name: SegmentName) -> tuple[Sealed | None, str]:
     """Seal one segment; returns it, or null where it holds no call, and what of it is damaged."""
     path = name.path(folder)
-    found = segments.salvage(path)
+    heard = _Heard(name)
+    found = segments.salvage(path, heard)
     if found.torn:
         log.info("segment %s has a torn tail of %d bytes, which no answer waited for", name.id, found.torn)
-    made = [entry for frame in found.frames if isinstance(entry := record.decode_entry(frame.metadata), record.Call)]
     reason = ""
     if found.gaps:
         reason = f"{sum(to - first for first, to in found.gaps)} frames cannot be read, at {_spans(found.gaps)}"
     try:
-        rows = decoding.decode(name, found.frames)
+        rows = heard.rows()
     except Damaged as problem:
         return None, _give_up(
             store, project, folder, name, f"{reason or 'it is damaged'}; {problem.what}: {problem.found}"
         )
-    if not made:
+    if not heard.calls:
         if found.gaps or (found.torn and not found.frames and not _is_torn_start(path)):
             return None, _give_up(store, project, folder, name, reason or "no frame of it can be read")
         path.unlink()
         return None, ""
-    return _name(store, project, name, found, rows, made, reason), reason
+    return _name(store, project, name, found, rows, heard.calls, reason), reason
+
+
+class _Heard:
+    """What the frames of a segment say, heard once, one by one.
+
+    Attributes:
+        calls: How many they tell of.
+    """
+
+    def __init__(self, name: SegmentName) -> None:
+        self._decoder = decoding.Decoder(name)
+        self._problem: Damaged | None = None
+        self.calls = 0
+
+    def __call__(self, frame: record.Frame, entry: record.Entry) -> None:
+        self.calls += isinstance(entry, record.Call)
+        if self._problem is None:
+            try:
+                self._decoder.take(frame, entry)
+            except Damaged as problem:
+                self._problem = problem
+
+    def rows(self) -> pl.DataFrame:
+        """All rows.
+
+        Raises:
+            Damaged: The frames do not tell a whole story.
+        """
+        if self._problem is not None:
+            raise self._problem
+        return self._decoder.whole()
 
 
 def _name(
@@ -133,12 +165,12 @@ def _name(
     project: str,
     name: SegmentName,
     found: segments.Found,
-    rows: Any,
-    made: Sequence[record.Call],
+    rows: pl.DataFrame,
+    calls_made: int,
     reason: str,
 ) -> Sealed:
     kept = [layout.keep(name.id, frame) for frame in found.frames]
-    first = min(call.call for call in made)
+    first, last = str(rows["call"].min()), str(rows["call"].max())
     day = datetime.fromtimestamp(parse_call_id(first).milliseconds / 1000, UTC).date().isoformat()
     fitted, _ = layout.fit(layout.stored(rows, name.id), sealed_table.schema(store, project, name.endpoint))
     file = name.id.split("/", 1)[1]
@@ -154,10 +186,10 @@ def _name(
         boot=name.boot,
         number=name.number,
         first_call=first,
-        last_call=max(call.call for call in made),
+        last_call=last,
         first_at=unit.first_at,
         last_at=unit.last_at,
-        calls=len(made),
+        calls=calls_made,
         predictions=unit.predictions,
         frames=len(kept),
         root=root,

@@ -10,6 +10,7 @@ import fcntl
 import os
 import re
 import zlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,6 +25,8 @@ from instar.serve.log import record
 MAGIC = b"INSTARC1"
 _GATEWAYS = ".gateways"  # no endpoint's name begins with a dot
 _DAMAGED = ".damaged"
+AT_ONCE = 8192  # frames taken apart before they are told of
+_END_BYTES = 64  # a frame that says that a segment is at its end has less
 
 _NAME = re.compile(r"([0-9A-HJKMNP-TV-Z]{6})-(\d{6})\.seg\Z")
 
@@ -84,8 +87,7 @@ def begun(path: Path) -> int:
     except (FileNotFoundError, Damaged):
         return 0
     first = _decoded(payloads[0]) if payloads else None
-    entry = record.decode_entry(first.metadata) if first is not None else None
-    return entry.created if isinstance(entry, record.Head) else 0
+    return first[1].created if first is not None and isinstance(first[1], record.Head) else 0
 
 
 def frames_of(path: Path, call: str) -> list[record.Frame]:
@@ -124,23 +126,27 @@ class Found:
     torn: int
 
 
-def salvage(path: Path) -> Found:
+def salvage(path: Path, hear: Callable[[record.Frame, record.Entry], None] = lambda frame, entry: None) -> Found:
     """Read a segment whose writer is gone, past what is damaged.
 
     A crash tears only the tail. When good frames follow bad bytes, something else happened to the file, and what is lost between
     them is said; it is never taken for the end.
+
+    Args:
+        hear: Told of each good frame and of what stands in it, in their order.
     """
     data = path.read_bytes()
     found: list[record.Frame] = []
     at, good = min(len(MAGIC), len(data)), len(MAGIC)
     while at < len(data):
-        payloads, end = frames.unpack(data, at)
+        payloads, end = frames.unpack(data, at, AT_ONCE)
         for payload in payloads:
-            frame = _decoded(payload)
-            if frame is not None and (not found or frame.sequence > found[-1].sequence):
-                found.append(frame)
+            decoded = _decoded(payload)
+            if decoded is not None and (not found or decoded[0].sequence > found[-1].sequence):
+                found.append(decoded[0])
+                hear(*decoded)
                 good = end
-        at = _next_frame(data, max(end, at) + (0 if payloads else 1))
+        at = end if len(payloads) == AT_ONCE else _next_frame(data, max(end, at) + (0 if payloads else 1))
     expected, gaps = 0, []
     for frame in found:
         if frame.sequence != expected:
@@ -162,26 +168,26 @@ def _next_frame(data: bytes, start: int) -> int:
     return len(data)
 
 
-def _decoded(payload: memoryview) -> record.Frame | None:
+def _decoded(payload: bytes | memoryview) -> tuple[record.Frame, record.Entry] | None:
     try:
         frame = record.decode_frame(payload)
-        record.decode_entry(frame.metadata)
+        return frame, record.decode_entry(frame.metadata)
     except msgspec.DecodeError:
         return None
-    return frame
 
 
 def closed(path: Path) -> bool:
-    """Did the writer of a segment close it in good order?"""
-    try:
-        payloads, end = read(path)
-        last = _decoded(payloads[-1]) if payloads else None
-    except Damaged:
-        last, end = None, 0
-    if end < path.stat().st_size:  # still being written, or damaged
-        found = salvage(path).frames
-        last = found[-1] if found else None
-    return last is not None and isinstance(record.decode_entry(last.metadata), record.End)
+    """Did the writer of a segment close it in good order? It ends with an entry that says so, and only this end is read."""
+    with path.open("rb") as file:
+        size = file.seek(0, os.SEEK_END)
+        file.seek(max(size - _END_BYTES, 0))
+        tail = file.read()
+    for start in range(len(tail) - frames.HEADER.size):
+        payloads, end = frames.unpack(tail, start, 1)
+        if payloads and end == len(tail):
+            decoded = _decoded(payloads[0])
+            return decoded is not None and isinstance(decoded[1], record.End)
+    return False
 
 
 def set_aside(calls: Path, name: SegmentName) -> Path:

@@ -1,13 +1,15 @@
 """From recorded tensors to rows of the log, when the log is read: a struct of shape and values for each prediction.
 
 A tensor whose first dimension counts rows gives each prediction its own part; else a call is one prediction and has the whole.
-Of a sampled tensor the rows in the middle have no values; all have the digest and the size of the whole.
+Of a sampled tensor the rows in the middle have no values; all have the digest and the size of the whole. Tensors stay whole
+until a column is made: their bytes are laid end to end and cut at once, so that no value and no row becomes a Python object.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from operator import attrgetter
 from typing import Any, NamedTuple
 
 import msgspec
@@ -27,22 +29,26 @@ VALUE_TYPES: dict[str, pl.DataType] = {
 }  # fmt: skip
 
 _json = msgspec.json.Encoder()
+_Kept = bytes | Sequence[Any] | None
 
 
-class Cell(NamedTuple):
-    """One tensor's part in one prediction.
+class Part(NamedTuple):
+    """What a tensor has of some predictions that follow each other, in equal shares.
 
     Attributes:
-        data: Values row by row, as the record has them; None where a sample has none of this prediction, or they are personal.
+        rows: So many predictions.
+        shape: Of each one's share; None where the call had no such tensor.
+        data: Values row by row, as the record has them; None where a sample has none of these, or they are personal.
         tail: Last values, where those of one prediction were sampled.
         digest, size: Of the whole tensor of the call, where it was sampled.
     """
 
-    shape: Sequence[int]
-    data: bytes | list[Any] | None
-    tail: bytes | list[Any] | None
-    digest: str | None
-    size: int | None
+    rows: int
+    shape: tuple[int, ...] | None
+    data: _Kept = None
+    tail: _Kept = None
+    digest: str | None = None
+    size: int | None = None
 
 
 def cell_type(values: pl.DataType) -> pl.Struct:
@@ -58,99 +64,162 @@ def cell_type(values: pl.DataType) -> pl.Struct:
     )
 
 
-def cells(tensor: Tensor, rows: int, by_rows: bool) -> list[Cell]:
-    """A tensor's part in each prediction of its call.
+def parts(tensor: Tensor, rows: int, by_rows: bool) -> list[Part]:
+    """A tensor's parts in the predictions of its call, in their order.
 
     Args:
         rows: Predictions of the call.
         by_rows: Each entry of the first dimension is one of them.
     """
-    digest = None if tensor.digest is None else f"b3:{tensor.digest.hex()}"
-    data, tail, size = tensor.data, tensor.tail, tensor.size
-    unit = ELEMENT_BYTES.get(tensor.datatype, 1)
+    shape, data, tail = tensor.shape, tensor.data, tensor.tail
+    if tensor.digest is None:
+        if not by_rows:
+            return [Part(1, shape, data, tail, None, tensor.size)]
+        # Personal: nothing of it is kept.
+        whole = len(data) == math.prod(shape[1:]) * ELEMENT_BYTES.get(tensor.datatype, 1) * rows
+        return [Part(rows, shape[1:], data if whole else None)]
+    digest, size = f"b3:{tensor.digest.hex()}", tensor.size
     if not by_rows:
-        return [Cell(tensor.shape, data, tail, digest, size)]
-    shape = tensor.shape[1:]
-    width = math.prod(shape) * unit
-    if len(data) == width * rows and digest is None:
-        return [Cell(shape, data[row * width : (row + 1) * width], None, None, None) for row in range(rows)]
-    if digest is None or tail is None:  # personal: nothing of it is kept
-        return [Cell(shape, None, None, None, None)] * rows
+        return [Part(1, shape, data, tail, digest, size)]
+    if tail is None:
+        return [Part(rows, shape[1:])]
     if rows == 1:
-        return [Cell(shape, data, tail, digest, size)]
-    made = [Cell(shape, None, None, digest, size)] * rows
-    for row in range(min(rows, len(data) // width if width else 0)):
-        made[row] = Cell(shape, data[row * width : (row + 1) * width], None, digest, size)
-        start = len(tail) - (row + 1) * width
-        made[rows - 1 - row] = Cell(shape, tail[start : start + width], None, digest, size)
-    return made
+        return [Part(1, shape[1:], data, tail, digest, size)]
+    width = math.prod(shape[1:]) * ELEMENT_BYTES.get(tensor.datatype, 1)
+    head = min(rows, len(data) // width) if width else 0
+    last = min(rows - head, head)
+    made = [
+        Part(head, shape[1:], data[: head * width], None, digest, size),
+        Part(rows - head - last, shape[1:], None, None, digest, size),
+        Part(last, shape[1:], tail[len(tail) - last * width :], None, digest, size),
+    ]
+    return [one for one in made if one.rows]
 
 
-def series(name: str, datatype: str, column: Sequence[Cell | None]) -> pl.Series:
-    """Cells as one column; None where a call had no such tensor."""
-    kind = VALUE_TYPES[datatype]
-    absent = Cell((), None, None, None, None)
-    given = [absent if cell is None else cell for cell in column]
+def series(name: str, datatype: str, tensors: Sequence[Tensor | None], rows: Sequence[int], by_rows: bool) -> pl.Series:
+    """A tensor of some calls as one column, a row for each prediction; null where a call had no such tensor.
+
+    Args:
+        rows: Predictions of each call.
+        by_rows: Each entry of the first dimension is one of them.
+    """
+    kind, found = VALUE_TYPES[datatype], _whole(datatype, tensors, rows, by_rows)
+    if found is None:
+        made = [one for tensor, count in zip(tensors, rows, strict=True) for one in _parts(tensor, count, by_rows)]
+        found = tuple(map(list, zip(*made, strict=True)))
+    counts, shapes, data, tails, digests, sizes = np.array(found[0], dtype=np.int64), *found[1:]
     frame = pl.DataFrame(
         [
-            pl.Series(
-                "shape", [None if cell is None else list(cell.shape) for cell in column], dtype=pl.List(pl.Int64)
-            ),
-            _values("data", datatype, kind, [cell.data for cell in given]),
-            _values("tail", datatype, kind, [cell.tail for cell in given]),
-            pl.Series("digest", [cell.digest for cell in given], dtype=pl.String),
-            pl.Series("size", [cell.size for cell in given], dtype=pl.Int64),
+            _shapes(shapes, counts),
+            _values("data", datatype, kind, data, counts),
+            _values("tail", datatype, kind, tails, counts),
+            _repeated("digest", pl.String(), digests, counts),
+            _repeated("size", pl.Int64(), sizes, counts),
         ]
     )
-    made = frame.to_struct(name)
-    if None not in column:
-        return made
-    return pl.select(pl.when(pl.Series([cell is not None for cell in column])).then(made).alias(name)).to_series()
+    column = frame.to_struct(name)
+    if None not in shapes:
+        return column
+    there = np.repeat(np.array([shape is not None for shape in shapes]), counts)
+    return pl.select(pl.when(pl.Series(there)).then(column).alias(name)).to_series()
+
+
+def _whole(datatype: str, tensors: Sequence[Any], rows: Sequence[int], by_rows: bool) -> tuple[Any, ...] | None:
+    """Parts of tensors of which none is sampled or missing: one a call, field by field."""
+    if None in tensors or not by_rows or any(map(_digest, tensors)):
+        return None
+    shapes, data = list(map(_shape, tensors)), list(map(_data, tensors))
+    unit = ELEMENT_BYTES.get(datatype, 1)
+    inner = {shape: (shape[1:], math.prod(shape[1:]) * unit) for shape in set(shapes)}
+    known = [inner[shape] for shape in shapes]
+    wanted = [width * count for (_, width), count in zip(known, rows, strict=True)]
+    if list(map(len, data)) != wanted:
+        return None
+    nothing = [None] * len(data)
+    return rows, [shape for shape, _ in known], data, nothing, nothing, nothing
+
+
+_shape, _data, _digest = attrgetter("shape"), attrgetter("data"), attrgetter("digest")
+
+
+def _parts(tensor: Tensor | None, rows: int, by_rows: bool) -> list[Part]:
+    return [Part(rows if by_rows else 1, None)] if tensor is None else parts(tensor, rows, by_rows)
+
+
+def _shapes(shapes: Sequence[tuple[int, ...] | None], counts: Any) -> pl.Series:
+    """Few shapes are many calls': each is made once."""
+    known = {shape: place for place, shape in enumerate(dict.fromkeys(shapes))}
+    places = np.repeat(np.array([known[shape] for shape in shapes], dtype=np.int64), counts)
+    distinct = [None if shape is None else list(shape) for shape in known]
+    return pl.Series("shape", distinct, dtype=pl.List(pl.Int64)).gather(pl.Series(places))
+
+
+def _repeated(name: str, kind: pl.DataType, values: Sequence[Any], counts: Any) -> pl.Series:
+    if not any(value is not None for value in values):
+        return pl.repeat(None, int(counts.sum()), dtype=kind, eager=True).alias(name)
+    return pl.Series(name, values, dtype=kind).gather(np.repeat(np.arange(len(counts)), counts))
 
 
 def as_json(tensors: Sequence[Tensor], rows: int, by_rows: bool) -> list[str]:
     """Outputs of a version that did not answer, by prediction: an object of shape and data by name."""
-    columns = [(tensor.name, tensor.datatype, cells(tensor, rows, by_rows)) for tensor in tensors]
+    columns = [
+        [_plain(tensor.datatype, part, row) for part in parts(tensor, rows, by_rows) for row in range(part.rows)]
+        for tensor in tensors
+    ]
+    names = [tensor.name for tensor in tensors]
     return [
-        _json.encode({name: _plain(datatype, column[row]) for name, datatype, column in columns}).decode()
+        _json.encode({name: column[row] for name, column in zip(names, columns, strict=True)}).decode()
         for row in range(rows)
     ]
 
 
-def _plain(datatype: str, cell: Cell) -> dict[str, Any]:
+def _plain(datatype: str, part: Part, row: int) -> dict[str, Any]:
+    data = part.data
+    width = 0 if data is None else len(data) // part.rows
     plain: dict[str, Any] = {
-        "shape": list(cell.shape),
-        "data": None if cell.data is None else _list(datatype, cell.data),
+        "shape": list(part.shape or ()),
+        "data": None if data is None else _list(datatype, data[row * width : (row + 1) * width]),
     }
-    if cell.tail is not None:
-        plain["tail"] = _list(datatype, cell.tail)
-    if cell.digest is not None:
-        plain |= {"digest": cell.digest, "size": cell.size}
+    if part.tail is not None:
+        plain["tail"] = _list(datatype, part.tail)
+    if part.digest is not None:
+        plain |= {"digest": part.digest, "size": part.size}
     return plain
 
 
-def _list(datatype: str, data: bytes | list[Any]) -> list[Any]:
-    if isinstance(data, list):
+def _list(datatype: str, data: bytes | Sequence[Any]) -> list[Any]:
+    if not isinstance(data, bytes):
         return [_text(value) for value in data]
     values: list[Any] = np.frombuffer(data, dtype=DTYPES[datatype]).tolist()
     return values
 
 
-def _values(name: str, datatype: str, kind: pl.DataType, parts: Sequence[bytes | list[Any] | None]) -> pl.Series:
-    """Lists of values, laid end to end and cut by their lengths: no value becomes a Python object."""
-    if datatype == BYTES:
-        texts = [None if part is None else [_text(value) for value in part] for part in parts]
-        return pl.Series(name, texts, dtype=pl.List(pl.String))
-    flat = np.frombuffer(b"".join([part for part in parts if isinstance(part, bytes)]), dtype=DTYPES[datatype])
-    unit = ELEMENT_BYTES[datatype]
-    lengths = [0 if part is None else len(part) // unit for part in parts]
-    offsets = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)]).astype(np.int64)
+def _values(name: str, datatype: str, kind: pl.DataType, given: Sequence[_Kept], counts: Any) -> pl.Series:
+    """Lists of values, laid end to end and cut by their lengths."""
+    absent = np.array([values is None for values in given])
+    if absent.all():
+        return pl.repeat(None, int(counts.sum()), dtype=pl.List(kind), eager=True).alias(name)
+    unit = ELEMENT_BYTES.get(datatype, 1)
+    sizes = np.array([0 if values is None else len(values) // unit for values in given], dtype=np.int64)
+    lengths = np.repeat(sizes // np.maximum(counts, 1), counts)
+    offsets = np.concatenate([[0], np.cumsum(lengths)])
     # By way of polars, since pyarrow imports pandas to look at plain Python values.
     oldest = pl.CompatLevel.oldest()
-    inner = pl.Series(flat.astype(np.float32) if datatype == "FP16" else flat).cast(kind).to_arrow(compat_level=oldest)
+    inner = _flat(datatype, kind, given).to_arrow(compat_level=oldest)
     starts = pl.Series(offsets, dtype=pl.Int64).to_arrow(compat_level=oldest)
-    mask = pl.Series([part is None for part in parts], dtype=pl.Boolean).to_arrow(compat_level=oldest)
+    mask = pl.Series(np.repeat(absent, counts)).to_arrow(compat_level=oldest)
     return pl.Series(name, pa.LargeListArray.from_arrays(starts, inner, mask=mask), dtype=pl.List(kind))
+
+
+def _flat(datatype: str, kind: pl.DataType, given: Sequence[_Kept]) -> pl.Series:
+    if datatype == BYTES:
+        texts: list[Any] = []
+        for values in given:
+            texts += values or ()
+        plain = all(type(text) is str for text in texts)
+        return pl.Series(texts if plain else [_text(text) for text in texts], dtype=pl.String)
+    flat = np.frombuffer(b"".join([values for values in given if isinstance(values, bytes)]), dtype=DTYPES[datatype])
+    return pl.Series(flat.astype(np.float32) if datatype == "FP16" else flat).cast(kind)
 
 
 def _text(value: Any) -> str | None:
