@@ -19,6 +19,8 @@ from instar.testing import memory_store
 
 # Fits share the machine with servers and with other tests: as in the command line, waiting threads do not spin.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# No index is asked: what tests build environments of, they make themselves.
+os.environ.setdefault("UV_OFFLINE", "1")
 # Whoever started the tests in the background, or by `nohup`, left these ignored, and so they would be in what tests start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 signal.signal(signal.SIGHUP, signal.SIG_DFL)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import pickle
+import platform
+import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -15,20 +17,23 @@ import pandas as pd
 import pytest
 from sklearn.linear_model import LinearRegression, LogisticRegression
 
-from instar.core.errors import BadInput, Blocked, Conflict, InstarError, NotAllowed, StepFailed
+from instar.core.errors import BadInput, Blocked, Conflict, InstarError, NotAllowed, StepFailed, Unavailable
 from instar.core.identity import SYSTEM
 from instar.core.store import Store
 from instar.operate import audit, promotion, proposal, review, rollout_walk, trace
 from instar.plan import revisions
 from instar.plan.project import Project, load_project
 from instar.release import approval, registered_models, registry
+from instar.release.card import card
 from instar.release.registry import ModelVersion
-from instar.serve import trial
+from instar.serve import snapshot, trial
 from instar.serve.log.calls import CallLog
 from instar.serve.root.process import ServerTree
 from instar.serve.traffic import routing
+from instar.serve.traffic.routes import read_snapshot
 from instar.train import bundles
 from instar.train.bundle import load_manifest
+from tests.train import wheels
 from tests.train.folders import flights, mlmodel, pack, sklearn_files
 
 ROW = {"distance": 1400.0, "hour": 8}
@@ -202,3 +207,101 @@ def test_what_was_approved_before_there_was_a_problem_gets_no_new_route_and_keep
     elsewhere = register(store, "late", sklearn_files(classifier))
     review.approve(store, contract, elsewhere, note="no problem of that name")
     promotion.promote(store, "default", "late", elsewhere, "by hand")
+
+
+GONE = b"lamp==1.0\n"
+
+
+@pytest.fixture
+def links(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder of wheels instead of an index, and an empty cache."""
+    names = {"UV_CACHE_DIR": str(tmp_path / "cache"), "UV_FIND_LINKS": str(tmp_path / "wheels")}
+    for name, value in names.items():
+        monkeypatch.setenv(name, value)
+    (tmp_path / "wheels").mkdir()
+    return tmp_path / "wheels"
+
+
+def test_a_folder_whose_requirements_cannot_be_had_answers_from_here_and_says_why(store: Store, links: Path) -> None:
+    classifier, _ = estimators()
+    version = register(store, "late", {**sklearn_files(classifier), "requirements.txt": GONE})
+    review.approve(store, None, version)
+    found = trial.trial_of(store, version.bundle)
+    assert found is not None
+    assert "lamp==1.0" in found.facts["not_its_own"]
+    shown = card(store, version)["model"]["own_environment"]
+    assert (shown["environment"], shown["state"]) == ("", "failed")
+    assert "lamp==1.0" in shown["reason"]
+    broken = {**sklearn_files(classifier), "requirements.txt": GONE, "model.pkl": b"\x80\x04clamp\nLamp\n)\x81."}
+    with pytest.raises(InstarError, match="lamp"):
+        review.approve(store, None, register(store, "lamp", broken))
+
+
+# An `mlflow.pyfunc` as small as its part that a shim asks for.
+PYFUNC = """
+import os
+
+class Model:
+    def __init__(self, path):
+        with open(os.path.join(path, "factor.txt")) as file:
+            self.factor = float(file.read())
+
+    def predict(self, frame):
+        import lamp
+        return [lamp.LIGHT + self.factor * one for one in frame.distance]
+
+load_model = Model
+"""
+PANDAS = """
+class DataFrame:
+    def __init__(self, arrays):
+        vars(self).update(arrays)
+"""
+NUMPY = """
+def frombuffer(data, dtype):
+    import array
+    found = array.array({"float64": "d", "int64": "q"}[dtype])
+    found.frombytes(bytes(data))
+    return Numbers(found)
+
+class Numbers(list):
+    def copy(self):
+        return self
+"""
+
+
+def pyfunc_files(requirements: str) -> dict[str, bytes]:
+    flavors = {"python_function": {"loader_module": "mlflow.pyfunc.model", "python_version": platform.python_version()}}
+    return {"MLmodel": mlmodel(flavors), "factor.txt": b"0.5", "requirements.txt": requirements.encode()}
+
+
+def test_a_pyfunc_answers_from_its_own_environment(store: Store, links: Path) -> None:
+    for name, files in {
+        "mlflow": {"mlflow/__init__.py": "", "mlflow/pyfunc.py": PYFUNC},
+        "pandas": {"pandas.py": PANDAS}, "numpy": {"numpy.py": NUMPY}, "lamp": {"lamp.py": "LIGHT = 0.25\n"},
+    }.items():  # fmt: skip
+        wheels.make(links, name, "0.0.1", files)
+    whole = "mlflow==0.0.1\npandas==0.0.1\nnumpy==0.0.1\nlamp\n"
+    version = register(store, "lights", pyfunc_files(whole))
+    review.approve(store, None, version)
+    found = trial.trial_of(store, version.bundle)
+    assert found is not None
+    assert (found.task, set(found.facts)) == (trial.NUMBER, {"python", "lock"})
+    shown = card(store, version)["model"]["own_environment"]
+    assert shown["state"] == "ready"
+    promotion.promote(store, "default", "lights", version, "by hand")
+    (held,) = read_snapshot(store.folder).endpoints["lights"].held
+    assert held.environment == shown["environment"]
+    shutil.rmtree(store.folder / "environments" / "locks")  # somebody made room; the lock is on the record
+    snapshot.publish(store, whole=True)
+    (held,) = read_snapshot(store.folder).endpoints["lights"].held
+    assert held.environment == shown["environment"]
+    with (
+        ServerTree.start(store.folder, control=False) as server,
+        httpx2.Client(base_url=server.url, timeout=60) as client,
+    ):
+        answer = ask(client, "lights")
+        assert answer.json()["outputs"][0]["data"] == [700.25], answer.text
+    without = register(store, "none", pyfunc_files("pandas==0.0.1\nnumpy==0.0.1\n"))
+    with pytest.raises(Unavailable, match="package mlflow is not installed in the environment of this version"):
+        review.approve(store, None, without)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+from importlib import metadata
 from typing import Any
 
 import numpy as np
@@ -48,7 +49,10 @@ def sklearn_files(model: Any, inputs: Any = COLUMNS, form: str = "cloudpickle") 
     return {
         "MLmodel": mlmodel(flavors, inputs),
         "model.pkl": pickle.dumps(model),
-        "requirements.txt": b"mlflow==3.17.2\nscikit-learn==1.7.0\nnumpy>=2\n",
+        # As MLflow writes them: versions of what is installed; so it answers from what is installed here.
+        "requirements.txt": "".join(
+            f"{name}=={metadata.version(name)}\n" for name in ("scikit-learn", "numpy")
+        ).encode(),
         "input_example.json": json.dumps({"columns": ["distance", "hour"], "data": [[1400.0, 8]]}).encode(),
     }
 

@@ -183,7 +183,7 @@ def _endpoint(store: Store, policy: routing.Policy, digests: Mapping[int, str], 
             worker_of(digests[version], manifest, beside=version not in answering),
             tuple(one.name for one in (manifest.tensors.inputs if manifest.tensors else manifest.inputs)),
             threshold_of(store, digests[version], manifest),
-            _environment_of(store, manifest),
+            _environment_of(store, digests[version], manifest),
         )
         for version, manifest in manifests.items()
     }
@@ -192,11 +192,13 @@ def _endpoint(store: Store, policy: routing.Policy, digests: Mapping[int, str], 
     return EndpointRoute(policy, signature, held, terms, retiring)
 
 
-def _environment_of(store: Store, manifest: Manifest) -> str:
+def _environment_of(store: Store, digest: str, manifest: Manifest) -> str:
     """The environment that a version runs in: ours, and loudly, where what the bundle says of it cannot be read."""
+    from instar.serve.trial import restore_lock
     from instar.train import own_environment
 
     try:
+        restore_lock(store, digest, manifest)
         return own_environment.name_of(store, manifest)
     except InstarError as problem:
         log.error("model %s runs in the environment of the server: %s", manifest.model, problem)

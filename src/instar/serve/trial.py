@@ -8,7 +8,9 @@ version answers, so it is kept with the bundle; what cannot answer is refused wi
 
 from __future__ import annotations
 
+import argparse
 import json
+import logging
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -23,11 +25,15 @@ from instar.core.database import Instant, Json, Transaction, metadata
 from instar.core.errors import Blocked, InstarError, StepFailed, Unavailable
 from instar.core.store import Store
 from instar.serve.traffic.routes import bundle_folder
-from instar.train import bundle
+from instar.serve.worker.models import named
+from instar.train import bundle, folder_lock, own_environment
 from instar.train.bundle import FOLDER, Manifest
 
 BINARY, NUMBER, TENSORS = "binary", "number", "tensors"
 TIMEOUT_SECONDS = 180.0
+BY_US = ("xgboost", "lightgbm", "onnx")  # flavours whose trees and graphs we read without their libraries, as a rule
+
+log = logging.getLogger("instar.serve")
 
 trial_table = sa.Table(
     "bundle_trial",
@@ -46,7 +52,8 @@ class Trial:
     Attributes:
         task: `"binary"`: a score is the probability of the second of two classes. `"number"`: it is what is predicted.
             `"tensors"`: it answers with tensors.
-        facts: The row that it was asked for and what it answered, where it has an example; Python and seconds.
+        facts: The row that it was asked for and what it answered, where it has an example; Python; the lock that it answers
+            from, or why it answers from no environment of its own.
     """
 
     bundle: str
@@ -72,7 +79,7 @@ def try_out(store: Store, digest: str) -> Trial:
     manifest = bundle.unpack(store.blobs, digest, folder)
     if manifest.folder is not None and manifest.folder.unservable:
         raise Blocked(manifest.folder.unservable, subject=f"model {manifest.model}")
-    said = _ask(folder, digest, manifest)
+    said = _where_it_answers(store, folder, digest, manifest)
     trial = Trial(digest, said["task"], said["facts"], store.clock.wall())
 
     def work(tx: Transaction) -> None:
@@ -90,6 +97,15 @@ def trial_of(store: Store, digest: str) -> Trial | None:
     return None if row is None else Trial(**row._mapping)
 
 
+def restore_lock(store: Store, digest: str, manifest: Manifest) -> None:
+    """Have a logged folder answer from the lock that it was tried out with, also where the store's environments were removed."""
+    if manifest.folder is None or folder_lock.kept(store, manifest) is not None:
+        return
+    found = trial_of(store, digest)
+    if found is not None and "lock" in found.facts:
+        folder_lock.keep(store, manifest, found.facts["lock"])
+
+
 def threshold_of(store: Store, digest: str, manifest: Manifest) -> float | None:
     """Where a version decides; None for one that predicts a number, or tensors."""
     if manifest.tensors is not None:
@@ -102,8 +118,49 @@ def threshold_of(store: Store, digest: str, manifest: Manifest) -> float | None:
     return None if trial is not None and trial.task == NUMBER else manifest.threshold
 
 
-def _ask(folder: Path, digest: str, manifest: Manifest) -> dict[str, Any]:
+def _where_it_answers(store: Store, folder: Path, digest: str, manifest: Manifest) -> dict[str, Any]:
+    """Ask it in the environment that it is to answer from, which is settled here for a folder that somebody logged.
+
+    That is what it requires; where that is not to be had, what is installed beside Instar, if it answers from there. Trees and
+    graphs are read by us, as far as we can.
+    """
+    if manifest.folder is None:
+        return _ask(store, folder, digest, manifest, own_environment.prepare(store, manifest))
+    if manifest.folder.served_as in BY_US or own_environment.is_here(store, manifest):
+        try:
+            return _ask(store, folder, digest, manifest, "")
+        except (Unavailable, Blocked) as problem:
+            if manifest.folder.served_as not in BY_US:
+                raise
+            here: InstarError = problem
+        own, why = _settle(store, manifest)
+        if why is None:
+            return _ask(store, folder, digest, manifest, own)
+        raise type(here)(
+            here.what, subject=here.subject, found=here.found, asked=here.asked,
+            next_step=f"{here.next_step or ''} Its own environment cannot be had: {why.what} ({why.found}).".strip(),
+        ) from why  # fmt: skip
+    own, why = _settle(store, manifest)
+    said = _ask(store, folder, digest, manifest, own)
+    if why is not None:
+        log.warning("model %s answers from the environment of the server: %s", manifest.model, why)
+        said["facts"]["not_its_own"] = str(why)
+    return said
+
+
+def _settle(store: Store, manifest: Manifest) -> tuple[str, InstarError | None]:
+    """The environment that a folder requires, ready; or why it cannot be, and then it has none."""
+    try:
+        own_environment.settle(store, manifest)
+        return own_environment.prepare(store, manifest, tell=log.warning), None
+    except InstarError as problem:
+        own_environment.unsettle(store, manifest, str(problem))
+        return "", problem
+
+
+def _ask(store: Store, folder: Path, digest: str, manifest: Manifest, environment: str) -> dict[str, Any]:
     command = [sys.executable, "-m", "instar.serve.trial", str(folder), digest]
+    command += ["--environment", environment, "--store", str(store.folder)] if environment else []
     try:
         done = subprocess.run(
             command, capture_output=True, text=True, timeout=TIMEOUT_SECONDS, stdin=subprocess.DEVNULL
@@ -121,15 +178,24 @@ def _ask(folder: Path, digest: str, manifest: Manifest) -> dict[str, Any]:
     if "error" in said:
         kind = getattr(errors, said["error"], StepFailed)
         facts = {name: said[name] for name in ("subject", "found", "asked", "next_step") if said.get(name)}
-        raise kind(said["what"], **{"subject": f"model {manifest.model}", **facts})
+        where = {"found": f"in its own environment {environment[:11]}"} if environment else {}
+        raise kind(said["what"], **{"subject": f"model {manifest.model}", **where, **facts})
+    lock = folder_lock.kept(store, manifest) if environment and manifest.folder is not None else None
+    if lock is not None:
+        said["facts"]["lock"] = lock.requirements  # named on the record, so that it stays
     return said
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Entry of the process."""
-    folder, digest = arguments or sys.argv[1:]
+    parser = argparse.ArgumentParser(prog="instar.serve.trial")
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("digest")
+    parser.add_argument("--environment", help="name of the environment that it is asked in")
+    parser.add_argument("--store", type=Path, help="the store's folder, where that environment is")
+    options = parser.parse_args(arguments)
     try:
-        said: dict[str, Any] = _try(Path(folder), digest)
+        said: dict[str, Any] = _try(options.folder, options.digest, options.store, options.environment)
     except InstarError as error:
         said = {
             "error": type(error).__name__,
@@ -141,16 +207,24 @@ def main(arguments: list[str] | None = None) -> None:
     print(json.dumps(said), flush=True)
 
 
-def _try(folder: Path, digest: str) -> dict[str, Any]:
-    from instar.serve.worker.loading import load
+def _try(folder: Path, digest: str, store_folder: Path | None, environment: str | None) -> dict[str, Any]:
+    from instar.serve.worker.loading import EnvironmentLoader, load
 
     manifest = bundle.decode((folder / bundle.MANIFEST_FILE).read_bytes())
-    model: Any = load(folder, named=digest)
+    own = EnvironmentLoader(store_folder, environment) if store_folder is not None and environment else None
+    if own is None:
+        model: Any = load(folder, named=digest)
+    else:
+        try:
+            model = own(folder, digest)
+        except InstarError as problem:
+            raise named(problem) from problem
     try:
         return _tried(folder, model, manifest)
     finally:
-        if manifest.command is not None:
-            model.close()
+        close = getattr(model, "close", None)  # of what runs beside this process
+        if close is not None:
+            close()
 
 
 def _tried(folder: Path, model: Any, manifest: Manifest) -> dict[str, Any]:

@@ -20,13 +20,14 @@ from instar.core import ids
 from instar.core.errors import NotFound
 from instar.core.store import Store
 from instar.train import environment, tools
-from instar.train.environment import FOLDER, Environment
+from instar.train.environment import Environment
 
 _TOOLS = frozenset({"pip"})  # what an environment is built with, and nothing imports
 _SEEDS = frozenset(
     {"setuptools", "wheel"}
 )  # what `venv` put there: part of the environment only if the project says so
 OWN = "instar"  # comes into an environment as a copy of the running one (see `environments.own_copy`)
+FOLDER = "environments/locks"  # of the store: which lock an environment has
 _SECONDS = 60.0
 
 _PIN = re.compile(r"^([A-Za-z0-9][A-Za-z0-9._-]*)(?:\[[^\]]*\])?\s*==\s*([^\s;\\]+)")
@@ -59,7 +60,7 @@ def lock_of(store: Store, description: str) -> Lock:
     Raises:
         NotFound: The description is not in the store.
     """
-    file = store.folder / "environments" / "locks" / f"{description.removeprefix('b3:')}.json"
+    file = store.folder / FOLDER / f"{description.removeprefix('b3:')}.json"
     known = _read(file)
     if known is not None and store.blobs.renew(known.requirements):
         return known
@@ -85,7 +86,7 @@ def make(store: Store, described: Environment) -> Lock:
     hashes |= dict(_of_uv(tuple(sorted(missing.items()))))
     for name, version in sorted(wanted.items()):
         source = described.sources.get(name, "")
-        if source == FOLDER or name == OWN:
+        if source == environment.FOLDER or name == OWN:
             folders += [name] if name != OWN else []
             continue
         line, own = _line(name, version, source)

@@ -13,15 +13,14 @@ from collections.abc import Callable
 
 import msgspec
 
-from instar.core.errors import Damaged, InstarError
+from instar.core import ids
+from instar.core.errors import InstarError
 from instar.core.store import Store
-from instar.train import environment, environments, locks
+from instar.train import bundle, environment, environments, folder_lock, locks
 from instar.train import environment_places as places
 from instar.train.bundle import Manifest
 from instar.train.environment import Environment
 from instar.train.locks import Lock
-
-FLAVORS = ("sklearn", "python_function")  # of a logged model that are loaded by the libraries which wrote them
 
 READY, BUILDING, FAILED, MISSING = "ready", "building", "failed", "missing"
 
@@ -48,20 +47,51 @@ class State(msgspec.Struct, frozen=True, omit_defaults=True):
 def name_of(store: Store, manifest: Manifest) -> str:
     """The name of a bundle's own environment; empty where it has no lock, or all of that lock is installed here.
 
-    What we read ourselves, a portable form or the trees and graphs of a logged model, needs none.
+    A portable form is read by us and needs none; a folder that somebody logged has one once it was settled on (`settle`).
 
     Raises:
         Damaged: The description of its environment cannot be read.
         NotFound: A part of it is not in the store.
     """
-    if manifest.lock is None or manifest.portable is not None:
+    wanted = _wanted(store, manifest)
+    if wanted is None:
         return ""
-    if manifest.folder is not None and manifest.folder.served_as not in FLAVORS:
+    described, lock = wanted
+    if _is_here(described, store.blobs.get(lock.requirements).decode("utf-8", "replace")):
         return ""
-    described = _described(store, manifest)
-    if _is_here(described, store.blobs.get(manifest.lock).decode("utf-8", "replace")):
-        return ""
-    return environments.key(described, _lock(store, manifest))
+    return environments.key(described, lock)
+
+
+def settle(store: Store, manifest: Manifest) -> None:
+    """Have a folder that somebody logged answer from the lock of what it requires, which is worked out if it was not.
+
+    Raises:
+        BadInput: What it requires cannot be a lock.
+        Blocked: Its Python, or what it requires, is not to be had here.
+        Unavailable: There is no `uv`.
+    """
+    if manifest.folder is None:
+        return
+    try:
+        folder_lock.make(store, manifest)
+    except InstarError as problem:
+        places.note(store.folder, _folder_name(manifest), str(problem))
+        raise
+    places.note(store.folder, _folder_name(manifest), "")
+
+
+def unsettle(store: Store, manifest: Manifest, reason: str) -> None:
+    """Have a folder that somebody logged answer from what is installed beside Instar, and keep why."""
+    folder_lock.forget(store, manifest)
+    places.note(store.folder, _folder_name(manifest), reason)
+
+
+def is_here(store: Store, manifest: Manifest) -> bool:
+    """Is all that a logged folder requires installed beside Instar, as far as its own lines say?"""
+    try:
+        return folder_lock.is_here(folder_lock.requires(store, manifest))
+    except InstarError:  # what it asks for is no list of distributions, which whoever makes a lock of it says
+        return False
 
 
 def prepare(store: Store, manifest: Manifest, *, tell: Callable[[str], None] = lambda text: None) -> str:
@@ -74,7 +104,9 @@ def prepare(store: Store, manifest: Manifest, *, tell: Callable[[str], None] = l
     if not name or environments.ready(store, name) is not None:
         return name
     try:
-        with environments.hold(store, _described(store, manifest), _lock(store, manifest), tell=tell):
+        wanted = _wanted(store, manifest)
+        assert wanted is not None
+        with environments.hold(store, *wanted, tell=tell):
             places.note(store.folder, name, "")
     except InstarError as problem:
         places.note(store.folder, name, str(problem))
@@ -83,10 +115,11 @@ def prepare(store: Store, manifest: Manifest, *, tell: Callable[[str], None] = l
 
 
 def state_of(store: Store, manifest: Manifest) -> State | None:
-    """How it stands with a bundle's own environment; None where it has none."""
+    """How it stands with a bundle's own environment; None where it has none, and none was to be made."""
     name = name_of(store, manifest)
     if not name:
-        return None
+        reason = places.why_not(store.folder, _folder_name(manifest)) if manifest.folder is not None else ""
+        return State("", FAILED, reason=reason) if reason else None
     built = environments.ready(store, name)
     if built is not None:
         return State(name, READY, built.seconds)
@@ -96,19 +129,23 @@ def state_of(store: Store, manifest: Manifest) -> State | None:
     return State(name, FAILED, reason=reason) if reason else State(name, MISSING)
 
 
-def _described(store: Store, manifest: Manifest) -> Environment:
-    try:
-        return environment.load(store.blobs, manifest.environment)
-    except msgspec.MsgspecError as problem:
-        raise Damaged(
-            "the description of its environment cannot be read", subject=f"bundle of {manifest.model}",
-            found=str(problem),
-        ) from problem  # fmt: skip
+def _wanted(store: Store, manifest: Manifest) -> tuple[Environment, Lock] | None:
+    """What a bundle's own environment is made of; None where it asks for none."""
+    if manifest.portable is not None or manifest.command is not None:
+        return None
+    lock = folder_lock.kept(store, manifest) if manifest.folder is not None else _lock(store, manifest)
+    return None if lock is None else (folder_lock.described(store, manifest), lock)
 
 
-def _lock(store: Store, manifest: Manifest) -> Lock:
+def _folder_name(manifest: Manifest) -> str:
+    """By which it is kept why a folder has no lock."""
+    return ids.digest(bundle.encode(manifest))
+
+
+def _lock(store: Store, manifest: Manifest) -> Lock | None:
     """The lock that the bundle names: exactly that text, whatever would be made of the description today."""
-    assert manifest.lock is not None
+    if manifest.lock is None:
+        return None
     text = store.blobs.get(manifest.lock).decode("utf-8", "replace").replace("\\\n", " ")
     pins = [(pin[1], line) for line in text.splitlines() if (pin := _PIN.match(line.strip()))]
     return Lock(manifest.lock, tuple(name for name, line in pins if "--hash=" not in line))

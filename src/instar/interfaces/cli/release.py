@@ -84,6 +84,7 @@ def build(folder: str | None, version: str, as_json: bool) -> None:
     with open_app(folder, need_project=False, make=False) as app:
         found = find_version(app.store, app.project_name, version)
         manifest = load_manifest(app.store.blobs, found.bundle)
+        own_environment.settle(app.store, manifest)
         name = own_environment.prepare(app.store, manifest, tell=lambda text: click.echo(text, err=True))
         python = environment_places.interpreter(app.store.folder, name) if name else sys.executable
     if as_json:
@@ -264,6 +265,8 @@ def _own_environment(found: dict[str, Any] | None) -> str:
         return ""
     took = f", built in {found['seconds']:.1f} s" if found.get("seconds") is not None else ""
     why = f": {found['reason']}" if found.get("reason") else ""
+    if not found["environment"]:
+        return f"what is installed beside Instar, since its own environment cannot be had{why}"
     return f"its own environment {found['environment'][:15]}, {found['state']}{took}{why}"
 
 

@@ -85,8 +85,8 @@ class EnvironmentLoader:
         self._store_folder, self._environment = store_folder, environment
         self._line = None if shim is None else Line(socket(fileno=shim), None, end_with)
 
-    def __call__(self, folder: Path) -> Model:
-        manifest = verified(folder)
+    def __call__(self, folder: Path, named: str | None = None) -> Model:
+        manifest = verified(folder, named)
         if self._line is None:
             python = environment_places.interpreter(self._store_folder, self._environment)
             self._line = Line.start(python, end_with)
