@@ -230,6 +230,26 @@ def test_a_rate_is_held_and_says_when_to_come_again(world: World) -> None:
     assert all(one.headers["retry-after"] == "1" for one in refused)
 
 
+def test_a_rate_holds_over_all_processes_that_answer(world: World) -> None:
+    """Calls alternate between connections, so that both gateways and the control process have some."""
+    secret = world.token("quick", Role.CALLER, Role.READER, rate=5.0)
+    wait_for(lambda: world.infer(secret).status_code == 200)
+    began, answered, gateways = time.monotonic(), 0, set()
+    clients = [httpx2.Client(base_url=world.server.url, headers=_bearer(secret), timeout=30) for _ in range(12)]
+    try:
+        for turn in range(60):
+            client = clients[turn % len(clients)]
+            reply = client.get("/api/whoami") if turn % 5 == 0 else client.post(INFER, json=fakes.body())
+            answered += reply.status_code == 200
+            assert reply.status_code in (200, 429)
+            gateways.add(reply.headers.get("instar-call", "")[15:21])
+    finally:
+        for client in clients:
+            client.close()
+    assert answered <= 5 + 5 * (time.monotonic() - began) + 1  # a burst, the rate, and the call that began it
+    assert answered >= 5
+
+
 def test_the_owner_of_the_files_needs_no_token_of_their_own(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     proof = authorization(world.server.url, world.folder)
     assert world.get("/api/whoami", None, **proof).json()["name"] == local_user().name

@@ -17,6 +17,7 @@ from instar.core.tokens import Wish
 from instar.serve.access import callers, granting, keyring
 from instar.serve.access.callers import Callers, Grant
 from instar.serve.access.keyring import Headers, Keyring, Pass
+from instar.serve.access.rates import Rates
 
 HOST = (b"host", b"127.0.0.1:5000")
 
@@ -147,8 +148,8 @@ def test_named_hosts_are_the_only_ones(tmp_path: Path) -> None:
             ring.authenticate([(b"host", b"evil.example"), token])
 
 
-def test_a_rate_lets_a_burst_through_and_then_the_rate() -> None:
-    held = Pass(Caller("web"), rate=10.0)
+def test_a_rate_lets_a_burst_through_and_then_the_rate(tmp_path: Path) -> None:
+    held = Pass(Caller("web"), rate=10.0, rates=Rates(tmp_path / "rates"))
     for _ in range(10):
         held.enter(1000.0)
     with pytest.raises(TooManyCalls) as refused:

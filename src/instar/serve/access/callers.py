@@ -26,7 +26,7 @@ class Grant(msgspec.Struct, frozen=True):
         roles: By project; `*` stands for all.
         endpoints: The only ones that it may ask; None where its roles alone decide.
         until: Wall time, microseconds since 1970; 0 for no end.
-        rate: Calls a second that each process lets through; 0 for no limit.
+        rate: Calls a second that all processes let through together; 0 for no limit.
     """
 
     id: str

@@ -14,6 +14,7 @@ import logging
 import os
 import time
 from collections.abc import Iterable
+from math import ceil
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -22,10 +23,10 @@ from instar.core.errors import Damaged, NotAllowed, TooManyCalls, Unauthenticate
 from instar.core.identity import EVERYWHERE, Caller, Role, local_caller
 from instar.core.settings import Settings
 from instar.serve.access.callers import LOCAL, NONE_YET, Callers, Grant, callers_file, read_callers
+from instar.serve.access.rates import Rates, key_of, rates_file
 
 LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 MOST_REMEMBERED = 4096  # verified headers; when more come, all are verified anew
-BURST_SECONDS = 1.0  # of calls that a caller may save up
 WARN_SECONDS = 60.0  # between two words about callers that are not heard of any more
 QUIET_SECONDS = 90.0  # after which the control side, which speaks each 20 s, is taken to be away
 
@@ -39,7 +40,11 @@ _log = logging.getLogger("instar.serve")
 
 
 class Pass:
-    """A proven caller in one process, with what is left of its rate.
+    """A proven caller.
+
+    Args:
+        rate: Calls a second that all processes of the server let through together; 0 for no limit.
+        rates: Where they are counted.
 
     Attributes:
         caller: Who it is.
@@ -47,15 +52,16 @@ class Pass:
         used_at: Seconds since 1970 of its last call here.
     """
 
-    __slots__ = ("_asks", "_filled_at", "_left", "_rate", "caller", "until", "used_at")
+    __slots__ = ("_asks", "_key", "_rate", "_rates", "caller", "until", "used_at")
 
-    def __init__(self, caller: Caller, until: float = float("inf"), rate: float = 0.0) -> None:
+    def __init__(
+        self, caller: Caller, until: float = float("inf"), rate: float = 0.0, rates: Rates | None = None
+    ) -> None:
         self.caller = caller
         self.until = until
         self.used_at = 0.0
-        self._rate = rate
-        self._left = max(1.0, rate * BURST_SECONDS)
-        self._filled_at = 0.0
+        self._rate, self._rates = rate, rates
+        self._key = key_of(caller.token or caller.name) if rate else 0
         self._asks: dict[tuple[str, str], bool] = {}
 
     def enter(self, now: float) -> None:
@@ -65,19 +71,16 @@ class Pass:
             TooManyCalls: It calls more often than its token allows.
         """
         self.used_at = now
-        if not self._rate:
+        if not self._rate or self._rates is None:
             return
-        most = max(1.0, self._rate * BURST_SECONDS)
-        self._left = min(most, self._left + max(0.0, now - self._filled_at) * self._rate)
-        self._filled_at = now
-        if self._left < 1.0:
+        wait = self._rates.take(self._key, self._rate, now)
+        if wait:
             problem = TooManyCalls(
                 "it calls too often", subject=f"{self.caller.kind} {self.caller.name}",
                 asked=f"{self._rate:g} calls a second", next_step="Wait as long as Retry-After says.",
             )  # fmt: skip
-            problem.retry_after = max(1, round((1.0 - self._left) / self._rate))
+            problem.retry_after = max(1, ceil(wait))
             raise problem
-        self._left -= 1.0
 
     def may_ask(self, endpoint: str, project: str) -> bool:
         """Whether it may ask an endpoint of a project."""
@@ -110,6 +113,7 @@ class Keyring:
         self._hosts = frozenset(settings.hosts)
         self._max_stale = settings.identity_max_stale_seconds
         self._owner = Pass(local_caller())
+        self._rates = Rates(rates_file(store_folder))
         self._callers: Callers = NONE_YET
         self._seen: tuple[int, int] = (0, 0)
         self._by_hash: dict[str, tuple[Grant, Pass]] = {}
@@ -198,12 +202,12 @@ class Keyring:
         self._callers, before = callers, self._callers
         if callers.grants == before.grants:
             return
-        # A grant that did not change keeps its pass, and with it what is left of its rate.
+        # A grant that did not change keeps its pass, and with it when it was used.
         old = {grant.id: (grant, held) for grant, held in self._by_hash.values()}
         self._by_hash = {}
         for grant in callers.grants:
             known = old.get(grant.id)
-            self._by_hash[grant.hash] = (grant, known[1] if known and known[0] == grant else _pass(grant))
+            self._by_hash[grant.hash] = (grant, known[1] if known and known[0] == grant else _pass(grant, self._rates))
         self._by_id = {grant.id: held for grant, held in self._by_hash.values()}
         self._known.clear()
 
@@ -290,12 +294,12 @@ def hostname(value: bytes) -> str | None:
         return None
 
 
-def _pass(grant: Grant) -> Pass:
+def _pass(grant: Grant, rates: Rates) -> Pass:
     known = {role.value for role in Role}  # a role of a later Instar gives nothing here
     roles = {project: frozenset(Role(role) for role in held if role in known) for project, held in grant.roles.items()}
     endpoints = None if grant.endpoints is None else frozenset(grant.endpoints)
     caller = Caller(grant.name, grant.kind, roles, endpoints, grant.id)
-    return Pass(caller, grant.until / 1e6 if grant.until else float("inf"), grant.rate)
+    return Pass(caller, grant.until / 1e6 if grant.until else float("inf"), grant.rate, rates)
 
 
 def _unknown(what: str, asked: str | None, next_step: str = "") -> Unauthenticated:
