@@ -114,6 +114,18 @@ def test_arrays_are_held_to_the_same_rules() -> None:
     assert np.isnan(missing.tensors["t"].values[0])
 
 
+@pytest.mark.parametrize("shape", [[-1, -1, 2], [-1, 2, 2], [2, -1, 2], [-2, -3, 2]])
+def test_a_length_below_none_is_no_length(shape: list[int]) -> None:
+    """Also where the signature has -1 for any length, and where two of them give as many values as came."""
+    spec = TensorSpec("t", "FP32", (-1, -1, 2))
+    signature = Signature(tensors=(spec,), outputs=(TensorSpec("y", "FP32", ()),))
+    count = abs(int(np.prod(shape)))
+    with pytest.raises(WrongShape) as caught:
+        Binder(signature).bind(Request([Tensor("t", shape, "FP32", [1.0] * count)]))
+    assert caught.value.subject == "$.inputs[0].shape"
+    assert "another shape" in caught.value.what
+
+
 BAD: list[tuple[str, Any, type[RequestError], str]] = [
     ("missing tensor", {"inputs": body(1)["inputs"][1:]}, MissingInput, "$.inputs"),
     ("renamed tensor", changed(0, name="xs"), MissingInput, "$.inputs"),

@@ -211,6 +211,11 @@ def test_a_file_is_looked_at_in_a_process_of_its_own(store: Store, tmp_path: Pat
     file.write_bytes(custom())
     with pytest.raises(Blocked, match="operator"):
         file_bundle.pack_file(store, file, name="delay")
+    file.write_bytes(graphs.same("FP32")[:40])
+    with pytest.raises(BadInput) as caught:
+        file_bundle.pack_file(store, file, name="delay")
+    assert caught.value.subject == str(file)
+    assert str(caught.value.found).count("delay.onnx") == 1  # as its owner calls it, not as a copy that is gone
 
 
 def test_exact_answers_turn_stacking_off_where_they_differ() -> None:

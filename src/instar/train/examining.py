@@ -45,10 +45,11 @@ class Examined:
     why: str = ""
 
 
-def examine(file: Path, form: str, trees: Path | None = None) -> Examined:
+def examine(file: Path, form: str, trees: Path | None = None, *, called: str = "") -> Examined:
     """Look at a file.
 
     Args:
+        called: What its owner calls it, where `file` is a copy; errors speak of that.
         form: `"onnx"`, `"xgboost"` or `"lightgbm"`.
         trees: Where trees are written in the form that workers load.
 
@@ -63,16 +64,18 @@ def examine(file: Path, form: str, trees: Path | None = None) -> Examined:
             command, capture_output=True, timeout=TIMEOUT_SECONDS, stdin=subprocess.DEVNULL, check=False
         )
     except subprocess.TimeoutExpired:
-        raise Unavailable(f"it was not read within {TIMEOUT_SECONDS:.0f} s", subject=str(file)) from None
+        raise Unavailable(f"it was not read within {TIMEOUT_SECONDS:.0f} s", subject=called or str(file)) from None
     try:
         said: dict[str, Any] = json.loads(done.stdout.decode().strip().splitlines()[-1])
     except (ValueError, IndexError):
         told = done.stderr.decode(errors="replace").strip().splitlines()[-1:] or [f"exit status {done.returncode}"]
-        raise Damaged(f"reading it ended the process: {told[0][:300]}", subject=str(file)) from None
+        raise Damaged(f"reading it ended the process: {told[0][:300]}", subject=called or str(file)) from None
     if "error" in said:
+        title = called or str(file)
+        said = {name: fact and fact.replace(str(file), title) for name, fact in said.items()}
         kind = getattr(errors, said["error"], StepFailed)
         facts = {name: said[name] for name in ("found", "asked", "next_step") if said.get(name)}
-        raise kind(said["what"], subject=said.get("subject") or str(file), **facts)
+        raise kind(said["what"], subject=said.get("subject") or title, **facts)
     return Examined(msgspec.convert(said["tensors"], Tensors), said["why"])
 
 

@@ -82,7 +82,7 @@ def pack_file(
         # Read from where nothing lies beside it: what the bundle will not have must not be found now.
         copy, trees = Path(scratch) / f"model.{form}", Path(scratch) / "trees"
         copy.write_bytes(file.read_bytes())
-        found = examine(copy, form, None if form == "onnx" else trees)
+        found = examine(copy, form, None if form == "onnx" else trees, called=str(file))
         kept = copy if form == "onnx" else trees
         size, digest = kept.stat().st_size, store.blobs.put_file(kept)
     tensors, why = _decided(found, batch, personal)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from instar.core.errors import BadInput, Damaged
+from instar.core.silence import keep_silence
 
 THREADS = "INSTAR_ONNX_THREADS"
 MOST_THREADS = 256
@@ -36,6 +37,7 @@ def open_session(graph: bytes | Path) -> Any:
         Damaged: The graph cannot be read, or asks for operators that the runtime has not.
         BadInput: The number of threads cannot be read.
     """
+    keep_silence()
     import onnxruntime
 
     options = onnxruntime.SessionOptions()

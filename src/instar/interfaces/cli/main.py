@@ -11,7 +11,7 @@ import sys
 
 import click
 
-from instar.core import errors
+from instar.core import errors, silence
 
 # Command, its stage's file, and one line of help, in the order of the life cycle: listed here so that
 # `instar --help` need not load a single stage.
@@ -92,6 +92,7 @@ def main() -> None:
     # Threads of a fit that spin while they wait for each other take the processors from a server beside them: on two busy
     # cores a fit then takes ten times as long. OpenMP reads it when the first model is fitted, here or in a child.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    silence.keep_silence()
     try:
         cli.main(standalone_mode=False)
     except click.ClickException as error:

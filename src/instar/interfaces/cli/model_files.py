@@ -50,6 +50,7 @@ def import_file(
     from instar.app import open_app
     from instar.core.identity import Permission, require
     from instar.release import registry
+    from instar.serve.traffic.policy_check import check_name
     from instar.train.bundle import load_manifest
     from instar.train.command_bundle import pack_command
     from instar.train.file_bundle import pack_file
@@ -59,6 +60,7 @@ def import_file(
                        asked="no --form, --batch or --personal", next_step="Set batch and personal there.")  # fmt: skip
     with open_app(folder, need_project=False) as app:
         require(app.store.actor, Permission.RELEASE)
+        check_name(name)
         if file.is_dir():
             bundle, kind, why = pack_command(app.store, file, name=name), "command", ""
         else:

@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 
 from instar.core.errors import BadInput
+from instar.core.silence import keep_silence
 
 log = logging.getLogger("instar.run")
 
@@ -184,6 +185,7 @@ def _compare(module: Any, session: Any, given: Any) -> None:
 
 
 def _session(data: bytes) -> Any:
+    keep_silence()
     try:
         import onnxruntime
     except ModuleNotFoundError:

@@ -221,7 +221,7 @@ def _fitting(tensor: Tensor, position: int, spec: TensorSpec) -> int:
     if len(shape) != len(asked):
         raise _other_shape(tensor, position, spec)
     for length, wanted in zip(shape, asked, strict=True):
-        if length != wanted and (wanted != DYNAMIC or length < 0):
+        if length < 0 or wanted not in (length, DYNAMIC):
             raise _other_shape(tensor, position, spec)
     return math.prod(shape)
 

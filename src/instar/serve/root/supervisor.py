@@ -25,6 +25,7 @@ from typing import Any
 
 from instar.core import settings
 from instar.core.errors import Damaged, InstarError, Unavailable
+from instar.core.silence import keep_silence
 from instar.core.watching import FolderWatch
 from instar.serve.access.keyring import LOOPBACK, require_administrator
 from instar.serve.processes import measuring, needs
@@ -92,6 +93,7 @@ class Root:
             Unavailable: The port is taken, or a process that must be there cannot start; it said why.
         """
         self.folder = self.folder.absolute()
+        keep_silence()
         if self.host not in LOOPBACK:
             require_administrator(self.folder, self.host)
             os.environ["INSTAR_LOOPBACK"] = "token"  # for all processes below: who calls from here may be a proxy

@@ -19,16 +19,21 @@ MOST_SHADOWS = 20
 SHORTEST_LEASE_SECONDS = 1.0  # gateways look at leases once a second
 
 
+def check_name(endpoint: str) -> None:
+    """Raises BadInput unless an endpoint may have that name: it stands in addresses and names a folder."""
+    if not _NAME.match(endpoint):
+        raise BadInput(
+            "that is no name for an endpoint",
+            subject=f"endpoint {endpoint[:100]}",
+            found=repr(endpoint[:100]),
+            asked="letters, digits, _, - and ., 100 at most",
+        )
+
+
 def check(policy: Policy) -> None:
     """Raises BadInput unless a policy makes sense by itself."""
     subject = f"policy of endpoint {policy.endpoint}"
-    if not _NAME.match(policy.endpoint):
-        raise BadInput(
-            "that is no name for an endpoint",
-            subject=subject,
-            found=repr(policy.endpoint),
-            asked="letters, digits, _, - and ., 100 at most",
-        )
+    check_name(policy.endpoint)
     for version in (*policy.versions, *([policy.retiring.version] if policy.retiring else [])):
         if version < 1:
             raise BadInput("versions are counted from 1", subject=subject, found=version)
