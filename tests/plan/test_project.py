@@ -9,6 +9,7 @@ import pytest
 
 from instar.core import journal
 from instar.core.errors import ContractError, NotFound
+from instar.core.limits import Limits
 from instar.core.store import Store
 from instar.plan import revisions
 from instar.plan.project import find_root, load_project, parse_contract, revision_of
@@ -126,6 +127,19 @@ def test_an_unknown_key_is_refused_with_the_nearest_name(old: str, new: str, pat
             "",
         ),
         ('features = "all"', "features = 3", "problem.delay.features", '"all"'),
+        (
+            'features = "all"',
+            'features = "all"\ninputs.hour = { max = "late" }',
+            "problem.delay.inputs.hour.max",
+            "a number",
+        ),
+        (
+            'features = "all"',
+            'features = "all"\ninputs.hour = { min = 2, max = 1 }',
+            "problem.delay.inputs.hour",
+            "min and",
+        ),
+        ('features = "all"', 'features = "all"\ninputs.hour = { values = [] }', "problem.delay.inputs.hour", "values"),
     ],
 )
 def test_a_wrong_value_is_refused_with_its_path_and_what_is_asked(old: str, new: str, path: str, asked: str) -> None:
@@ -165,6 +179,29 @@ def test_the_revision_follows_the_meaning_not_the_layout() -> None:
     revision = revision_of(parse_contract(CONTRACT))
     assert revision_of(parse_contract(CONTRACT.replace("shadow = 2000", "shadow = 2_000  # predictions"))) == revision
     assert revision_of(parse_contract(CONTRACT.replace("shadow = 2000", "shadow = 2001"))) != revision
+
+
+def test_an_input_declares_what_a_call_may_send() -> None:
+    text = (
+        CONTRACT
+        + """
+[problem.delay.inputs.distance]
+min = 0
+max = 10000
+nullable = false
+[problem.delay.inputs.carrier]
+values = ["AA", "UA"]
+"""
+    )
+    contract = parse_contract(text)
+    inputs = contract.problem["delay"].inputs
+    assert (inputs["distance"].limits, inputs["distance"].nullable) == (Limits(0, 10000), False)
+    assert (inputs["carrier"].limits, inputs["carrier"].nullable) == (Limits(values=("AA", "UA")), None)
+    assert revision_of(contract) != revision_of(parse_contract(CONTRACT))
+    # One that declares nothing is the revision that it was before anybody could.
+    assert (
+        revision_of(parse_contract(CONTRACT)) == "b3:5bc6ae4e31c6a1cf88025b82d30cf11209c010944cd597e56b487e38df5fbd1f"
+    )
 
 
 def test_the_root_is_found_from_within(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import pytest
 
 from instar.core.errors import Damaged, NotFound, StoreTooNew
 from instar.core.ids import digest
+from instar.core.limits import Limits
 from instar.core.store import Store
 from instar.train import bundle
 from instar.train.bundle import OUTPUTS, Column, Encoding, Field, Manifest, Parity, Portable
@@ -92,7 +93,7 @@ def test_a_manifest_is_not_packed_before_its_parts(store: Store) -> None:
         (b"not json", Damaged),
         (b"[]", Damaged),
         (b'{"format": 1}', Damaged),
-        (b'{"format": 5}', StoreTooNew),
+        (b'{"format": 6}', StoreTooNew),
         (bundle.encode(MANIFEST).replace(b'"threshold"', b'"treshold"'), Damaged),
     ],
 )
@@ -135,3 +136,14 @@ def test_fields_fill_a_matrix_alike_row_by_row_and_column_by_column() -> None:
     for row in range(5):
         one = fill(MANIFEST.portable.fields, {name: [values[row]] for name, values in columns.items()}, 4)
         assert np.array_equal(one[0], whole[row], equal_nan=True)
+
+
+def test_declared_limits_are_a_format_of_their_own_and_what_has_none_stays_as_it_was() -> None:
+    limits = Limits(minimum=0, maximum=23)
+    hour = msgspec.structs.replace(MANIFEST.inputs[1], limits=limits)
+    limited = msgspec.structs.replace(MANIFEST, inputs=(MANIFEST.inputs[0], hour))
+    assert b'"limits"' not in bundle.encode(MANIFEST)
+    found = bundle.decode(bundle.encode(limited))
+    assert (found.format, found.inputs[1].limits) == (bundle.LIMITS_FORMAT, limits)
+    assert b'"limits":{"maximum":23,"minimum":0}' in bundle.encode(limited)
+    assert bundle.encode(found) == bundle.encode(limited)

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from instar.core.errors import BadInput, StoreTooNew
+from instar.core.limits import Limits
 from instar.core.store import Store
 from instar.train import bundle
 from instar.train.command_bundle import pack_command, read_folder
@@ -47,7 +48,7 @@ def test_programs_from_before_say_that_it_is_too_new(
 ) -> None:
     place = folder(tmp_path / "m", 'command = ["serve"]\n' + COLUMN)
     data = store.blobs.get(pack_command(store, place, name="delay"))
-    monkeypatch.setattr(bundle, "FORMATS", bundle.FORMATS[:-1])
+    monkeypatch.setattr(bundle, "FORMATS", (1, 2, 3))
     with pytest.raises(StoreTooNew, match="does not know"):
         bundle.decode(data)
 
@@ -100,3 +101,18 @@ def test_a_folder_without_a_description_or_with_links_is_refused(tmp_path: Path)
     (place / "link").symlink_to("/etc/passwd")
     with pytest.raises(BadInput, match="a link"):
         read_folder(place, "m")
+
+
+def test_a_folder_declares_what_its_inputs_may_be(tmp_path: Path) -> None:
+    text = 'command = ["serve"]\n' + COLUMN
+    limits = read_folder(folder(tmp_path / "m", text + "min = 0\nmax = 9.5\n"), "m").inputs[0].limits
+    assert limits == Limits(0, 9.5)
+    for wrong, why in (
+        ("min = 2\nmax = 1\n", "above its greatest"),
+        ('values = ["a"]\n', "values are texts"),
+        ("values = []\n", "from 1 to"),
+    ):
+        with pytest.raises(BadInput, match=why):
+            read_folder(folder(tmp_path / "m", text + wrong), "m")
+    with pytest.raises(BadInput, match="for inputs alone"):
+        read_folder(folder(tmp_path / "m", 'command = ["serve"]\n' + TENSORS + "max = 1\n"), "m")

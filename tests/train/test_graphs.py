@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from instar.core.errors import BadInput, Blocked, Damaged, InstarError
+from instar.core.limits import Limits
 from instar.core.store import Store
 from instar.train import bundle, examining, file_bundle, sessions
 from instar.train.bundle import Tensor, Tensors
@@ -202,6 +203,10 @@ def test_a_file_is_looked_at_in_a_process_of_its_own(store: Store, tmp_path: Pat
     )
     assert store.blobs.get(manifest.portable.file) == file.read_bytes()  # type: ignore[union-attr]
     assert file_bundle.pack_file(store, file, name="delay", personal=["x"]).bundle == packed.bundle
+    limited = file_bundle.pack_file(store, file, name="delay", limits={"x": Limits(0, 1)})
+    assert bundle.load_manifest(store.blobs, limited.bundle).tensors.inputs[0].limits == Limits(0, 1)  # type: ignore[union-attr]
+    with pytest.raises(BadInput, match="values are texts"):
+        file_bundle.pack_file(store, file, name="delay", limits={"x": Limits(values=("a",))})
     off = file_bundle.pack_file(store, file, name="delay", batch="off")
     assert (off.tensors.batchable, off.why) == (False, "it was brought so")
     with pytest.raises(BadInput, match="no such input"):
@@ -220,8 +225,8 @@ def test_a_file_is_looked_at_in_a_process_of_its_own(store: Store, tmp_path: Pat
 
 def test_exact_answers_turn_stacking_off_where_they_differ() -> None:
     found = examining.Examined(Tensors((), (), True, True, 1, 1e-6))
-    assert file_bundle._decided(found, "auto", ())[0].batchable
-    tensors, why = file_bundle._decided(found, "exact", ())
+    assert file_bundle._decided(found, "auto", (), {})[0].batchable
+    tensors, why = file_bundle._decided(found, "exact", (), {})
     assert (tensors.batchable, why) == (False, "rows together are answered otherwise than alone, by 1.0e-06")
 
 

@@ -15,6 +15,7 @@ pytest.importorskip("treelite")
 
 from instar.core import journal, lineage
 from instar.core.errors import ContractError, Damaged, StepFailed
+from instar.core.limits import Limits
 from instar.data import profile
 from instar.evaluate.split import cut
 from instar.train import bundle, bundles, runs
@@ -231,6 +232,9 @@ def test_pandas_frames_are_fitted_and_scored_as_pandas(make: Callable[..., Any])
         ('target = "late"', 'target = "late"\nfeatures = ["hour", "speed"]', "no column speed"),
         ('target = "late"', 'target = "late"\nfeatures = ["departs"]', "cannot be part of a call"),
         ('target = "late"', 'target = "late"\nfeatures = ["late"]', "target cannot be a feature"),
+        ('target = "late"', 'target = "late"\ninputs.speed = { min = 0 }', "no feature"),
+        ('target = "late"', 'target = "late"\ninputs.line = { min = 0 }', "no range"),
+        ('target = "late"', 'target = "late"\ninputs.hour = { values = ["early"] }', "values are texts"),
     ],
 )
 def test_a_contract_that_does_not_fit_the_table_is_refused_before_the_function_runs(
@@ -248,3 +252,11 @@ def test_the_threshold_is_the_neutral_one_where_the_contract_says_so_or_rows_are
 ) -> None:
     few = make(contract={"min_rows = 20": "min_rows = 1000"})
     assert few.fit("trees")[1].threshold == 0.25
+
+
+def test_what_the_contract_declares_of_an_input_is_in_the_signature(make: Callable[..., Any]) -> None:
+    declared = "inputs = { hour = { min = 0, max = 23 }, distance = { max = 1000.5, nullable = false } }"
+    _, manifest = make(contract={'target = "late"': f'target = "late"\n{declared}'}).fit("trees")
+    hour, line, _, distance = manifest.inputs
+    assert (hour.limits, line.limits) == (Limits(0, 23), None)
+    assert (distance.limits, distance.nullable) == (Limits(maximum=1000.5), False)

@@ -15,6 +15,7 @@
     │       ├── MissingInput
     │       ├── WrongShape
     │       ├── WrongDatatype
+    │       ├── OutOfRange
     │       ├── TooLarge
     │       ├── UnsupportedMedia
     │       └── NotAcceptable
@@ -142,6 +143,10 @@ class WrongShape(RequestError):
 
 class WrongDatatype(RequestError):
     """A tensor's datatype or a value is not what the signature asks for."""
+
+
+class OutOfRange(RequestError):
+    """A value is beyond what was declared for its input."""
 
 
 class TooLarge(RequestError):

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 import msgspec
 
+from instar.core.limits import Limits
 from instar.plan.cost import Cost
 
 
@@ -195,6 +196,28 @@ class RecordTerms(Section, frozen=True, kw_only=True):
     inputs: timedelta | None = None
 
 
+class InputTerms(Section, frozen=True, kw_only=True):
+    """What a call may send for one feature; beyond it, it is refused. Nothing is learned from the rows that a model is fitted on.
+
+    Attributes:
+        min, max: Of a number, both included.
+        values: All that there may be: texts, or numbers.
+        nullable: May a call leave it out? By default as `Problem.nullable` says.
+    """
+
+    min: float | None = None
+    max: float | None = None
+    values: tuple[Any, ...] | None = None
+    nullable: bool | None = None
+
+    @property
+    def limits(self) -> Limits | None:
+        """What is declared of its values."""
+        if self.min is None and self.max is None and self.values is None:
+            return None
+        return Limits(self.min, self.max, self.values)
+
+
 class Problem(Section, frozen=True, kw_only=True):
     """One machine-learning problem of the objective.
 
@@ -209,6 +232,7 @@ class Problem(Section, frozen=True, kw_only=True):
         privacy: Privacy class of columns that are not internal.
         nullable: Features that a call may leave out although none was missing when the model was fitted; those that
             were missing then may be left out in any case.
+        inputs: What a call may send, by feature.
     """
 
     task: Literal["binary"]
@@ -227,6 +251,7 @@ class Problem(Section, frozen=True, kw_only=True):
     record: RecordTerms | None = None
     privacy: dict[str, Literal["public", "internal", "personal"]] = {}
     nullable: tuple[str, ...] = ()
+    inputs: dict[str, InputTerms] = {}
 
 
 class StepTerms(Section, frozen=True, kw_only=True):

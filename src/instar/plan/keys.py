@@ -27,6 +27,7 @@ from instar.plan.sourcecode import Sources
 
 # What the contract says that training depends on; gates, rollout and monitors change no fit.
 _TRAINING_TERMS = ("task", "target", "features", "cost", "split", "privacy", "nullable")
+_LATER_TERMS = ("inputs",)  # part of a key only where something is said, so that older keys stay
 
 
 @dataclass(frozen=True)
@@ -167,6 +168,7 @@ class Keys:
         if step.kind in MODEL_KINDS and step.problem in self._project.contract.problem:
             problem = msgspec.to_builtins(self._project.contract.problem[step.problem])
             found |= {f"contract {term}": digest_of(problem[term]) for term in _TRAINING_TERMS}
+            found |= {f"contract {term}": digest_of(problem[term]) for term in _LATER_TERMS if problem[term]}
         return found
 
 

@@ -145,6 +145,8 @@ def revision_of(contract: Contract) -> str:
         for section in ("serving", "record"):
             if problem[section] is None:
                 del problem[section]
+        if not problem["inputs"]:
+            del problem["inputs"]
     return ids.digest_of({name: section for name, section in plain.items() if section})
 
 
@@ -272,6 +274,10 @@ def _prove(contract: Contract) -> None:
             _prove_serving(f"{path}.serving", problem.serving)
         if problem.record is not None:
             _prove_record(f"{path}.record", problem.record)
+        for column, input_terms in problem.inputs.items():
+            limits = input_terms.limits
+            fault = "" if limits is None else limits.fault()
+            _expect(not fault, f"{path}.inputs.{column}", fault, "min and max, or values")
         for index, reason in enumerate(problem.retrain.when):
             reasons = ["drift", "cost", *(f"schedule:{one}" for one in SCHEDULES)]
             _expect(

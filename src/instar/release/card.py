@@ -16,7 +16,7 @@ from instar.release.approval import approvals
 from instar.release.bars import barred
 from instar.release.registry import ModelVersion, aliases, tags_of
 from instar.train import own_environment, proofs
-from instar.train.bundle import Manifest, load_manifest
+from instar.train.bundle import Column, Manifest, Tensor, Tensors, load_manifest
 
 if TYPE_CHECKING:
     from instar.plan.project import Project
@@ -79,8 +79,8 @@ def card(store: Store, version: ModelVersion, project: Project | None = None) ->
         },
         # Of the run that made the model: whether somebody has shown that it can be made again.
         "reproductions": [proofs.document(one) for one in proofs.of_run(store, version.project, manifest.run)],
-        "inputs": [msgspec.to_builtins(column) for column in manifest.inputs],
-        "tensors": msgspec.to_builtins(manifest.tensors),
+        "inputs": [_port(column) for column in manifest.inputs],
+        "tensors": _tensor_facts(manifest.tensors),
         "evaluation": {
             "id": evaluation.id,
             "verdict": evaluation.verdict.state,
@@ -126,6 +126,22 @@ def _own_environment(store: Store, manifest: Manifest) -> dict[str, Any] | None:
     except InstarError as problem:  # a bundle that somebody brought may describe none
         return {"environment": "", "state": own_environment.MISSING, "reason": str(problem)}
     return None if state is None else msgspec.to_builtins(state)
+
+
+def _port(one: Column | Tensor) -> dict[str, Any]:
+    """An input or output, with what values it may have in words."""
+    facts: dict[str, Any] = msgspec.to_builtins(one)
+    return facts | {"may_be": "any" if one.limits is None else one.limits.describe()}
+
+
+def _tensor_facts(tensors: Tensors | None) -> dict[str, Any] | None:
+    if tensors is None:
+        return None
+    facts: dict[str, Any] = msgspec.to_builtins(tensors)
+    return facts | {
+        "inputs": [_port(one) for one in tensors.inputs],
+        "outputs": [_port(one) for one in tensors.outputs],
+    }
 
 
 def _folder(manifest: Manifest) -> dict[str, Any] | None:
@@ -182,10 +198,11 @@ def _columns(inputs: list[dict[str, Any]]) -> list[str]:
     return [
         "## Inputs",
         "",
-        "| input | type | missing allowed | privacy |",
-        "| --- | --- | --- | --- |",
+        "| input | type | missing allowed | privacy | may be |",
+        "| --- | --- | --- | --- | --- |",
         *(
-            f"| {column['name']} | {column['datatype']} | {'yes' if column['nullable'] else 'no'} | {column['privacy']} |"
+            f"| {column['name']} | {column['datatype']} | {'yes' if column['nullable'] else 'no'} | {column['privacy']} | "
+            f"{column['may_be']} |"
             for column in inputs
         ),
         "",
@@ -196,14 +213,15 @@ def _tensors(tensors: dict[str, Any]) -> list[str]:
     lines = [
         "## Tensors",
         "",
-        "| tensor | type | shape | missing allowed | privacy |",
-        "| --- | --- | --- | --- | --- |",
+        "| tensor | type | shape | missing allowed | privacy | may be |",
+        "| --- | --- | --- | --- | --- | --- |",
     ]
     for what in ("inputs", "outputs"):
         for one in tensors[what]:
             name = f"{one['name']} ({what[:-1]}{', optional' if one['optional'] else ''})"
             missing = "yes" if one["nullable"] else "no"
-            lines.append(f"| {name} | {one['datatype']} | {list(one['shape'])} | {missing} | {one['privacy']} |")
+            facts = [name, one["datatype"], str(list(one["shape"])), missing, one["privacy"], one["may_be"]]
+            lines.append(f"| {' | '.join(facts)} |")
     return [*lines, "", f"- {stacked(tensors)}", ""]
 
 

@@ -23,12 +23,14 @@ import msgspec
 from instar.core import ids
 from instar.core.blobs import Blobs
 from instar.core.errors import Damaged, NotFound, StoreTooNew
+from instar.core.limits import Limits
 
 FORMAT = 1
 FOLDER_FORMAT = 2  # a manifest with a folder: programs that know only the first format say so, instead of "damaged"
 TENSOR_FORMAT = 3  # a manifest with tensors
 COMMAND_FORMAT = 4  # a manifest with a command
-FORMATS = (FORMAT, FOLDER_FORMAT, TENSOR_FORMAT, COMMAND_FORMAT)
+LIMITS_FORMAT = 5  # a manifest with declared limits
+FORMATS = (FORMAT, FOLDER_FORMAT, TENSOR_FORMAT, COMMAND_FORMAT, LIMITS_FORMAT)
 
 # Datatypes of the Open Inference Protocol V2 that a column may have.
 DATATYPES = ("BOOL", "INT32", "INT64", "FP32", "FP64", "BYTES")
@@ -55,6 +57,7 @@ class Column(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         privacy: `"public"`, `"internal"` or `"personal"`.
         minimum, maximum: Range seen in the rows fitted on; None for text, and where nothing was seen.
         categories: Texts seen in the rows fitted on, sorted; None for numbers, personal columns and free text.
+        limits: What values a call may send, where somebody declared it; these alone are enforced.
     """
 
     name: str
@@ -64,6 +67,7 @@ class Column(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     minimum: float | None = None
     maximum: float | None = None
     categories: tuple[str, ...] | None = None
+    limits: Limits | None = None
 
 
 class Tensor(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -74,7 +78,7 @@ class Tensor(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         shape: Lengths by dimension; -1 where any is taken.
         optional: May a call leave it out?
         nullable: May a value of a float be missing?
-        privacy: As of a `Column`.
+        privacy, limits: As of a `Column`.
     """
 
     name: str
@@ -83,6 +87,7 @@ class Tensor(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     optional: bool = False
     nullable: bool = False
     privacy: str = "internal"
+    limits: Limits | None = None
 
 
 class Tensors(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -294,7 +299,18 @@ def encode(manifest: Manifest) -> bytes:
     for name in ("folder", "tensors", "command"):
         if fields[name] is None:
             del fields[name]  # earlier formats do not know it
+    for one in _ports(fields):
+        if one["limits"] is None:
+            del one["limits"]
+        else:
+            fields["format"] = LIMITS_FORMAT
     return ids.canonical_json(fields)
+
+
+def _ports(fields: dict[str, Any]) -> list[dict[str, Any]]:
+    """All inputs and outputs of a manifest's document."""
+    tensors = fields.get("tensors") or {"inputs": (), "outputs": ()}
+    return [*fields["inputs"], *fields["outputs"], *tensors["inputs"], *tensors["outputs"]]
 
 
 def decode(data: bytes, subject: str = "bundle") -> Manifest:

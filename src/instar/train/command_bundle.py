@@ -22,6 +22,7 @@ import msgspec
 
 from instar.core import ids
 from instar.core.errors import BadInput
+from instar.core.limits import Limits
 from instar.core.store import Store
 from instar.train import bundle
 from instar.train.bundle import DATATYPES, OUTPUTS, Column, Command, Manifest, Tensor, Tensors
@@ -39,7 +40,7 @@ TENSOR_TYPES = (
 
 
 class Port(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One input or output in `model.toml`."""
+    """One input or output in `model.toml`; `min` and `max`, or `values`, say what a call may send for an input."""
 
     name: str
     datatype: str
@@ -47,6 +48,16 @@ class Port(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     nullable: bool = False
     optional: bool = False
     personal: bool = False
+    min: float | None = None
+    max: float | None = None
+    values: tuple[str | int | float, ...] | None = None
+
+    @property
+    def limits(self) -> Limits | None:
+        """What is declared of its values."""
+        if self.min is None and self.max is None and self.values is None:
+            return None
+        return Limits(self.min, self.max, self.values)
 
 
 class Description(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -147,6 +158,11 @@ def _check(said: Description, subject: str) -> None:
         for port in ports:
             if not port.name or names.count(port.name) > 1:
                 raise BadInput(f"two {what}s have one name, or one has none", subject=subject, found=port.name)
+            fault = "" if port.limits is None else port.limits.fault(port.datatype)
+            if fault or (port.limits is not None and what == "output"):
+                raise BadInput(
+                    fault or "limits are held for inputs alone", subject=subject, found=f"{what} {port.name}"
+                )
     for field, value, most in (
         ("start_seconds", said.start_seconds, LONGEST_START_SECONDS),
         ("answer_seconds", said.answer_seconds, LONGEST_ANSWER_SECONDS),
@@ -169,7 +185,9 @@ def _columns(said: Description, subject: str) -> tuple[Column, ...]:
                            found=port.datatype, asked=", ".join(DATATYPES))  # fmt: skip
         if port.optional:
             raise BadInput(f"column {port.name} cannot be optional", subject=subject, asked="nullable = true")
-    return tuple(Column(port.name, port.datatype, port.nullable, _privacy(port)) for port in said.inputs)
+    return tuple(
+        Column(port.name, port.datatype, port.nullable, _privacy(port), limits=port.limits) for port in said.inputs
+    )
 
 
 def _tensors(said: Description, subject: str) -> Tensors | None:
@@ -188,7 +206,9 @@ def _tensors(said: Description, subject: str) -> Tensors | None:
             raise BadInput(f"tensor {port.name} has an impossible shape", subject=subject, found=list(port.shape or ()))
     rows = all((port.shape or ())[:1] == (-1,) for port in (*said.inputs, *said.outputs))
     made = {
-        port: Tensor(port.name, port.datatype, port.shape or (), port.optional, port.nullable, _privacy(port))
+        port: Tensor(
+            port.name, port.datatype, port.shape or (), port.optional, port.nullable, _privacy(port), port.limits
+        )
         for port in (*said.inputs, *said.outputs)
     }
     return Tensors(

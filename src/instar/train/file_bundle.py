@@ -9,7 +9,7 @@ and gives. It was made elsewhere, so no run, rows or environment stand behind it
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -18,6 +18,7 @@ import msgspec
 
 from instar.core import ids
 from instar.core.errors import BadInput
+from instar.core.limits import Limits
 from instar.core.store import Store
 from instar.train import bundle
 from instar.train.bundle import TENSOR_FORMAT, Manifest, Portable, Tensors
@@ -59,6 +60,7 @@ def pack_file(
     form: str | None = None,
     batch: Batch = "auto",
     personal: Collection[str] = (),
+    limits: Mapping[str, Limits] | None = None,
 ) -> Packed:
     """Pack a file; the same file of one name gives one bundle.
 
@@ -68,6 +70,7 @@ def pack_file(
         batch: Are rows of several calls answered together? `"auto"`: where a row's answer depends on that row alone.
             `"exact"`: where it is then equal to the last bit, too. `"off"`: never.
         personal: Inputs that tell of a person: kept apart in the record, and masked.
+        limits: What a call may send, by input.
 
     Raises:
         BadInput: There is no such file, or it is none of that form.
@@ -85,7 +88,7 @@ def pack_file(
         found = examine(copy, form, None if form == "onnx" else trees, called=str(file))
         kept = copy if form == "onnx" else trees
         size, digest = kept.stat().st_size, store.blobs.put_file(kept)
-    tensors, why = _decided(found, batch, personal)
+    tensors, why = _decided(found, batch, personal, limits or {})
     manifest = Manifest(
         format=TENSOR_FORMAT,
         model=name,
@@ -109,16 +112,25 @@ def pack_file(
     return Packed(bundle.pack(store.blobs, manifest), form, tensors, why)
 
 
-def _decided(found: Examined, batch: Batch, personal: Collection[str]) -> tuple[Tensors, str]:
+def _decided(
+    found: Examined, batch: Batch, personal: Collection[str], limits: Mapping[str, Limits]
+) -> tuple[Tensors, str]:
     tensors, why = found.tensors, found.why
-    unknown = set(personal) - {one.name for one in tensors.inputs}
+    unknown = {*personal, *limits} - {one.name for one in tensors.inputs}
     if unknown:
         raise BadInput("it has no such input", found=min(unknown), asked=", ".join(one.name for one in tensors.inputs))
     if batch == "exact" and tensors.batchable and tensors.difference:
         why = f"rows together are answered otherwise than alone, by {tensors.difference:.1e}"
     if batch == "off":
         why = "it was brought so"
+    for one in tensors.inputs:
+        fault = limits[one.name].fault(one.datatype) if one.name in limits else ""
+        if fault:
+            raise BadInput(fault, subject=f"input {one.name}", found=one.datatype)
     inputs = tuple(
-        msgspec.structs.replace(one, privacy="personal") if one.name in personal else one for one in tensors.inputs
+        msgspec.structs.replace(
+            one, privacy="personal" if one.name in personal else one.privacy, limits=limits.get(one.name)
+        )
+        for one in tensors.inputs
     )
     return msgspec.structs.replace(tensors, inputs=inputs, batchable=tensors.batchable and not why), why

@@ -68,7 +68,8 @@ def describe(
     given = material.given(rows)
     features = given.select(material.features)
     assert step.problem is not None
-    inputs = signature(features, project.contract.problem[step.problem].privacy, nullable)
+    problem = project.contract.problem[step.problem]
+    inputs = signature(features, problem.privacy, nullable, problem.inputs)
     pickled = native.dump(model, f"step {step.name}")
     live = NativeModel(model, inputs, material.form, f"step {step.name}")
     converted = conversion.convert(model, features, material.form)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+import msgspec
 import polars as pl
 
 from instar.core.errors import ContractError
+from instar.plan.contract import InputTerms
 from instar.train.bundle import PRIVACY_CLASSES, Column
 
 # More distinct texts than this are free text: the manifest lists no categories of it.
@@ -23,7 +25,10 @@ def normalise(frame: pl.DataFrame) -> pl.DataFrame:
 
 
 def signature(
-    frame: pl.DataFrame, privacy: Mapping[str, str] | None = None, nullable: Sequence[str] = ()
+    frame: pl.DataFrame,
+    privacy: Mapping[str, str] | None = None,
+    nullable: Sequence[str] = (),
+    declared: Mapping[str, InputTerms] | None = None,
 ) -> tuple[Column, ...]:
     """The columns of a normalised frame, in its order.
 
@@ -31,9 +36,29 @@ def signature(
         frame: The features of the rows fitted on.
         privacy: Privacy class by column; `"internal"` where nothing is said.
         nullable: Columns that may be missing in a call although none is missing here.
+        declared: What the contract says of what a call may send.
+
+    Raises:
+        ContractError: It says something of no column here, or what cannot hold for one.
     """
-    classes = privacy or {}
-    return tuple(_column(frame[name], classes.get(name, "internal"), name in nullable) for name in frame.columns)
+    classes, terms = privacy or {}, declared or {}
+    columns = [_column(frame[name], classes.get(name, "internal"), name in nullable) for name in frame.columns]
+    unknown = terms.keys() - set(frame.columns)
+    if unknown:
+        raise ContractError(
+            "that is no feature", subject=f"inputs.{min(unknown)}", asked=", ".join(frame.columns)[:300],
+            next_step="Name a feature of the problem, or leave the section out.",
+        )  # fmt: skip
+    return tuple(_declared(column, terms[column.name]) if column.name in terms else column for column in columns)
+
+
+def _declared(column: Column, terms: InputTerms) -> Column:
+    limits = terms.limits
+    fault = "" if limits is None else limits.fault(column.datatype)
+    if fault:
+        raise ContractError(fault, subject=f"inputs.{column.name}", found=column.datatype)
+    nullable = column.nullable if terms.nullable is None else terms.nullable
+    return msgspec.structs.replace(column, nullable=nullable, limits=limits)
 
 
 def _column(series: pl.Series, privacy: str, nullable: bool) -> Column:

@@ -29,6 +29,7 @@ from instar.train.conditions import Conditions
 from instar.train.fitting import Material
 from instar.train.packing import recipe_digest
 from instar.train.reporting import Listener, Pruned, listening
+from instar.train.signature import signature
 
 
 class Parts(Protocol):
@@ -113,6 +114,8 @@ def prepare(
     known = rows.filter(pl.col(material.target).is_not_null())
     parts = cut(known, problem.split, material.event_time, None)
     nullable = tuple(name for name in material.features if name in problem.nullable or rows[name].null_count() > 0)
+    if problem.inputs:  # what cannot hold is told before anything is fitted
+        signature(material.given(parts.fit).select(material.features), declared=problem.inputs)
     others = {name: value for name, value in inputs.items() if name != table.name}
     read = {**recording.sources_of(store, project, step), table.name: version}
     about = recording.of_step(store, project, pipeline, step, read, material.given(parts.fit), way="trial")

@@ -12,6 +12,7 @@ import click
 from instar.core.errors import BadInput
 
 if TYPE_CHECKING:
+    from instar.core.limits import Limits
     from instar.train.bundle import Manifest
 
 
@@ -32,6 +33,12 @@ if TYPE_CHECKING:
     "then, or never.",
 )
 @click.option("--personal", multiple=True, metavar="INPUT", help="An input that tells of a person; may be given again.")
+@click.option(
+    "--limit",
+    multiple=True,
+    metavar="INPUT=LIMITS",
+    help="What a call may send for an input, as in distance=0..10000, share=..1 or carrier=AA,UA; may be given again.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 @click.pass_obj
 def import_file(
@@ -41,6 +48,7 @@ def import_file(
     form: str | None,
     batch: Any,
     personal: tuple[str, ...],
+    limit: tuple[str, ...],
     as_json: bool,
 ) -> None:
     """Bring FILE as a version: an ONNX graph, trees of XGBoost or LightGBM, or a folder whose model.toml names a program.
@@ -55,16 +63,17 @@ def import_file(
     from instar.train.command_bundle import pack_command
     from instar.train.file_bundle import pack_file
 
-    if file.is_dir() and (form or personal or batch != "auto"):
+    if file.is_dir() and (form or personal or limit or batch != "auto"):
         raise BadInput("model.toml of a folder says what else its model is", subject=str(file),
-                       asked="no --form, --batch or --personal", next_step="Set batch and personal there.")  # fmt: skip
+                       asked="no --form, --batch, --limit or --personal", next_step="Set them there.")  # fmt: skip
     with open_app(folder, need_project=False) as app:
         require(app.store.actor, Permission.RELEASE)
         check_name(name)
         if file.is_dir():
             bundle, kind, why = pack_command(app.store, file, name=name), "command", ""
         else:
-            packed = pack_file(app.store, file, name=name, form=form, batch=batch, personal=personal)
+            packed = pack_file(app.store, file, name=name, form=form, batch=batch, personal=personal,
+                               limits=_limits(limit))  # fmt: skip
             bundle, kind, why = packed.bundle, packed.form, packed.why
         version = registry.register(app.store, app.project_name, name, bundle=bundle, origin="file")
         manifest = load_manifest(app.store.blobs, bundle)
@@ -75,6 +84,18 @@ def import_file(
     for line in _lines(manifest, why):
         click.echo(line)
     click.echo(f"Let it answer: instar approve {version.name}; instar promote {version.name}")
+
+
+def _limits(said: tuple[str, ...]) -> dict[str, Limits]:
+    from instar.core.limits import read_limits
+
+    found = {}
+    for one in said:
+        name, equals, text = one.partition("=")
+        if not equals or not name:
+            raise BadInput("that is no limit", found=repr(one), asked="INPUT=0..10000, or INPUT=A,B")
+        found[name] = read_limits(text)
+    return found
 
 
 def _document(manifest: Manifest, version: str, bundle: str, kind: str, why: str) -> dict[str, Any]:
@@ -97,15 +118,19 @@ def _lines(manifest: Manifest, why: str) -> Iterator[str]:
     if manifest.tensors is None:
         for column in manifest.inputs:
             more = ", may be missing" if column.nullable else ""
-            yield f"input    {column.name} {column.datatype}{more}{_personal(column.privacy)}"
+            yield f"input    {column.name} {column.datatype}{more}{_personal(column.privacy)}{_limited(column.limits)}"
         decides = manifest.command is not None and manifest.command.decides
         yield "output   score" + (f", and a decision from {manifest.threshold:g} on" if decides else "")
         return
     for what, tensors in (("input", manifest.tensors.inputs), ("output", manifest.tensors.outputs)):
         for one in tensors:
-            more = (", optional" if one.optional else "") + _personal(one.privacy)
+            more = (", optional" if one.optional else "") + _personal(one.privacy) + _limited(one.limits)
             yield f"{what:<8} {one.name} {one.datatype} {list(one.shape)}{more}"
     yield card.stacked(msgspec.to_builtins(manifest.tensors)) + (f" ({why})" if why else "")
+
+
+def _limited(limits: Limits | None) -> str:
+    return f", {limits.describe()}" if limits is not None else ""
 
 
 def _personal(privacy: str) -> str:

@@ -8,8 +8,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+from instar.core.limits import Limits
 from instar.serve.gateway.ways import Endpoint
-from instar.serve.protocol.signature import BYTES, DYNAMIC, FLOATS, Signature
+from instar.serve.protocol.signature import BYTES, DYNAMIC, FLOATS, InputColumn, Signature, TensorSpec
 
 _FLOAT_LIMIT = 3.4028234663852886e38  # of FP32; a larger number has no value in it
 Json = dict[str, Any]
@@ -144,7 +145,7 @@ def _refused(statuses: Iterable[str]) -> Json:
 def _infer(signature: Signature) -> Json:
     """A body of the protocol: a tensor for each input that must be there. Its rows are one here, which JSON Schema can say."""
     tensors = []
-    for name, datatype, shape, nullable, required in _inputs(signature):
+    for name, datatype, shape, value, required in _inputs(signature):
         if required:
             lengths = [1 if length == DYNAMIC else length for length in shape]
             count = 1
@@ -158,7 +159,7 @@ def _infer(signature: Signature) -> Json:
                         "datatype": {"const": datatype},
                         "data": {
                             "type": "array",
-                            "items": _value(datatype, nullable),
+                            "items": value,
                             "minItems": count,
                             "maxItems": count,
                         },
@@ -187,8 +188,7 @@ def _invocations(signature: Signature) -> Json:
 def _row(signature: Signature) -> Json:
     properties: Json = {}
     required = []
-    for name, datatype, shape, nullable, must in _inputs(signature):
-        value = _value(datatype, nullable)
+    for name, _, shape, value, must in _inputs(signature):
         for length in reversed(shape[1:]):
             size = 1 if length == DYNAMIC else length
             value = {"type": "array", "items": value, "minItems": size, "maxItems": size}
@@ -198,10 +198,20 @@ def _row(signature: Signature) -> Json:
     return {"type": "object", "properties": properties, "required": required, "additionalProperties": False}
 
 
-def _inputs(signature: Signature) -> list[tuple[str, str, tuple[int, ...], bool, bool]]:
-    """Name, datatype, shape, nullable, required."""
-    columns = [(c.name, c.datatype, (DYNAMIC,), c.nullable, c.required) for c in signature.columns]
-    return columns + [(t.name, t.datatype, t.shape, t.nullable, t.required) for t in signature.tensors]
+def _inputs(signature: Signature) -> list[tuple[str, str, tuple[int, ...], Json, bool]]:
+    """Name, datatype, shape, schema of a value, required."""
+    shapes = {one.name: one.shape for one in signature.tensors}
+    named: list[InputColumn | TensorSpec] = [*signature.columns, *signature.tensors]
+    return [
+        (
+            one.name,
+            one.datatype,
+            shapes.get(one.name, (DYNAMIC,)),
+            _value(one.datatype, one.nullable, signature.limits.get(one.name)),
+            one.required,
+        )
+        for one in named
+    ]
 
 
 def _object(properties: Json) -> Json:
@@ -213,7 +223,7 @@ def _object(properties: Json) -> Json:
     }
 
 
-def _value(datatype: str, nullable: bool) -> Json:
+def _value(datatype: str, nullable: bool, limits: Limits | None) -> Json:
     made: Json
     if datatype == "BOOL":
         made = {"type": "boolean"}
@@ -226,4 +236,11 @@ def _value(datatype: str, nullable: bool) -> Json:
         bits = int(datatype.lstrip("UINT"))
         low, high = (0, (1 << bits) - 1) if datatype.startswith("U") else (-(1 << bits - 1), (1 << bits - 1) - 1)
         made = {"type": "integer", "minimum": low, "maximum": high}
+    if limits is not None:
+        if limits.values is not None:
+            made["enum"] = [*limits.values, *([None] if nullable else [])]
+        if limits.minimum is not None:
+            made["minimum"] = max(limits.minimum, made["minimum"])
+        if limits.maximum is not None:
+            made["maximum"] = min(limits.maximum, made["maximum"])
     return {**made, "type": [made["type"], "null"]} if nullable else made

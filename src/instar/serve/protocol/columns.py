@@ -20,6 +20,7 @@ from instar.serve.protocol.v2_json import (
     Request,
     Tensor,
     asked_of,
+    beyond,
     missing,
     other_datatype,
     out_of_range,
@@ -62,6 +63,7 @@ def bind(request: Request, signature: Signature) -> Bound:
         MalformedRequest: A column that the signature does not have, or one twice.
         WrongShape: A shape that its data does not have, is not one column, or differs between inputs; no rows.
         WrongDatatype: A datatype or value that the column does not take.
+        OutOfRange: A value beyond what was declared.
     """
     inputs = request.inputs
     rows = -1
@@ -86,7 +88,11 @@ def bind(request: Request, signature: Signature) -> Bound:
             if column.required:
                 raise missing(column.name, column.datatype, list(given))
             continue
-        columns[column.name] = _values(inputs[at], at, column)
+        values = columns[column.name] = _values(inputs[at], at, column)
+        limits = signature.limits.get(column.name)
+        row = None if limits is None else limits.outside(values)
+        if limits is not None and row is not None:
+            raise beyond(column.name, f"$.inputs[{at}].data[{row}]", values[row], limits)
     if given:
         name, position = next(iter(given.items()))
         raise unknown(name, position, [column.name for column in signature.columns])

@@ -123,7 +123,12 @@ def metadata(
         state: `"warm"`: it is loaded; `"cold"`: the next call loads it.
     """
     inputs: list[dict[str, Any]] = [
-        {"name": c.name, "datatype": c.datatype, "shape": [-1], "parameters": {"nullable": c.nullable}}
+        {
+            "name": c.name,
+            "datatype": c.datatype,
+            "shape": [-1],
+            "parameters": {"nullable": c.nullable} | _limits(signature, c.name),
+        }
         for c in signature.columns
         if c.required
     ]
@@ -132,7 +137,9 @@ def metadata(
         outputs.append({"name": "decision", "datatype": "INT64", "shape": [-1]})
     if signature.tensors:
         inputs = [
-            _tensor(t) | {"parameters": {"optional": not t.required, "nullable": t.nullable}} for t in signature.tensors
+            _tensor(t)
+            | {"parameters": {"optional": not t.required, "nullable": t.nullable} | _limits(signature, t.name)}
+            for t in signature.tensors
         ]
         outputs = [_tensor(t) for t in signature.outputs]
     return _encoder.encode(
@@ -145,6 +152,12 @@ def metadata(
             "parameters": {"state": state},
         }
     )
+
+
+def _limits(signature: Signature, name: str) -> dict[str, Any]:
+    limits = signature.limits.get(name)
+    found: dict[str, Any] = {} if limits is None else msgspec.to_builtins(limits)
+    return found
 
 
 def _tensor(spec: TensorSpec) -> dict[str, Any]:

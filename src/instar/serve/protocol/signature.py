@@ -12,6 +12,7 @@ from __future__ import annotations
 import msgspec
 
 from instar.core.ids import digest
+from instar.core.limits import Limits
 
 # Bytes of one element, by datatype of the protocol; those of BYTES (text) differ.
 ELEMENT_BYTES = {
@@ -87,12 +88,14 @@ class Signature(msgspec.Struct, frozen=True):
         columns: Of a table model.
         tensors, outputs: Of a tensor model.
         rows: The first dimension of all tensors and outputs is one and the same: each of its entries is a prediction.
+        limits: What values an input may have, by name, where somebody declared it.
     """
 
     columns: tuple[InputColumn, ...] = ()
     tensors: tuple[TensorSpec, ...] = ()
     outputs: tuple[TensorSpec, ...] = ()
     rows: bool = False
+    limits: dict[str, Limits] = {}
 
     @property
     def personal(self) -> bool:
@@ -101,7 +104,8 @@ class Signature(msgspec.Struct, frozen=True):
 
     @property
     def digest(self) -> str:
-        """Content digest; a call's record names it, so that its values can be read by position."""
+        """Content digest; a call's record names it, so that its values can be read by position. Limits change no position."""
         if not self.tensors:
             return digest(msgspec.json.encode(self.columns))
-        return digest(msgspec.json.encode(self))
+        places = {"columns": self.columns, "tensors": self.tensors, "outputs": self.outputs, "rows": self.rows}
+        return digest(msgspec.json.encode(places))

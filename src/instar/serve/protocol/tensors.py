@@ -22,12 +22,14 @@ from typing import Any
 import msgspec
 
 from instar.core.errors import RequestError, WrongDatatype, WrongShape
+from instar.core.limits import Limits
 from instar.serve.protocol.signature import ACCEPTED, BYTES, DYNAMIC, FLOATS, Signature, TensorSpec
 from instar.serve.protocol.v2_json import (
     Asked,
     Request,
     Tensor,
     asked_of,
+    beyond,
     decode,
     missing,
     other_datatype,
@@ -114,7 +116,7 @@ class Binder:
 
     def __init__(self, signature: Signature) -> None:
         self._signature = signature
-        self._inputs = [_Input(spec) for spec in signature.tensors]
+        self._inputs = [_Input(spec, signature.limits.get(spec.name)) for spec in signature.tensors]
         kinds = {_KINDS[spec.datatype] for spec in signature.tensors if not spec.nullable}
         self._decode: Callable[[bytes | memoryview], Request] | None = None
         if len(kinds) == 1 and not any(spec.nullable for spec in signature.tensors):
@@ -144,6 +146,7 @@ class Binder:
             MalformedRequest: A tensor or a wanted output that the signature does not have, or one twice.
             WrongShape: A shape that is not the signature's, that its data does not have, or whose rows differ between inputs.
             WrongDatatype: A datatype or value that the tensor does not take.
+            OutOfRange: A value beyond what was declared.
         """
         return self._bind(request, typed=False)
 
@@ -178,10 +181,11 @@ class Binder:
 class _Input:
     """One tensor of a signature, prepared."""
 
-    __slots__ = ("accepted", "inner", "largest", "open", "spec", "width")
+    __slots__ = ("accepted", "inner", "largest", "limits", "open", "spec", "width")
 
-    def __init__(self, spec: TensorSpec) -> None:
+    def __init__(self, spec: TensorSpec, limits: Limits | None) -> None:
         self.spec = spec
+        self.limits = limits
         self.accepted = ACCEPTED[spec.datatype] | {spec.datatype}
         # Rows of a fixed form, by far the most common: then two comparisons say that a shape fits.
         self.open = spec.shape[:1] == (DYNAMIC,) and DYNAMIC not in spec.shape[1:]
@@ -212,6 +216,11 @@ class _Input:
         # The root of the sum of squares is no less than any of them, and quicker than looking at each.
         elif not (typed and self.largest and math.hypot(*values) <= self.largest):
             _check(values, tensor, position, spec)
+        if self.limits is not None:
+            plain = values if type(values) is list else values.tolist()
+            at = self.limits.outside(plain)
+            if at is not None:
+                raise beyond(spec.name, _where(tensor, position, at), plain[at], self.limits)
         return Given(tuple(shape), values)
 
 

@@ -15,7 +15,8 @@ from typing import Any
 
 import msgspec
 
-from instar.core.errors import MalformedRequest, MissingInput, RequestError, WrongDatatype, WrongShape
+from instar.core.errors import MalformedRequest, MissingInput, OutOfRange, RequestError, WrongDatatype, WrongShape
+from instar.core.limits import Limits
 from instar.serve.protocol.signature import Signature
 
 BODY_LIMIT_BYTES = 16 * 1024 * 1024
@@ -224,6 +225,14 @@ def out_of_range(name: str, path: str, value: object, datatype: str) -> RequestE
     return WrongDatatype(
         f"a value of input {name!r} does not fit its datatype", subject=path, found=short(value), asked=datatype
     )
+
+
+def beyond(name: str, path: str, value: object, limits: Limits) -> RequestError:
+    """The refusal of a value that is beyond what was declared."""
+    return OutOfRange(
+        f"a value of input {name!r} is beyond what was declared for it", subject=path, found=short(value),
+        asked=limits.describe(), next_step="See GET /v2/models/{endpoint} for what each input may have.",
+    )  # fmt: skip
 
 
 def not_of(datatype: str, path: str, value: object) -> RequestError:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from instar.core.errors import Blocked
+from instar.core.limits import Limits
 from instar.serve.protocol.signature import InputColumn, Signature, TensorSpec
 from instar.serve.traffic.policy import Policy
 
@@ -29,7 +30,18 @@ def signature_of(policy: Policy, manifests: Mapping[int, Manifest]) -> Signature
             found=", ".join(f"version {v}: {'tensors' if takes else 'columns'}" for v, takes in kinds.items()),
             next_step="Give the new form of the model an endpoint of its own.",
         )
-    return _tensors(policy, manifests) if any(kinds.values()) else _columns(policy, manifests)
+    made = _tensors(policy, manifests) if any(kinds.values()) else _columns(policy, manifests)
+    return msgspec.structs.replace(made, limits=_limits(policy, manifests))
+
+
+def _limits(policy: Policy, manifests: Mapping[int, Manifest]) -> dict[str, Limits]:
+    """What was declared with the champion; of an input that it does not have, with the first version that has it."""
+    found: dict[str, Limits | None] = {}
+    for version in sorted(policy.versions, key=lambda one: one != policy.champion):
+        manifest = manifests[version]
+        for one in manifest.tensors.inputs if manifest.tensors is not None else manifest.inputs:
+            found.setdefault(one.name, one.limits)
+    return {name: limits for name, limits in found.items() if limits is not None}
 
 
 def _columns(policy: Policy, manifests: Mapping[int, Manifest]) -> Signature:
