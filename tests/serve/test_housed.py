@@ -32,6 +32,11 @@ def prepared(store: Store, digest: str) -> tuple[Path, str]:
     return folder, own_environment.prepare(store, bundle.unpack(store.blobs, digest, folder))
 
 
+def started(store: Store, name: str, **terms: Any) -> housed.Line:
+    """A line to a process of an environment."""
+    return housed.Line(lambda status: None, lambda: str(environments.places.python(store.folder, name)), **terms)
+
+
 @pytest.fixture
 def load(store: Store) -> Any:
     """Loads a bundle in its environment; its process ends with the test."""
@@ -39,8 +44,8 @@ def load(store: Store) -> Any:
 
     def loaded(digest: str) -> Any:
         folder, name = prepared(store, digest)
-        lines.append(housed.Line.start(str(environments.places.python(store.folder, name)), lambda status: None))
-        return housed.load(folder, loading.verified(folder), lines[-1])
+        lines.append(started(store, name))
+        return housed.load(folder, loading.verified, lines[-1])
 
     yield loaded
     for line in lines:
@@ -172,18 +177,20 @@ def test_rows_arrive_in_the_frame_that_the_native_form_would_get(form: str) -> N
 
 def test_the_shim_ends_with_its_host(store: Store, links: Path) -> None:
     _, name = prepared(store, lamp_bundle(store, links, "1.0"))
-    line = housed.Line.start(str(environments.places.python(store.folder, name)), lambda status: None)
+    line = started(store, name)
     process = line._process
     assert process is not None
+    assert line._line is not None
     line._line.close()
     assert process.wait(20) == 0
 
 
 def test_a_busy_shim_ends_with_its_host_too(store: Store, links: Path) -> None:
     folder, name = prepared(store, lamp_bundle(store, links, "1.0"))
-    line = housed.Line.start(str(environments.places.python(store.folder, name)), lambda status: None)
-    housed.load(folder, loading.verified(folder), line)
+    line = started(store, name)
+    housed.load(folder, loading.verified, line)
     parts = [housed._packed(values, kind)[0] for values, kind in (([1.0], "FP64"), (["for ever"], "BYTES"))]
+    assert line._line is not None
     shim.send(line._line, {"do": "score", "rows": 1, "missing": [False, False]}, parts)
     line._line.close()
     assert line._process is not None

@@ -30,7 +30,7 @@ ROWS: dict[str, Any] = {"distance": [1400.0, 200.0, 2900.0], "hour": [8, 23, 1]}
 @pytest.fixture
 def line() -> Iterator[housed.Line]:
     """A shim under our own interpreter, which has the libraries."""
-    started = housed.Line.start(sys.executable, lambda status: None)
+    started = housed.Line(lambda status: None, lambda: sys.executable)
     yield started
     started.close()
 
@@ -45,7 +45,7 @@ def unpacked(store: Store, digest: str) -> Path:
 def both(store: Store, digest: str, line: housed.Line) -> tuple[Any, Any]:
     """The model as our worker loads it, and as a shim does."""
     folder = unpacked(store, digest)
-    return loading.load(folder), housed.load(folder, loading.verified(folder), line)
+    return loading.load(folder), housed.load(folder, loading.verified, line)
 
 
 def frame() -> tuple[pd.DataFrame, Any, Any]:
@@ -88,11 +88,11 @@ def test_what_a_worker_of_ours_refuses_a_shim_refuses(store: Store, line: housed
     rows, late, _ = frame()
     folder = unpacked(store, pack(store, sklearn_files(LinearSVC().fit(rows, late))))
     with pytest.raises(Damaged, match="without probabilities"):
-        housed.load(folder, loading.verified(folder), line)
+        housed.load(folder, loading.verified, line)
     files = {**sklearn_files(None), "model.pkl": pickle.dumps(io.StringIO)}
     folder = unpacked(store, pack(store, files, name="unseen", inspect=None))
     with pytest.raises(UnsafeModel, match="StringIO"):
-        housed.load(folder, loading.verified(folder), line)
+        housed.load(folder, loading.verified, line)
 
 
 class Echo:

@@ -21,6 +21,7 @@
 | `INSTAR_MODEL_THREADS` | threads of numeric libraries in a process of models; default `OMP_NUM_THREADS`, else 1 |
 | `INSTAR_IDLE` | seconds without a call after which a version's own process ends; default 900 |
 | `INSTAR_HANG` | seconds after which a process that answers nothing while calls wait is killed; default 20 |
+| `INSTAR_CALL_LIMIT` | seconds after which a call is given up whose caller does not say how long it has; default 30 |
 | `INSTAR_FENCE` | `off`: worker processes may read and write what the server may |
 | `INSTAR_FENCE_READ` | further folders that worker processes may read, separated as in `PATH` |
 | `INSTAR_FORK` | `off`: worker processes are started afresh, not forked from a warm one |
@@ -63,6 +64,7 @@ class Settings:
     worker_memory_bytes: int | None = None
     idle_seconds: float = 900.0
     hang_seconds: float = 20.0
+    call_seconds: float = 30.0
     most_calls: int = 8192
     queue_seconds: float = 10.0
     record_failure: str = "stop"
@@ -81,6 +83,11 @@ class Settings:
     def trusting(self) -> bool:
         """Whether who calls from this machine without a token is the owner of the store."""
         return self.loopback == "trust" and not self.hosts
+
+    @property
+    def answer_seconds(self) -> float:
+        """For a model in a process beside its worker to answer: before the worker itself, which waits, counts as hanging."""
+        return min(self.call_seconds, 0.75 * self.hang_seconds)
 
     def store_folder(self, project_root: Path) -> Path:
         """The store's folder for a project at `project_root`."""
@@ -112,6 +119,7 @@ def read_settings(environment: Mapping[str, str] | None = None) -> Settings:
         worker_memory_bytes=_number(values, "INSTAR_WORKER_MEMORY", 0, SIZES) or None,
         idle_seconds=_decimal(values, "INSTAR_IDLE") or defaults.idle_seconds,
         hang_seconds=_decimal(values, "INSTAR_HANG") or defaults.hang_seconds,
+        call_seconds=_decimal(values, "INSTAR_CALL_LIMIT") or defaults.call_seconds,
         most_calls=_number(values, "INSTAR_MOST_CALLS", defaults.most_calls),
         queue_seconds=_decimal(values, "INSTAR_QUEUE_TIMEOUT") or defaults.queue_seconds,
         record_failure=_one_of(values, "INSTAR_RECORD_FAILURE", ("stop", "answer")),

@@ -83,14 +83,15 @@ class EnvironmentLoader:
 
     def __init__(self, store_folder: Path, environment: str, shim: int | None = None) -> None:
         self._store_folder, self._environment = store_folder, environment
-        self._line = None if shim is None else Line(socket(fileno=shim), None, end_with)
+        self._line = None if shim is None else Line(end_with, self._python, line=socket(fileno=shim))
 
     def __call__(self, folder: Path, named: str | None = None) -> Model:
-        manifest = verified(folder, named)
         if self._line is None:
-            python = environment_places.interpreter(self._store_folder, self._environment)
-            self._line = Line.start(python, end_with)
-        return load_housed(folder, manifest, self._line)
+            self._line = Line(end_with, self._python)
+        return load_housed(folder, lambda place: verified(place, named), self._line)
+
+    def _python(self) -> str:
+        return environment_places.interpreter(self._store_folder, self._environment)
 
     def close(self) -> None:
         """End its process, and stay."""

@@ -16,7 +16,7 @@ from typing import Any, Protocol, cast
 
 import msgspec
 
-from instar.core.errors import DeadlineExceeded, RequestError, StepFailed
+from instar.core.errors import DeadlineExceeded, RequestError, StepFailed, Unavailable
 from instar.serve.log import record
 from instar.serve.log.keeping import LIMIT_BYTES
 from instar.serve.log.masking import Mask, mask_nothing_through
@@ -28,7 +28,7 @@ from instar.serve.worker.models import LIMIT as MODELS_LIMIT
 from instar.serve.worker.models import Models
 from instar.serve.worker.table_work import TableModel, TableWork
 from instar.serve.worker.tensor_work import TensorModel, TensorWork
-from instar.serve.worker.work import Job, describe
+from instar.serve.worker.work import Ended, Job, describe
 
 PLANS_LIMIT = 4096  # whose work is prepared
 
@@ -197,7 +197,7 @@ def _reply(work: Work, plan: wire.Plan, job: Job, said: list[Any], infer_us: int
                 chosen, fallback = other, f"version {said[0].version} failed: {said[0].error}"
                 break
         else:
-            return _failure(chosen.version, chosen.error, job.form)
+            return _failure(chosen.version, chosen.error, job)
     answer = Answer(
         plan.endpoint,
         str(chosen.version),
@@ -258,10 +258,16 @@ def _deadline(ask: wire.Ask, asked: v2_json.Asked) -> int:
     return min(deadline, ask.deadline) if ask.deadline else deadline
 
 
-def _failure(version: int, error: str, form: int) -> wire.Reply:
-    problem = StepFailed(
-        f"version {version} failed on this request",
-        found=error,
-        next_step="Look at the request, then at the model's owner.",
-    )
-    return refusal(problem, form)
+def _failure(version: int, error: str, job: Job) -> wire.Reply:
+    known = (job.problems or {}).get(version)
+    problem: Exception
+    if isinstance(known, Ended) and known.hung:  # the request may be as good as any: it may be sent again
+        what = f"version {version} cannot answer now: {known.what}"
+        problem = Unavailable(what, subject=known.subject, next_step=known.next_step)  # its words are in the log
+    else:
+        problem = StepFailed(
+            f"version {version} failed on this request",
+            found=error,
+            next_step="Look at the request, then at the model's owner.",
+        )
+    return refusal(problem, job.form)

@@ -24,6 +24,7 @@ import socket
 import struct
 import sys
 import threading
+import time
 import traceback
 from typing import Any, Callable, Optional, Sequence, Tuple
 
@@ -46,20 +47,41 @@ def send(line: socket.socket, head: dict[str, Any], parts: Sequence[bytes | byte
     line.sendall(b"".join([_LENGTH.pack(len(text)), text, *parts]))
 
 
-def receive(line: socket.socket) -> tuple[dict[str, Any], list[bytearray]]:
+def receive(
+    line: socket.socket, most: Optional[int] = None, until: Optional[float] = None
+) -> tuple[dict[str, Any], list[bytearray]]:
     """The next message: its head and its parts.
+
+    Args:
+        most: Bytes of a message; by default what is asked is believed.
+        until: Moment (`time.monotonic`) at which it must be there.
 
     Raises:
         EOFError: The other side is gone.
+        TimeoutError: It is not there in time.
+        ValueError: It is none, or too large.
     """
-    head = json.loads(_exactly(line, _LENGTH.unpack(_exactly(line, 4))[0]))
-    return head, [_exactly(line, size) for size in head["sizes"]]
+    size = _LENGTH.unpack(_exactly(line, 4, until))[0]
+    if most is not None and size > most:
+        raise ValueError("a head of %d bytes, where %d are the most" % (size, most))
+    head = json.loads(_exactly(line, size, until))
+    sizes = head.get("sizes") if isinstance(head, dict) else None
+    if not isinstance(sizes, list) or not all(type(one) is int and one >= 0 for one in sizes):
+        raise ValueError("a message that names no sizes")
+    if most is not None and size + sum(sizes) > most:
+        raise ValueError("a message of %d bytes, where %d are the most" % (size + sum(sizes), most))
+    return head, [_exactly(line, one, until) for one in sizes]
 
 
-def _exactly(line: socket.socket, size: int) -> bytearray:
+def _exactly(line: socket.socket, size: int, until: Optional[float]) -> bytearray:
     data = bytearray(size)
     view, got = memoryview(data), 0
     while got < size:
+        if until is not None:
+            left = until - time.monotonic()
+            if left <= 0:
+                raise TimeoutError
+            line.settimeout(left)
         try:
             more = line.recv_into(view[got:])
         except ConnectionError:

@@ -1,7 +1,7 @@
 """Calls of a table model in a worker: rows of several calls scored together, at the moment of a call.
 
 The rows are laid end to end, each version scores once, and the scores are cut up again. When a version raises on the whole
-batch, it is asked again call by call, so that one bad call cannot fail its neighbours.
+batch, it is asked again call by call, so that one bad call cannot fail its neighbours; one that hung is not (`work.Again`).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from instar.serve.log.record import Answer
 from instar.serve.protocol import columns, replies, wire
 from instar.serve.protocol.signature import Signature
 from instar.serve.protocol.v2_json import Request, decode
-from instar.serve.worker.work import Job, describe
+from instar.serve.worker.work import Again, Ended, Job
 
 
 class TableModel(Protocol):
@@ -55,14 +55,13 @@ class TableWork:
             try:
                 model = self._model(version)
             except Exception as problem:  # no value of a caller's is in it, so it is told in full
-                for answers in said:
-                    answers.append(_failed(version, describe(problem)))
+                for job, answers in zip(jobs, said, strict=True):
+                    answers.append(_failed(version, job, problem))
                 continue
             try:
                 scores = _score(model, laid.columns(version.columns), laid.rows)
-            except Exception:
-                for job, answers in zip(jobs, said, strict=True):
-                    self._alone(version, model, job, answers)
+            except Exception as problem:
+                self._ask_alone(version, model, jobs, said, problem)
                 continue
             threshold, start = version.threshold, 0
             for job, answers in zip(jobs, said, strict=True):
@@ -101,14 +100,31 @@ class TableWork:
             inputs.append(values)
         return inputs, None, masked
 
-    def _alone(self, version: wire.PlanVersion, model: TableModel, job: Job, answers: list[Answer]) -> None:
-        try:
-            scores = _score(model, _Laid([job]).columns(version.columns), job.bound.rows)
-        except Exception as problem:  # a model's own failure is part of its record
-            answers.append(_failed(version, describe(problem, self._signature.personal)))
+    def _ask_alone(
+        self,
+        version: wire.PlanVersion,
+        model: TableModel,
+        jobs: Sequence[Job],
+        said: list[list[Answer]],
+        problem: Exception,
+    ) -> None:
+        personal, again = self._signature.personal, Again()
+        again.heard(problem)
+        if len(jobs) == 1 and not isinstance(problem, Ended):  # it was alone, and would say the same again
+            said[0].append(_failed(version, jobs[0], problem, personal))
             return
-        decisions = _decided(scores, version.threshold)
-        answers.append(Answer(version.version, version.role, scores, decisions, version.threshold))
+        for job, answers in zip(jobs, said, strict=True):
+            if again.over is not None:
+                answers.append(_failed(version, job, again.over, personal))
+                continue
+            try:
+                scores = _score(model, _Laid([job]).columns(version.columns), job.bound.rows)
+            except Exception as failure:  # a model's own failure is part of its record
+                again.heard(failure)
+                answers.append(_failed(version, job, failure, personal))
+                continue
+            decisions = _decided(scores, version.threshold)
+            answers.append(Answer(version.version, version.role, scores, decisions, version.threshold))
 
 
 def _score(model: TableModel, given: dict[str, list[Any]], rows: int) -> list[float]:
@@ -119,10 +135,6 @@ def _score(model: TableModel, given: dict[str, list[Any]], rows: int) -> list[fl
     if not math.isfinite(sum(scores)):
         raise ValueError("the model gave a score that is not a number")
     return scores
-
-
-def _failed(version: wire.PlanVersion, error: str) -> Answer:
-    return Answer(version.version, version.role, [], [], version.threshold, error)
 
 
 class _Laid:
@@ -146,6 +158,11 @@ class _Laid:
                     values += part if part is not None else [None] * job.bound.rows
                 known[name] = values
         return {name: known[name] for name in names}
+
+
+def _failed(version: wire.PlanVersion, job: Job, problem: Exception, personal: bool = False) -> Answer:
+    error = job.failed(version.version, problem, personal)
+    return Answer(version.version, version.role, [], [], version.threshold, error)
 
 
 def _decided(scores: Sequence[float], threshold: float | None) -> list[int]:

@@ -2,7 +2,7 @@
 
 Calls whose tensors differ in the first dimension alone are laid together, up to a bound of rows and bytes; the model is asked
 once and its outputs are cut up again. A model that is not batchable is asked call by call, and so is one that raises on the
-stack, so that one bad call cannot fail its neighbours.
+stack, so that one bad call cannot fail its neighbours; one that hung is not asked again (`work.Again`).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from instar.serve.log.masking import Mask
 from instar.serve.protocol import replies, tensors, wire
 from instar.serve.protocol.signature import BYTES, ELEMENT_BYTES, FLOATS, Signature
 from instar.serve.protocol.v2_json import Request
-from instar.serve.worker.work import Job, describe
+from instar.serve.worker.work import Again, Job
 
 STACK_ROWS = 1024
 STACK_BYTES = 8 * 1024 * 1024
@@ -96,8 +96,8 @@ class TensorWork:
             try:
                 model = self._model(version)
             except Exception as problem:  # it was loaded once, and is gone from disk since
-                for answers in said:
-                    answers.append(Said(version.version, version.role, [], error=describe(problem)))
+                for job, answers in zip(jobs, said, strict=True):
+                    answers.append(_failed(version, job, problem))
                 continue
             if len(jobs) > 1 and self._by_rows and model.batchable:
                 if stacks is None:
@@ -105,8 +105,9 @@ class TensorWork:
                 asked = stacks
             else:
                 asked = [self._alone(at, job.bound) for at, job in enumerate(jobs)]
+            again = Again()
             for stack in asked:
-                for at, answer in zip(stack.places, self._answers(version, model, stack), strict=True):
+                for at, answer in zip(stack.places, self._answers(version, model, stack, jobs, again), strict=True):
                     said[at].append(answer)
         return said
 
@@ -185,17 +186,26 @@ class TensorWork:
             stack.add(at, bound, size)
         return made
 
-    def _answers(self, version: wire.PlanVersion, model: TensorModel, stack: Stack) -> list[Said]:
-        try:
-            given = stack.bounds[0].tensors
-            asked = {name: stack.tensor(name, self._datatypes[name]).array for name in version.columns if name in given}
-            outputs = self._checked(model.infer(asked), stack.rows)
-        except Exception as problem:  # a model's own failure is part of its record
-            if len(stack.bounds) == 1:
-                return [Said(version.version, version.role, [], error=describe(problem, bool(self._personal)))]
-            alone = [self._alone(0, bound) for bound in stack.bounds]
-            return [said for one in alone for said in self._answers(version, model, one)]
-        return [Said(version.version, version.role, outputs, start, stop) for start, stop in stack.spans]
+    def _answers(
+        self, version: wire.PlanVersion, model: TensorModel, stack: Stack, jobs: Sequence[Job], again: Again
+    ) -> list[Said]:
+        if again.over is None:
+            try:
+                given = stack.bounds[0].tensors
+                asked = {
+                    name: stack.tensor(name, self._datatypes[name]).array for name in version.columns if name in given
+                }
+                outputs = self._checked(model.infer(asked), stack.rows)
+                return [Said(version.version, version.role, outputs, start, stop) for start, stop in stack.spans]
+            except Exception as problem:  # a model's own failure is part of its record
+                again.heard(problem)
+                failure = problem
+        else:
+            failure = again.over
+        if len(stack.bounds) == 1 or again.over is not None:
+            return [_failed(version, jobs[at], failure, bool(self._personal)) for at in stack.places]
+        alone = [self._alone(at, bound) for at, bound in zip(stack.places, stack.bounds, strict=True)]
+        return [said for one in alone for said in self._answers(version, model, one, jobs, again)]
 
     def _checked(self, outputs: Mapping[str, Array], rows: int) -> list[Laid]:
         made: list[Laid] = []
@@ -228,6 +238,10 @@ class TensorWork:
                     scores: list[float] = one.values(said.start, said.stop)
                     return scores if math.isfinite(sum(scores)) else []
         return []
+
+
+def _failed(version: wire.PlanVersion, job: Job, problem: Exception, personal: bool = False) -> Said:
+    return Said(version.version, version.role, [], error=job.failed(version.version, problem, personal))
 
 
 class Laid:

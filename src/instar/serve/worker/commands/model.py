@@ -14,13 +14,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from instar.core.errors import Blocked, Damaged, Unavailable
+from instar.core.errors import Blocked, Damaged
 from instar.serve.processes import measuring
 from instar.serve.protocol.signature import ACCEPTED
 from instar.serve.worker.commands import answers
 from instar.serve.worker.commands.answers import Array
 from instar.serve.worker.commands.child import HOST, Child
 from instar.serve.worker.commands.line import Line, Said
+from instar.serve.worker.work import Ended
 from instar.train.bundle import COMMAND, Command, Manifest
 
 STALE_SECONDS = 0.02  # until the end of a program shows, when its connection was closed while nobody asked
@@ -73,7 +74,7 @@ class CommandModel:
 
         Raises:
             StepFailed: It answered with an error, or otherwise than it should.
-            Unavailable: It ended, or did not answer in time.
+            Ended: It ended, or did not answer in time.
         """
         id = str(next(self._ids))
         rows = len(next(iter(columns.values()))) if columns else 0
@@ -84,7 +85,7 @@ class CommandModel:
         """Outputs by name.
 
         Raises:
-            StepFailed, Unavailable: As `score`.
+            StepFailed, Ended: As `score`.
         """
         tensors = self._manifest.tensors
         assert tensors is not None
@@ -123,14 +124,14 @@ class CommandModel:
         except TimeoutError:
             words = child.words()
             self.close()  # what it still does is nobody's any more
-            raise Unavailable(
+            raise Ended.of_hung(
                 f"it did not answer within {self._command.answer_seconds:g} s, and was ended", subject=self._title,
                 found=words.removeprefix("; ") or None, next_step="Raise answer_seconds in model.toml, or send fewer rows.",
             ) from None  # fmt: skip
         except (OSError, http.client.HTTPException) as problem:
             how = child.ended_soon(ENDING_SECONDS)
             what = "it ended while it was asked" if how else "its connection broke while it was asked"
-            raise Unavailable(
+            raise Ended(
                 what, subject=self._title, found=how or f"{problem or type(problem).__name__}{child.words()}"
             ) from problem
 
