@@ -259,6 +259,7 @@ class _Agreed:
             serving.most,
             None if serving.memory is None else size_bytes(serving.memory),
             serving.retry,
+            None if serving.timeout is None else serving.timeout.total_seconds(),
         )
 
 

@@ -65,6 +65,8 @@ def up_command(
         beside = f", and gRPC on port {server.grpc_port}" if server.grpc_port is not None else ""
         click.echo(f"Instar serves {name} on {url}{beside} (Ctrl-C drains and ends)")
 
+    if call_limit is not None:
+        os.environ["INSTAR_CALL_LIMIT"] = f"{call_limit:g}"  # for all processes of the server
     server = Root(folder, root, host, port, gateways, grpc_port, record == "durable", listening=listening)
     server.run()
     click.echo("drained: every call that was taken is answered and on the record")

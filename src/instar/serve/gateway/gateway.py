@@ -118,8 +118,8 @@ class Gateway:
         self.loop = asyncio.get_running_loop()
         self._lock = segments.BootLock(self._calls, self.boot)
         self._committer = Committer(self.loop, durable=self._durable)
-        self._board = Switchboard(self.loop, self._folder, self._acknowledge, settings.read_settings().hang_seconds)
         chosen = settings.read_settings()
+        self._board = Switchboard(self.loop, self._folder, self._acknowledge, chosen)
         self._intake = Intake(
             self.loop,
             self._board,
@@ -244,13 +244,14 @@ def main(arguments: list[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s")
     gateway = Gateway(options.folder, durable=options.record == "durable", grpc_address=options.grpc)
+    chosen = settings.read_settings()
     config = uvicorn.Config(
         gateway, http=DirectProtocol, loop="uvloop", lifespan="on", ws="none", access_log=False, log_level="warning",
-        proxy_headers=False, server_header=False, date_header=False, timeout_keep_alive=75, timeout_graceful_shutdown=25,
-        backlog=4096,
+        proxy_headers=False, server_header=False, date_header=False, timeout_keep_alive=75, backlog=4096,
+        timeout_graceful_shutdown=math.ceil(chosen.call_seconds) + 2,
     )  # fmt: skip
     listening = socket.socket(fileno=options.fd)
-    uvloop.run(DoorServer(config, listening, door_socket(options.folder), settings.read_settings()).serve())
+    uvloop.run(DoorServer(config, listening, door_socket(options.folder), chosen).serve())
 
 
 if __name__ == "__main__":

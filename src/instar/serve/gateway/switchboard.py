@@ -17,6 +17,7 @@ from pathlib import Path
 
 from instar.core import telemetry
 from instar.core.errors import Damaged
+from instar.core.settings import Settings
 from instar.core.watching import FolderWatch
 from instar.serve.gateway.root_line import RootLine
 from instar.serve.gateway.ways import Builder, Endpoint
@@ -43,7 +44,7 @@ PROOFS = 4  # at once, so that a thousand new versions leave room for calls
 REPORT_SECONDS = 0.1  # between two words to the root on how busy workers are
 LOOK_SECONDS = 1.0  # between two looks, when nothing told that the routes changed
 BLIND_LOOK_SECONDS = 0.02  # where the system tells of no changed files
-LINE_GRACE_SECONDS = 35.0  # a worker that no route names stays known for calls in flight and their shadows
+LINE_GRACE_SECONDS = 5.0  # beyond a call's longest time, for which a worker that no route names stays known: its shadows
 
 _log = logging.getLogger("instar.serve")
 
@@ -72,7 +73,7 @@ class Switchboard:
     loop: asyncio.AbstractEventLoop
     store_folder: Path
     acknowledge: Callable[[int, dict[str, str], str | None], None]
-    hang_seconds: float = 20.0
+    limits: Settings = Settings()
     endpoints: dict[str, Endpoint] = field(default_factory=dict)
     snapshot: Snapshot = EMPTY
     _groups: dict[str, WorkerGroup] = field(default_factory=dict)
@@ -268,7 +269,7 @@ class Switchboard:
         if group is None:
             group = self._groups[worker] = WorkerGroup(
                 self.loop, worker, lambda number: worker_socket(self.store_folder, number), self._root.tell,
-                self.hang_seconds,
+                self.limits.hang_seconds, self.limits.call_seconds,
             )  # fmt: skip
             if worker in self._root.copies:
                 group.told(Up(worker, self._root.copies[worker]))
@@ -310,7 +311,7 @@ class Switchboard:
                 self._unused.setdefault(worker, self.loop.time())
 
     def _tidy(self) -> None:
-        limit = self.loop.time() - LINE_GRACE_SECONDS
+        limit = self.loop.time() - self.limits.call_seconds - LINE_GRACE_SECONDS
         for worker, since in list(self._unused.items()):
             if since < limit:
                 del self._unused[worker]

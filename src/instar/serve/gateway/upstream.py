@@ -20,6 +20,7 @@ from instar.serve.protocol import wire
 
 CONNECT_SECONDS = 5.0
 RECONNECT_SECONDS = 0.01
+LOOK_SECONDS = 2.0  # between two looks at a silent process, at most, while our own loop turns
 
 _loaded = msgspec.msgpack.Decoder(wire.Loaded)
 _log = logging.getLogger("instar.serve")
@@ -100,7 +101,8 @@ class WorkerLine(asyncio.Protocol):
         self._unsent: list[bytes] = []
         self._over = False
         self._heard = True
-        self._silent_since: float | None = None
+        self._silent: float | None = None
+        self._looked = 0.0
         self._connecting = loop.create_task(self._connect())
 
     def send(self, flight: Flight) -> None:
@@ -136,15 +138,21 @@ class WorkerLine(asyncio.Protocol):
         return await future
 
     def silence(self, now: float) -> float:
-        """Seconds for which the process said nothing though calls wait; asks it whether it is there. Called now and then."""
+        """Seconds for which the process said nothing though calls wait; asks it whether it is there. Called now and then.
+
+        Between two looks no more is counted than passes while this loop turns: had it stood still, an answer may lie unread.
+        """
         if self._heard or not self.flying or self._loading:
-            self._heard, self._silent_since = False, None
-        if self._transport is not None and self.flying:
-            if self._silent_since is None:
-                self._silent_since = now
-                self._transport.write(wire.encode(wire.PING, 0, b""))
-            return now - self._silent_since
-        return 0.0
+            self._heard, self._silent = False, None
+        passed, self._looked = min(now - self._looked, LOOK_SECONDS), now
+        if self._transport is None or not self.flying:
+            return 0.0
+        if self._silent is None:
+            self._silent = 0.0
+            self._transport.write(wire.encode(wire.PING, 0, b""))
+        else:
+            self._silent += passed
+        return self._silent
 
     def give_up(self, limit: float) -> list[Flight]:
         """Calls that came before `limit`: their answers are not waited for any more."""

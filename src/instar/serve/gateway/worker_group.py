@@ -20,7 +20,7 @@ from instar.serve.gateway.upstream import Flight, Waiter, WorkerLine
 from instar.serve.processes.needs import Cannot, Ended, Hung, Load, Lost, Need, ToRoot, Up
 from instar.serve.protocol import wire
 
-CALL_SECONDS = 30.0  # after which a call to a worker is given up, however long it waited for it to begin
+AWAKE_SECONDS = 2.0  # between two sweeps of a loop that turns; for what is beyond, this process itself stood still
 WAITING_LIMIT = 2048  # calls that wait for a worker to begin
 VERDICT_SECONDS = 1.0  # for which a call waits to hear how its process ended
 
@@ -34,6 +34,7 @@ class WorkerGroup:
         place: Socket of a process by its number.
         tell: Tells the root.
         hang_seconds: After which a process that says nothing while calls wait is given up.
+        call_seconds: After which a call is given up, however long it waited for the worker to begin.
 
     Attributes:
         retry: Calls whose process died are asked once more.
@@ -47,12 +48,15 @@ class WorkerGroup:
         place: Callable[[int], Path],
         tell: Callable[[ToRoot], object],
         hang_seconds: float,
+        call_seconds: float,
     ) -> None:
         self._loop = loop
         self.worker = worker
         self._place = place
         self._tell_root = tell
         self._hang_seconds = hang_seconds
+        self._call_seconds = call_seconds
+        self._swept: float | None = None
         self.retry = True
         self.warm: set[str] = set()
         self.kept: dict[str, str] = {}
@@ -173,19 +177,29 @@ class WorkerGroup:
     def sweep(self) -> None:
         """Give up calls that took too long, and processes that say nothing. Called every second or so."""
         now = self._loop.time()
-        limit = now - CALL_SECONDS
+        self._forgive(now)
+        limit = now - self._call_seconds
         self._forget_late()
         late = [flight for line in self._lines.values() for flight in line.give_up(limit)]
         for queue in (self._waiting, self._suspects):
             while queue and queue[0].since <= limit:
                 late.append(queue.popleft())
         for flight in late:
-            self._fail(flight, f"did not answer within {CALL_SECONDS:g} s")
+            self._fail(flight, f"did not answer within {self._call_seconds:g} s")
         self.ask_again()
         for line in self._open:
             silent = line.silence(now)
             if silent > self._hang_seconds:
                 self._tell_root(Hung(self.worker, line.number, silent))
+
+    def _forgive(self, now: float) -> None:
+        """Time in which this process stood still (stopped, or on a machine that is busy) is no time that a worker took."""
+        still = 0.0 if self._swept is None else now - self._swept - AWAKE_SECONDS
+        self._swept = now
+        if still > 0:
+            flying = [flight for line in self._lines.values() for flight in line.flying.values()]
+            for flight in (*flying, *self._waiting, *self._suspects):
+                flight.since = min(now, flight.since + still)
 
     def close(self) -> None:
         """Hang up."""

@@ -39,7 +39,7 @@ from instar.serve.root.root_socket import RootSocket
 from instar.serve.root.workers import Limits, Workers
 from instar.serve.traffic import routes
 
-DRAIN_SECONDS = 35.0
+DRAIN_SECONDS = 5.0  # beyond a call's longest time
 BLIND_LOOK_SECONDS = 0.05  # where the system tells of no changed files
 START_LOOK_SECONDS = 0.02  # until the first answer
 MISTAKE = 78  # exit status by which the control process says that a restart would not mend it (EX_CONFIG)
@@ -309,7 +309,7 @@ class Root:
         gateways = [child for name, child in self._children.items() if name.startswith("gateway-")]
         others = [child for child in self._children.values() if child not in gateways]
         self._measure()
-        self._end(gateways, time.monotonic() + DRAIN_SECONDS)
+        self._end(gateways, time.monotonic() + settings.read_settings().call_seconds + DRAIN_SECONDS)
         deadline = time.monotonic() + 10.0
         self._workers.end(deadline)
         self._hear(set(self._ear.filenos()))  # the last words of workers on what they used
@@ -331,7 +331,7 @@ class Root:
 def _limits() -> Limits:
     chosen = settings.read_settings()
     memory = chosen.memory_bytes or int(measuring.machine_memory_bytes() * MEMORY_SHARE)
-    return Limits(memory, chosen.worker_memory_bytes, chosen.idle_seconds)
+    return Limits(memory, chosen.worker_memory_bytes, chosen.idle_seconds, chosen.call_seconds)
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -26,7 +26,7 @@ from instar.serve.traffic.capacity import DEFAULT
 
 START_SECONDS = 120.0  # in which a process must take calls, its model loaded
 DYING_SECONDS = 2.0  # for a process to end whose line broke off
-LEAVE_SECONDS = 40.0  # for its last calls; then it is killed
+LEAVE_SECONDS = 10.0  # beyond a call's longest time, for its last calls; then it is killed
 RETIRE_SECONDS = 60.0  # a worker that no route names stays warm, for a quick way back
 MOST_DEATHS = 3  # before it took calls; then who waits is told, and no longer held
 CALLS_PAUSE_SECONDS = 0.5
@@ -43,12 +43,14 @@ class Limits:
         memory_bytes: Of all workers together.
         worker_bytes: Of one process of a version of its own; None: no limit.
         idle_seconds: Without a call, after which a version's own process ends.
+        call_seconds: A call's longest time.
         cores: Processors.
     """
 
     memory_bytes: int
     worker_bytes: int | None = None
     idle_seconds: float = capacity.IDLE_SECONDS
+    call_seconds: float = 30.0
     cores: int = field(default_factory=measuring.cores)
 
 
@@ -273,7 +275,7 @@ class Workers:
         if copy.lost is not None and now - copy.lost > DYING_SECONDS and process is not None:
             copy.why = copy.why or "killed, since a gateway's line to it broke off"
             process.signal(signal.SIGKILL)
-        if copy.leaving is not None and now - copy.leaving > LEAVE_SECONDS and process is not None:
+        if copy.leaving is not None and now - copy.leaving > self._limits.call_seconds + LEAVE_SECONDS and process is not None:
             process.signal(signal.SIGKILL)
 
     def _gone(self, worker: Worker, copy: Copy, process: Process, now: float) -> None:

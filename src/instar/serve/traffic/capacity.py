@@ -25,6 +25,7 @@ class Terms(msgspec.Struct, frozen=True):
         most: Processes of one version at most; None: as many as there are cores.
         memory_bytes: Of one process at most: beyond it the process is replaced; None: the server's default.
         retry: A call whose process died is asked once more of another one.
+        call_seconds: Of a call whose caller does not say how long it has, and at most of any; None: the server's limit.
     """
 
     reserve: bool = False
@@ -32,6 +33,7 @@ class Terms(msgspec.Struct, frozen=True):
     most: int | None = None
     memory_bytes: int | None = None
     retry: bool = True
+    call_seconds: float | None = None
 
 
 DEFAULT = Terms()

@@ -48,7 +48,7 @@ LATER_LIMIT = 2048  # calls whose shadows wait; beyond it shadows go before new 
 BACKLOG = 64
 ENVIRONMENTS = "environments"  # folder in the store, in which models of other environments have theirs
 ACCOUNT_SECONDS = 2.0  # between two words to the root on what versions used
-LEAVE_SECONDS = 35.0  # for gateways to hang up, once it was told to end
+LEAVE_SECONDS = 5.0  # beyond a call's longest time, for gateways to hang up, once it was told to end
 
 _FORGOTTEN = refusal(Unavailable("the worker does not know this route any more", next_step="Send the request again."))
 
@@ -251,7 +251,7 @@ async def serve(listening: Socket, runtime: Runtime, account: Account | None = N
     server.close()
     if host.connections:
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(host.empty.wait(), LEAVE_SECONDS)
+            await asyncio.wait_for(host.empty.wait(), read_settings().call_seconds + LEAVE_SECONDS)
     if accounting is not None and account is not None:
         accounting.cancel()
         account.tell()
