@@ -116,7 +116,7 @@ def test_a_model_that_must_not_be_asked_twice_is_not(folder: Path) -> None:
 
 def test_a_worker_that_hangs_is_killed_and_its_neighbours_are_answered(folder: Path) -> None:
     fakes.route(folder, [fakes.version(folder, 1, quirk="hangs on -1", native=True)])
-    environment = {"INSTAR_HANG": "1"}
+    environment = {"INSTAR_HANG": "3"}
     with start(folder, environment=environment) as server, httpx2.Client(base_url=server.url, timeout=60) as client:
         acknowledged(folder, 1)
         replies: list[httpx2.Response] = []
@@ -131,6 +131,21 @@ def test_a_worker_that_hangs_is_killed_and_its_neighbours_are_answered(folder: P
         hung.join()
         assert replies[0].status_code == 500
         assert "had answered nothing" in replies[0].json()["error"]
+
+
+def test_a_call_is_given_up_when_its_time_is_over(folder: Path) -> None:
+    fakes.route(folder, [fakes.version(folder, 1, quirk="hangs on -1", native=True)])
+    terms = Terms(call_seconds=0.2)
+    fakes.route(folder, [fakes.version(folder, 1, bias=0.1, quirk="hangs on -1", native=True)], endpoint="b", terms=terms)
+    environment = {"INSTAR_CALL_LIMIT": "1"}
+    with start(folder, environment=environment) as server, httpx2.Client(base_url=server.url, timeout=60) as client:
+        acknowledged(folder, 2)
+        reply = client.post(URL, json=fakes.body(-1))
+        assert (reply.status_code, "did not answer within 1 s" in reply.json()["error"]) == (503, True)
+        own = client.post("/v2/models/b/infer", json=fakes.body(-1))
+        assert (own.status_code, "0.2 s" in own.json()["error"]) == (504, True)
+        longer = client.post("/v2/models/b/infer", json=fakes.body(-1), headers={"Instar-Timeout": "30"})
+        assert longer.status_code == 504
 
 
 def test_a_worker_that_leaks_is_replaced_and_no_call_is_lost(folder: Path) -> None:

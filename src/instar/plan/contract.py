@@ -175,7 +175,7 @@ class Serving(Section, frozen=True, kw_only=True):
         most: Processes of one version at most, when calls wait in a queue; default as many as there are cores.
         memory: Of one process of a version of its own, as in `"2GiB"`: beyond it the process is replaced.
         retry: A call whose process died is asked once more of another; `false` for a model that must not be asked twice.
-        timeout: Of a call, as in `"5s"`; who says less in `Instar-Timeout` gets less. Default: the server's (`INSTAR_CALL_LIMIT`).
+        timeout: Of a call, as in `"5s"`; who asks for less gets less. Default: the server's (`INSTAR_CALL_LIMIT`).
     """
 
     reserve: bool = False

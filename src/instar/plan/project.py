@@ -147,6 +147,8 @@ def revision_of(contract: Contract) -> str:
                 del problem[section]
         if not problem["inputs"]:
             del problem["inputs"]
+        if "serving" in problem and problem["serving"]["timeout"] is None:
+            del problem["serving"]["timeout"]  # contracts of before it was there keep their digests
     return ids.digest_of({name: section for name, section in plain.items() if section})
 
 
@@ -306,6 +308,7 @@ def _prove_record(path: str, record: RecordTerms) -> None:
 
 def _prove_serving(path: str, serving: Serving) -> None:
     _expect(serving.idle is None or serving.idle > timedelta(0), f"{path}.idle", "0", "more than 0")
+    _expect(serving.timeout is None or serving.timeout > timedelta(0), f"{path}.timeout", "0", "more than 0")
     _expect(serving.most is None or serving.most >= 1, f"{path}.most", serving.most, "1 or more")
     if serving.memory is not None:
         try:

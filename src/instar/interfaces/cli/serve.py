@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import sys
 from datetime import datetime
 from pathlib import Path
@@ -38,13 +39,26 @@ PORT = 5000  # where clients of MLflow's protocol look first
     help="Answer when a call's record is on the disk, or when the operating system has it.",
 )
 @click.option(
+    "--call-limit",
+    type=click.FloatRange(0, min_open=True),
+    metavar="SECONDS",
+    help="After which a call is given up; default INSTAR_CALL_LIMIT, else 30.",
+)
+@click.option(
     "--store",
     type=click.Path(file_okay=False, path_type=Path),
     help="The store's folder; default INSTAR_STORE, else .instar of the project, or here.",
 )
 @click.pass_obj
 def up_command(
-    project: str | None, host: str, port: int, grpc_port: int | None, gateways: int, record: str, store: Path | None
+    project: str | None,
+    host: str,
+    port: int,
+    grpc_port: int | None,
+    gateways: int,
+    record: str,
+    call_limit: float | None,
+    store: Path | None,
 ) -> None:
     """Serve console, API, tracking and inference on one port until interrupted; in a folder without a project, too."""
     import logging

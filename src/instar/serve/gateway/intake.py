@@ -131,6 +131,8 @@ class Intake:
                 answer = answer_of(place.kind, form, accept)
             except NotAcceptable as wrong:
                 problem = problem or wrong
+        if endpoint.call_seconds is not None:
+            seconds = min(seconds or endpoint.call_seconds, endpoint.call_seconds)
         caller = held.caller.name
         way = endpoint.pinned[version] if version is not None else endpoint.way(key, call, caller, headers)
         if problem is None:

@@ -73,7 +73,7 @@ class Switchboard:
     loop: asyncio.AbstractEventLoop
     store_folder: Path
     acknowledge: Callable[[int, dict[str, str], str | None], None]
-    limits: Settings = Settings()
+    limits: Settings = field(default_factory=Settings)
     endpoints: dict[str, Endpoint] = field(default_factory=dict)
     snapshot: Snapshot = EMPTY
     _groups: dict[str, WorkerGroup] = field(default_factory=dict)

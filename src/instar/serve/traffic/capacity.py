@@ -46,12 +46,14 @@ def together(terms: Sequence[Terms]) -> Terms:
     idle = [one.idle_seconds for one in terms]
     most = [one.most for one in terms]
     memory = [one.memory_bytes for one in terms]
+    limits = [one.call_seconds for one in terms]
     return Terms(
         any(one.reserve for one in terms),
         None if None in idle else max(value for value in idle if value is not None),
         None if None in most else max(value for value in most if value is not None),
         None if None in memory else max(value for value in memory if value is not None),
         all(one.retry for one in terms),
+        None if None in limits else max(value for value in limits if value is not None),
     )
 
 

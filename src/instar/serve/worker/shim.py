@@ -63,13 +63,13 @@ def receive(
     """
     size = _LENGTH.unpack(_exactly(line, 4, until))[0]
     if most is not None and size > most:
-        raise ValueError("a head of %d bytes, where %d are the most" % (size, most))
+        raise ValueError(f"a head of {size} bytes, where {most} are the most")
     head = json.loads(_exactly(line, size, until))
     sizes = head.get("sizes") if isinstance(head, dict) else None
     if not isinstance(sizes, list) or not all(type(one) is int and one >= 0 for one in sizes):
         raise ValueError("a message that names no sizes")
     if most is not None and size + sum(sizes) > most:
-        raise ValueError("a message of %d bytes, where %d are the most" % (size + sum(sizes), most))
+        raise ValueError(f"a message of {size + sum(sizes)} bytes, where {most} are the most")
     return head, [_exactly(line, one, until) for one in sizes]
 
 
