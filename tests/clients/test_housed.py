@@ -28,7 +28,7 @@ INPUTS = (bundle.Column("distance", "FP64"), bundle.Column("hour", "INT64"))
 @pytest.fixture
 def line() -> Iterator[housed.Line]:
     """A shim under the interpreter of these clients, which stands for that of an environment."""
-    started = housed.Line.start(sys.executable, lambda status: None)
+    started = housed.Line(lambda status: None, lambda: sys.executable)
     yield started
     started.close()
 
@@ -42,7 +42,7 @@ def housed_model(store: Store, line: housed.Line, digest: str) -> Any:
     folder = bundle_folder(store.folder, digest)
     folder.parent.mkdir(parents=True, exist_ok=True)
     bundle.unpack(store.blobs, digest, folder)
-    return housed.load(folder, loading.verified(folder), line)
+    return housed.load(folder, loading.verified, line)
 
 
 def logged(store: Store, place: Path) -> str:
