@@ -136,7 +136,9 @@ def test_a_worker_that_hangs_is_killed_and_its_neighbours_are_answered(folder: P
 def test_a_call_is_given_up_when_its_time_is_over(folder: Path) -> None:
     fakes.route(folder, [fakes.version(folder, 1, quirk="hangs on -1", native=True)])
     terms = Terms(call_seconds=0.2)
-    fakes.route(folder, [fakes.version(folder, 1, bias=0.1, quirk="hangs on -1", native=True)], endpoint="b", terms=terms)
+    fakes.route(
+        folder, [fakes.version(folder, 1, bias=0.1, quirk="hangs on -1", native=True)], endpoint="b", terms=terms
+    )
     environment = {"INSTAR_CALL_LIMIT": "1"}
     with start(folder, environment=environment) as server, httpx2.Client(base_url=server.url, timeout=60) as client:
         acknowledged(folder, 2)

@@ -275,7 +275,11 @@ class Workers:
         if copy.lost is not None and now - copy.lost > DYING_SECONDS and process is not None:
             copy.why = copy.why or "killed, since a gateway's line to it broke off"
             process.signal(signal.SIGKILL)
-        if copy.leaving is not None and now - copy.leaving > self._limits.call_seconds + LEAVE_SECONDS and process is not None:
+        if (
+            copy.leaving is not None
+            and now - copy.leaving > self._limits.call_seconds + LEAVE_SECONDS
+            and process is not None
+        ):
             process.signal(signal.SIGKILL)
 
     def _gone(self, worker: Worker, copy: Copy, process: Process, now: float) -> None:
