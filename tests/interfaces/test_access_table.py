@@ -46,16 +46,30 @@ def bound(route: Route) -> str:
     return route.bound.name.lower() if isinstance(route.bound, Bound) else "project"
 
 
-def line(what: str, permissions: tuple[Permission, ...], where: str) -> str:
+def reach(route: Route) -> str:
+    """What a token that is limited to some endpoints is told there."""
+    if route.permission in (Permission.PUBLIC, Permission.KNOWN):
+        return "-"
+    return "its endpoints" if route.narrows or "{endpoint}" in route.path or "{model}" in route.path else "refused"
+
+
+def told(rule: str) -> str:
+    """The same of what a gateway answers by itself."""
+    if Permission.PUBLIC in entrance.RULES[rule]:
+        return "-"
+    return "refused" if rule == "GET /metrics" else "its endpoints"  # tests/serve/test_access.py
+
+
+def line(what: str, permissions: tuple[Permission, ...], where: str, limited: str) -> str:
     roles = [role.value for role in Role if MAY[role].intersection(permissions)]
     who = "anybody" if Permission.PUBLIC in permissions else "all" if len(roles) == len(Role) else ", ".join(roles)
-    return f"{what} | {' or '.join(permissions)} | {where} | {who}"
+    return f"{what} | {' or '.join(permissions)} | {where} | {limited} | {who}"
 
 
 def table() -> str:
-    routes = [line(f"{r.method} {r.path}", (r.permission,), bound(r)) for r in ROUTES if canonical(r)]
-    gateway = [line(rule, needed, "project") for rule, needed in entrance.RULES.items()]
-    grpc = [line(name, entrance.RULES[rule], "project") for name, rule in sorted(entrance.GRPC_METHODS.items())]
+    routes = [line(f"{r.method} {r.path}", (r.permission,), bound(r), reach(r)) for r in ROUTES if canonical(r)]
+    gateway = [line(rule, needed, "project", told(rule)) for rule, needed in entrance.RULES.items()]
+    grpc = [line(name, entrance.RULES[rule], "project", told(rule)) for name, rule in sorted(entrance.GRPC_METHODS.items())]
     return "\n".join(["# control", *sorted(routes), "# gateway", *sorted(gateway), "# gRPC", *grpc, ""])
 
 
@@ -108,12 +122,16 @@ def asked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Applicatio
     _, secrets["root"] = tokens.create(store, PROJECT, Wish("root", {EVERYWHERE: [Role.ADMIN]}), local_caller())
     granting.publish(store)
     keeper = Doorkeeper(store, Settings(loopback="token"))
+    wish = Wish("limited", {PROJECT: [Role.ADMIN]}, endpoints=["mine"])
+    _, secrets["limited"] = tokens.create(store, PROJECT, wish, local_caller())
+    granting.publish(store)
     yield Application(App(store, None), [r for r in ROUTES if canonical(r)], doorkeeper=keeper), store, secrets
     store.database.close()
 
 
-def ask(application: Application, route: Route, secret: str | None) -> int:
+def ask(application: Application, route: Route, secret: str | None, endpoint: str = "nothing") -> int:
     path = re.sub(r"\{project\}", PROJECT, route.path)
+    path = re.sub(r"\{(endpoint|model)\}", endpoint, path)
     path = re.sub(r"\{[a-z_]+(:path)?\}", "nothing", path)
     headers = [(b"host", b"127.0.0.1"), (b"content-type", b"application/json"), (b"content-length", b"0")]
     if secret is not None:
@@ -155,6 +173,28 @@ def test_every_route_lets_in_whom_the_table_names(
             assert status not in (401, 403, 500), f"{name} may, and is told {status}"
         else:
             assert status == (401 if name is None else 403), f"{name} may not, and is told {status}"
+
+
+@pytest.mark.parametrize("route", [r for r in ROUTES if canonical(r)], ids=lambda r: f"{r.method} {r.path}")
+def test_a_token_of_some_endpoints_comes_to_these_alone(
+    asked: tuple[Application, Store, dict[str, str]], route: Route
+) -> None:
+    application, _, secrets = asked
+    named = "{endpoint}" in route.path or "{model}" in route.path
+    free = route.permission in (Permission.PUBLIC, Permission.KNOWN)
+    if route.proof is None and not free and (named or not route.narrows):
+        assert ask(application, route, secrets["limited"]) == 403
+    whole = (Permission.ADMIN, Permission.AUDIT, Permission.TRAIN, Permission.WRITE_DATA)
+    if named and route.permission not in whole:
+        assert ask(application, route, secrets["limited"], "mine") not in (401, 403, 500)
+
+
+def test_a_token_of_some_endpoints_hands_out_and_audits_nothing() -> None:
+    limited = Caller("web", roles={EVERYWHERE: frozenset({Role.ADMIN})}, endpoints=frozenset({"mine"}))
+    assert not any(limited.may(one, PROJECT) for one in (Permission.ADMIN, Permission.AUDIT, Permission.TRAIN))
+    assert not limited.may_somewhere(Permission.ADMIN)
+    assert limited.may_ask("mine", PROJECT)
+    assert not limited.may_ask("other", PROJECT)
 
 
 def test_what_was_refused_is_counted_and_not_journalled(asked: tuple[Application, Store, dict[str, str]]) -> None:

@@ -100,7 +100,10 @@ class MemoryLog:
         raise NotFound("the log has no such prediction", subject=prediction_id)
 
     def seen(self, call_id: str) -> bool:
-        return any(row["call"] == call_id for row in self.rows)
+        return self.endpoint_of(call_id) is not None
+
+    def endpoint_of(self, call_id: str) -> str | None:
+        return next((row["endpoint"] for row in self.rows if row["call"] == call_id), None)
 
 
 @pytest.fixture

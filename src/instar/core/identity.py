@@ -38,6 +38,8 @@ class Permission(enum.StrEnum):
 
 ALL_PERMISSIONS = frozenset(Permission)
 _OPEN = frozenset({Permission.PUBLIC, Permission.KNOWN})
+# What is about a project as a whole, and so nothing for who is limited to some endpoints of it.
+_OF_ALL_ENDPOINTS = frozenset({Permission.WRITE_DATA, Permission.TRAIN, Permission.AUDIT, Permission.ADMIN})
 
 
 class Role(enum.StrEnum):
@@ -86,7 +88,7 @@ class Caller:
 
     Attributes:
         roles: By project; `EVERYWHERE` stands for all.
-        endpoints: The only ones that it may ask; None where its roles alone decide.
+        endpoints: The only ones that it may ask, see and change; None where its roles alone decide.
         token: Id of the token that proves it; empty for the local user.
     """
 
@@ -101,7 +103,8 @@ class Caller:
         held = self.roles.get(EVERYWHERE, frozenset())
         if project is not None:
             held |= self.roles.get(project, frozenset())
-        return _OPEN.union(*(MAY[role] for role in held))
+        found = _OPEN.union(*(MAY[role] for role in held))
+        return found if self.endpoints is None else found - _OF_ALL_ENDPOINTS
 
     def may(self, permission: Permission, project: str | None) -> bool:
         """Whether it has a permission in a project, or, with None, in all of the store."""
@@ -109,11 +112,19 @@ class Caller:
 
     def may_somewhere(self, permission: Permission) -> bool:
         """Whether it has a permission in any project."""
-        return any(permission in MAY[role] for held in self.roles.values() for role in held)
+        return any(self.may(permission, project) for project in self.roles)
+
+    def reaches(self, endpoint: str) -> bool:
+        """Whether it is not limited to other endpoints than this one."""
+        return self.endpoints is None or endpoint in self.endpoints
 
     def may_ask(self, endpoint: str, project: str) -> bool:
         """Whether it may ask an endpoint of a project for answers."""
-        return (self.endpoints is None or endpoint in self.endpoints) and self.may(Permission.PREDICT, project)
+        return self.reaches(endpoint) and self.may(Permission.PREDICT, project)
+
+    def may_ask_all(self) -> bool:
+        """Whether it may ask every endpoint of the store, those that come later included."""
+        return self.endpoints is None and self.may(Permission.PREDICT, None)
 
     def within(self, project: str | None) -> Actor:
         """The caller as it acts in a project, or in all of the store."""

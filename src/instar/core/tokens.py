@@ -53,7 +53,7 @@ class Token:
 
     Attributes:
         roles: By project; `*` stands for all.
-        endpoints: The only ones that it may ask; None where its roles alone decide.
+        endpoints: The only ones that it may ask, see and change; None where its roles alone decide.
         rate: Calls a second that each process lets through; None for no limit.
         used_at: Last use, to about a minute.
     """

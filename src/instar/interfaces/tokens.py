@@ -14,7 +14,7 @@ import msgspec
 from instar.app import App
 from instar.core import refusals, tokens
 from instar.core.errors import BadInput
-from instar.core.identity import MAY, Caller, Permission, Role
+from instar.core.identity import Caller, Permission, Role
 from instar.core.tokens import Wish
 from instar.serve.access import granting
 from instar.serve.access.callers import LOCAL
@@ -78,7 +78,7 @@ def refused(app: App, caller: Caller, of: str | None, limit: int) -> list[dict[s
 def who(caller: Caller) -> dict[str, Any]:
     """A caller, its roles and what they allow, by project."""
     roles = {project: sorted(held) for project, held in sorted(caller.roles.items())}
-    may = {project: sorted(set().union(*(MAY[role] for role in held))) for project, held in caller.roles.items()}
+    may = {project: sorted(caller.permissions(project)) for project in caller.roles}
     endpoints = None if caller.endpoints is None else sorted(caller.endpoints)
     return {
         "name": caller.name, "kind": caller.kind, "token": caller.token, "roles": roles, "may": may,

@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from instar.core.errors import BadInput, NotFound
+from instar.core.errors import BadInput, NotAllowed, NotFound
 from instar.core.identity import Permission
 from instar.core.store import Store
 from instar.interfaces.api.operate import log_of
@@ -69,14 +69,15 @@ def searched(request: Request) -> searching.Found:
     several = {name: tuple(filter(None, request.query_lists.get(name, ()))) for name in LISTS}
     asked |= {"inputs": several["input"], "score": several["score"]}
     store = request.app.store
-    return searching.search(store, log_of(store), request.path["project"], query_of(asked))
+    log, among = log_of(store), request.caller.endpoints
+    return searching.search(store, log, request.path["project"], query_of(asked), among=among)
 
 
 def show(request: Request) -> Reply:
     """One prediction by its id, or row 0 of a call."""
     store, project = request.app.store, request.path["project"]
     row = log_of(store).find(request.path["prediction"])
-    if row["endpoint"] not in log_of(store).endpoints_of(project):
+    if row["endpoint"] not in log_of(store).endpoints_of(project) or not request.caller.reaches(row["endpoint"]):
         raise NotFound("there is no such prediction in this project", subject=request.path["prediction"])
     return Reply(plain(row))
 
@@ -100,6 +101,7 @@ def anchor(request: Request) -> Reply:
 def erase(request: Request) -> Reply:
     """Ask for a person to be erased; done as calls are sealed, within minutes: 202."""
     body = request.json(NewErasure)
+    _require_reached(request, body.endpoint)
     selector = selector_of(body.entity, body.key, body.input)
     asked = erasing.ask(_acting(request), request.path["project"], selector, body.why, body.endpoint)
     return Reply(erasure_document(asked), 202)
@@ -108,12 +110,13 @@ def erase(request: Request) -> Reply:
 def list_erasures(request: Request) -> Reply:
     """Erasures of a project, oldest first, without whom they were about."""
     found = erasing.erasures(request.app.store, request.path["project"])
-    return Reply([erasure_document(one) for one in found])
+    return Reply([erasure_document(one) for one in found if reached(request, one.endpoint)])
 
 
 def hold(request: Request) -> Reply:
     """Place a hold on calls of an endpoint."""
     body = request.json(NewHold)
+    _require_reached(request, body.endpoint)
     span = (_moment(body.since), _moment(body.until))
     one = holds.place(_acting(request), request.path["project"], body.endpoint, body.why, *span)
     return Reply(plain(vars(one)), 201)
@@ -121,13 +124,30 @@ def hold(request: Request) -> Reply:
 
 def list_holds(request: Request) -> Reply:
     """Holds that stand."""
-    return Reply([plain(vars(one)) for one in holds.standing(request.app.store, request.path["project"])])
+    found = holds.standing(request.app.store, request.path["project"])
+    return Reply([plain(vars(one)) for one in found if reached(request, one.endpoint)])
 
 
 def release(request: Request) -> Reply:
     """Release a hold."""
+    if request.caller.endpoints is not None:
+        standing = holds.standing(request.app.store, request.path["project"])
+        _require_reached(request, next((one.endpoint for one in standing if one.id == request.path["hold"]), None))
     holds.release(_acting(request), request.path["project"], request.path["hold"], request.json(Why).why)
     return Reply({"released": request.path["hold"]})
+
+
+def reached(request: Request, endpoint: str | None) -> bool:
+    """Whether the caller may know of what is about an endpoint; with None, about all of the project."""
+    return request.caller.endpoints is None or (endpoint is not None and request.caller.reaches(endpoint))
+
+
+def _require_reached(request: Request, endpoint: str | None) -> None:
+    if not reached(request, endpoint):
+        raise NotAllowed(
+            f"the token of {request.caller.name} is for some endpoints alone", subject=f"endpoint {endpoint or 'not named'}",
+            asked=", ".join(sorted(request.caller.endpoints or ())),
+        )  # fmt: skip
 
 
 def _acting(request: Request) -> Store:
@@ -146,13 +166,13 @@ def _number(name: str, text: str) -> int:
 
 _P = "/api/projects/{project}"
 routes = [
-    Route("GET", f"{_P}/calls", Permission.READ, search),
-    Route("GET", f"{_P}/calls/{{prediction:path}}", Permission.READ, show),
+    Route("GET", f"{_P}/calls", Permission.READ, search, narrows=True),
+    Route("GET", f"{_P}/calls/{{prediction:path}}", Permission.READ, show, narrows=True),
     Route("GET", f"{_P}/audit", Permission.AUDIT, verify),
     Route("GET", f"{_P}/anchor", Permission.AUDIT, anchor),
-    Route("GET", f"{_P}/erasures", Permission.READ, list_erasures),
-    Route("POST", f"{_P}/erasures", Permission.OPERATE, erase),
-    Route("GET", f"{_P}/holds", Permission.READ, list_holds),
-    Route("POST", f"{_P}/holds", Permission.OPERATE, hold),
-    Route("POST", f"{_P}/holds/{{hold}}/release", Permission.OPERATE, release),
+    Route("GET", f"{_P}/erasures", Permission.READ, list_erasures, narrows=True),
+    Route("POST", f"{_P}/erasures", Permission.OPERATE, erase, narrows=True),
+    Route("GET", f"{_P}/holds", Permission.READ, list_holds, narrows=True),
+    Route("POST", f"{_P}/holds", Permission.OPERATE, hold, narrows=True),
+    Route("POST", f"{_P}/holds/{{hold}}/release", Permission.OPERATE, release, narrows=True),
 ]

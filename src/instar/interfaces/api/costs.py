@@ -23,8 +23,10 @@ def cost(request: Request) -> Reply:
         since=since_of(since, store.clock) if since else None,
         prices=settings,
     )
+    if request.caller.endpoints is not None:
+        found = [one for one in found if one.endpoint in request.caller.endpoints]
     priced = any(one.money is not None for one in found)
     return Reply({"currency": settings.currency if priced else None, "lines": [asdict(one) for one in found]})
 
 
-routes = [Route("GET", "/api/projects/{project}/cost", Permission.READ, cost)]
+routes = [Route("GET", "/api/projects/{project}/cost", Permission.READ, cost, narrows=True)]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, MutableMapping
-from typing import Any
+from typing import Any, NoReturn
 from urllib.parse import urlsplit
 
 from instar.core.errors import InstarError, MalformedRequest, NotAllowed
@@ -77,10 +77,17 @@ class Doorkeeper:
         """Raises NotAllowed unless the caller has the route's permission where it is needed, and keeps that."""
         if route.proof is not None:
             route.proof(request)
-        if route.permission is Permission.PUBLIC or route.allows(request):
+        project, caller = route.project(request), request.caller
+        if route.permission is Permission.PUBLIC:
             return
-        project = route.project(request)
-        caller = request.caller
+        if not route.reached(request):
+            self._refuse(route, caller, project, NotAllowed(
+                f"the token of {caller.name} is for some endpoints alone", subject=f"{caller.kind} {caller.name}",
+                found=f"{route.method} {route.path}", asked=", ".join(sorted(caller.endpoints or ())),
+                next_step="Ask with a token that is not limited to endpoints.",
+            ))  # fmt: skip
+        if route.allows(request):
+            return
         where = f" in {project}" if project else ""
         problem = NotAllowed(
             f"{caller.name} may not {route.permission.value}{where}",
@@ -88,6 +95,9 @@ class Doorkeeper:
             asked=f"the permission to {route.permission.value}{where or ' in all projects'}",
             next_step="Ask an administrator of the project for a role that has it: instar whoami says which you have.",
         )
+        self._refuse(route, caller, project, problem)
+
+    def _refuse(self, route: Route, caller: Caller, project: str | None, problem: NotAllowed) -> NoReturn:
         self._turned_away(caller.name, route, problem, project or "")
         raise problem
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime
 from functools import lru_cache
@@ -9,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from instar.core.errors import BadInput, NotFound
+from instar.core.errors import BadInput, NotAllowed, NotFound
 from instar.core.identity import SYSTEM, Permission
 from instar.core.store import Store
 from instar.interfaces.api.routes import Reply, Request, Route
@@ -22,6 +23,7 @@ from instar.operate.outcomes import Item, post
 from instar.release import registry
 from instar.serve import snapshot
 from instar.serve.log.calls import CallLog
+from instar.serve.traffic import routing
 from instar.serve.traffic.derived import derive
 from instar.serve.traffic.routing import Revision
 
@@ -44,15 +46,43 @@ class Reason(msgspec.Struct, forbid_unknown_fields=True):
 
 
 def post_outcomes(request: Request) -> Reply:
-    """Record outcomes, all or none: 200; 202 when some wait for their call; 409 for another value; 400 when malformed."""
+    """Record outcomes, all or none: 200; 202 when some wait for their call; 409 for another value; 400 when malformed.
+
+    A caller reports on calls of endpoints that it may ask.
+    """
     items = request.json(NewOutcomes).outcomes
     if len(items) > MOST_OUTCOMES:
         raise BadInput("the posting has too many outcomes", found=len(items), asked=f"{MOST_OUTCOMES} or fewer")
     store = _acting(request)
-    posted = post(store, request.app.project_name, items, log_of(request.app.store).seen, TRUTHS)
+    seen = log_of(store).seen if request.caller.may_ask_all() else _allowed(request)
+    posted = post(store, request.app.project_name, items, seen, TRUTHS)
     counts = {state: posted.count(state) for state in ("recorded", "parked", "corrected", "unchanged")}
     body = {**counts, "outcomes": [vars(receipt) for receipt in posted.receipts]}
     return Reply(body, 202 if counts["parked"] else 200)
+
+
+def _allowed(request: Request) -> Callable[[str], bool]:
+    """Whether a call is in the log, asked by somebody who may not ask every endpoint of the store."""
+    store, caller = request.app.store, request.caller
+    log, owners = log_of(store), {one.policy.endpoint: one.policy.project for one in routing.endpoints(store)}
+    all_that_are = all(caller.may_ask(endpoint, project) for endpoint, project in owners.items())
+
+    def seen(call: str) -> bool:
+        endpoint = log.endpoint_of(call)
+        if endpoint is None and (caller.endpoints is not None or not all_that_are):
+            # It would wait, and then be joined whosever the call is.
+            raise NotFound(
+                "no such call is on the record, or not yet", subject=call,
+                next_step="Send it again in some minutes, or with a token that is not limited to endpoints.",
+            )  # fmt: skip
+        if endpoint is not None and not caller.may_ask(endpoint, owners.get(endpoint, endpoint)):
+            raise NotAllowed(
+                f"{caller.name} may not report on calls of this endpoint", subject=call, found=f"endpoint {endpoint}",
+                asked="a token for it",
+            )  # fmt: skip
+        return endpoint is not None
+
+    return seen
 
 
 def list_alerts(request: Request) -> Reply:
@@ -61,34 +91,42 @@ def list_alerts(request: Request) -> Reply:
     found = alerts.alerts(
         request.app.store, request.path["project"], endpoint=query.get("endpoint"), state=query.get("state")
     )
-    return Reply([vars(one) for one in found])
+    return Reply([vars(one) for one in found if request.caller.reaches(one.endpoint)])
 
 
 def list_measurements(request: Request) -> Reply:
     """Measurements of a project, latest window first; `?endpoint=`, `?monitor=`, `?subject=`, `?since=`, `?limit=`."""
-    query = request.query
-    found = measurements(
-        request.app.store,
-        request.path["project"],
-        endpoint=query.get("endpoint"),
-        monitor=query.get("monitor"),
-        subject=query.get("subject"),
-        since=_moment(query.get("since")),
-        limit=_limit(query.get("limit")),
-    )
-    return Reply([vars(one) for one in found])
+    query, caller, limit = request.query, request.caller, _limit(request.query.get("limit"))
+    asked = {query["endpoint"]} if "endpoint" in query else caller.endpoints or {None}
+    found = [
+        one
+        for endpoint in asked
+        if endpoint is None or caller.reaches(endpoint)
+        for one in measurements(
+            request.app.store,
+            request.path["project"],
+            endpoint=endpoint,
+            monitor=query.get("monitor"),
+            subject=query.get("subject"),
+            since=_moment(query.get("since")),
+            limit=limit,
+        )
+    ]
+    if len(asked) > 1:
+        found.sort(key=lambda one: one.window_end, reverse=True)
+    return Reply([vars(one) for one in found[:limit]])
 
 
 def list_rollouts(request: Request) -> Reply:
     """Rollouts of a project, latest first; `?endpoint=`."""
     found = rollout.rollouts(request.app.store, request.path["project"], request.query.get("endpoint"))
-    return Reply([_rollout(one) for one in found])
+    return Reply([_rollout(one) for one in found if request.caller.reaches(one.endpoint)])
 
 
 def show_rollout(request: Request) -> Reply:
     """One rollout with every look at it and the evidence of each."""
     found = rollout.get(request.app.store, request.path["rollout"])
-    if found.project != request.path["project"]:
+    if found.project != request.path["project"] or not request.caller.reaches(found.endpoint):
         raise NotFound("there is no such rollout", subject=found.id)
     looks = [vars(look) for look in rollout.looks(request.app.store, found.id)]
     return Reply({**_rollout(found), "looks": looks})
@@ -104,14 +142,14 @@ def list_actions(request: Request) -> Reply:
         kind=query.get("kind"),
         state=query.get("state"),
     )
-    return Reply([vars(one) for one in found])
+    return Reply([vars(one) for one in found if request.caller.reaches(one.endpoint)])
 
 
 def show_live(request: Request) -> Reply:
     """What answers at each endpoint of a project, now or `?at=` an event time; `?endpoint=`."""
     query = request.query
     found = live(request.app.store, request.path["project"], _moment(query.get("at")), query.get("endpoint"))
-    return Reply([live_document(one) for one in found])
+    return Reply([live_document(one) for one in found if request.caller.reaches(one.endpoint)])
 
 
 def show_trace(request: Request) -> Reply:
@@ -187,13 +225,13 @@ def _recorded_in(request: Request) -> str:
 
 _P = "/api/projects/{project}"
 routes = [
-    Route("POST", "/api/outcomes", Permission.PREDICT, post_outcomes, bound=_recorded_in),
-    Route("GET", f"{_P}/alerts", Permission.READ, list_alerts),
-    Route("GET", f"{_P}/measurements", Permission.READ, list_measurements),
-    Route("GET", f"{_P}/rollouts", Permission.READ, list_rollouts),
-    Route("GET", f"{_P}/rollouts/{{rollout}}", Permission.READ, show_rollout),
-    Route("GET", f"{_P}/actions", Permission.READ, list_actions),
-    Route("GET", f"{_P}/live", Permission.READ, show_live),
+    Route("POST", "/api/outcomes", Permission.PREDICT, post_outcomes, bound=_recorded_in, narrows=True),
+    Route("GET", f"{_P}/alerts", Permission.READ, list_alerts, narrows=True),
+    Route("GET", f"{_P}/measurements", Permission.READ, list_measurements, narrows=True),
+    Route("GET", f"{_P}/rollouts", Permission.READ, list_rollouts, narrows=True),
+    Route("GET", f"{_P}/rollouts/{{rollout}}", Permission.READ, show_rollout, narrows=True),
+    Route("GET", f"{_P}/actions", Permission.READ, list_actions, narrows=True),
+    Route("GET", f"{_P}/live", Permission.READ, show_live, narrows=True),
     Route("GET", f"{_P}/trace", Permission.READ, show_trace),
     Route("POST", f"{_P}/endpoints/{{endpoint}}/promote", Permission.OPERATE, promote),
     Route("POST", f"{_P}/endpoints/{{endpoint}}/rollback", Permission.OPERATE, roll_back),

@@ -118,7 +118,7 @@ def _own(request: Request) -> None:
 
 _PROJECT = "/api/projects/{project}"
 routes = [
-    Route("GET", "/api/projects", Permission.READ, projects, bound=Bound.SOMEWHERE),
+    Route("GET", "/api/projects", Permission.READ, projects, bound=Bound.SOMEWHERE, narrows=True),
     Route("GET", "/api/projects/{project}/contract", Permission.READ, contract),
     Route("GET", "/api/projects/{project}/steps", Permission.READ, steps),
     Route("GET", f"{_PROJECT}/executions", Permission.READ, executions_of),

@@ -56,7 +56,7 @@ class Stage(msgspec.Struct, forbid_unknown_fields=True):
 def list_models(request: Request) -> Reply:
     """Every version of every model of the project."""
     found = registry.versions(request.app.store, request.path["project"])
-    return Reply({"models": [registry.document(version) for version in found]})
+    return Reply({"models": [registry.document(version) for version in found if request.caller.reaches(version.model)]})
 
 
 def list_versions(request: Request) -> Reply:
@@ -174,7 +174,7 @@ _VERSION = _MODEL + "/versions/{version}"
 _EVALUATION = "/api/projects/{project}/evaluations/{evaluation}"
 
 routes = [
-    Route("GET", "/api/projects/{project}/models", Permission.READ, list_models),
+    Route("GET", "/api/projects/{project}/models", Permission.READ, list_models, narrows=True),
     Route("GET", _MODEL, Permission.READ, list_versions),
     Route("PUT", _MODEL + "/aliases/{alias}", Permission.RELEASE, set_alias),
     Route("GET", _VERSION, Permission.READ, show_version),

@@ -128,6 +128,8 @@ class Route:
 
     Attributes:
         bound: In which project the permission is needed, or a function from the request to its name.
+        narrows: The handler shows and changes nothing but a caller's endpoints, where it is limited to some; else such a
+            caller reaches what has one of their names in the path, as `{endpoint}` or `{model}`, and nothing else.
         proof: Called before the body is read: raises unless the address proves itself. For public routes that take more
             than a few words.
         page: People look at it: who is not signed in is shown the way.
@@ -143,6 +145,7 @@ class Route:
     voice: Voice = PLAIN
     bound: WhereBound = Bound.PROJECT
     page: bool = False
+    narrows: bool = False
     proof: Callable[[Request], None] | None = None
 
     def __post_init__(self) -> None:
@@ -154,6 +157,13 @@ class Route:
         if callable(self.bound):
             return self.bound(request)
         return request.path.get("project") if self.bound is Bound.PROJECT else None
+
+    def reached(self, request: Request) -> bool:
+        """Whether the caller is not limited to endpoints of which the route is none."""
+        if self.narrows or request.caller.endpoints is None or self.permission in _FREE:
+            return True
+        name = request.path.get("endpoint", request.path.get("model"))  # one name for both
+        return name is not None and request.caller.reaches(name)
 
     def allows(self, request: Request) -> bool:
         """Whether the caller of a request has the permission where it is needed."""

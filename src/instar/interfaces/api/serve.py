@@ -11,7 +11,8 @@ from instar.serve.traffic import routing
 
 def endpoints(request: Request) -> Reply:
     """The endpoints of a project with their current policies."""
-    return Reply([described(one) for one in routing.endpoints(request.app.store, request.path["project"])])
+    found = routing.endpoints(request.app.store, request.path["project"])
+    return Reply([described(one) for one in found if request.caller.reaches(one.policy.endpoint)])
 
 
 def endpoint(request: Request) -> Reply:
@@ -24,6 +25,6 @@ def endpoint(request: Request) -> Reply:
 
 
 routes = [
-    Route("GET", "/api/projects/{project}/endpoints", Permission.READ, endpoints),
+    Route("GET", "/api/projects/{project}/endpoints", Permission.READ, endpoints, narrows=True),
     Route("GET", "/api/projects/{project}/endpoints/{endpoint}", Permission.READ, endpoint),
 ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from instar.interfaces.api.calls import LISTS, NUMBERS, TEXTS, searched
+from instar.interfaces.api.calls import LISTS, NUMBERS, TEXTS, reached, searched
 from instar.interfaces.api.operate import log_of
 from instar.interfaces.api.routes import Request
 from instar.serve.log import erasing, holds
@@ -29,9 +29,13 @@ def calls_asked(request: Request) -> dict[str, Any]:
     return {
         "project": project,
         "asked": {name: request.query.get(name, "") for name in names},
-        "endpoints": log_of(store).endpoints_of(project),
-        "erasures": [{**vars(one), "selector": None} for one in reversed(erasing.erasures(store, project))],
-        "holds": holds.standing(store, project),
+        "endpoints": [one for one in log_of(store).endpoints_of(project) if request.caller.reaches(one)],
+        "erasures": [
+            {**vars(one), "selector": None}
+            for one in reversed(erasing.erasures(store, project))
+            if reached(request, one.endpoint)
+        ],
+        "holds": [one for one in holds.standing(store, project) if reached(request, one.endpoint)],
     }
 
 

@@ -27,8 +27,8 @@ def alerts(request: Request) -> dict[str, Any]:
     store, project = request.app.store, request.path["project"]
     return {
         "project": project,
-        "alerts": records.alerts(store, project),
-        "actions": actions.actions(store, project),
+        "alerts": [one for one in records.alerts(store, project) if request.caller.reaches(one.endpoint)],
+        "actions": [one for one in actions.actions(store, project) if request.caller.reaches(one.endpoint)],
     }
 
 

@@ -37,6 +37,8 @@ ASSETS = {
 def _home(request: Request) -> Reply:
     """Console: to the project of this server, or to the first one that the caller may read."""
     caller, own = request.caller, request.app.project_name
+    if caller.endpoints is not None:
+        return redirect(url(own, "models") if caller.may(Permission.READ, own) else url("access"))
     if caller.may(Permission.READ, own):
         return redirect(url(own))
     readable = sorted(project for project in caller.roles if caller.may(Permission.READ, project))
@@ -76,7 +78,7 @@ routes: list[Route] = [
     *page("/{project}/studies/{study}", "study.html", experiments.tuning),
     *page("/{project}/runs/{run}", "run.html", train.run),
     *page("/{project}/runs/{run}/file", "file.html", files.file),
-    *page("/{project}/models", "models.html", release.models),
+    *page("/{project}/models", "models.html", release.models, narrows=True),
     *page("/{project}/models/{model}/{number}", "version.html", release.version),
     *page("/{project}/endpoints/{endpoint}", "endpoint.html", serve.endpoint),
     *page(
@@ -88,8 +90,8 @@ routes: list[Route] = [
         told=(BadInput, Blocked, NotFound),
     ),
     *page("/{project}/endpoints/{endpoint}/differences", "differences.html", differing.page),
-    *page("/{project}/calls", "calls.html", calls.calls, calls.calls_asked),
-    *page("/{project}/alerts", "alerts.html", operate.alerts),
+    *page("/{project}/calls", "calls.html", calls.calls, calls.calls_asked, narrows=True),
+    *page("/{project}/alerts", "alerts.html", operate.alerts, narrows=True),
     *page("/{project}/journal", "journal.html", operate.journal),
     *page("/{project}/predictions/{call}/{row}", "prediction.html", operate.prediction),
     *page("/{project}/trace", "trace.html", operate.traced),

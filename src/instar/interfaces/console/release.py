@@ -19,7 +19,7 @@ from instar.serve.traffic import routing
 def models(request: Request) -> dict[str, Any]:
     """The registered models of a project and all their versions."""
     store, project = request.app.store, request.path["project"]
-    names = sorted({one.model for one in registry.versions(store, project)})
+    names = sorted({one.model for one in registry.versions(store, project) if request.caller.reaches(one.model)})
     return {"project": project, "models": [_model(store, project, name) for name in names]}
 
 

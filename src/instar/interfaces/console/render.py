@@ -44,7 +44,7 @@ View = Callable[[Request], dict[str, Any]]
 
 def page(
     path: str, template: str, view: View, asked: View | None = None, *,
-    permission: Permission = Permission.READ, bound: Bound = Bound.PROJECT,
+    permission: Permission = Permission.READ, bound: Bound = Bound.PROJECT, narrows: bool = False,
     told: tuple[type[InstarError], ...] = (BadInput,),
 ) -> list[Route]:  # fmt: skip
     """The routes of a page and of its JSON twin; the twin first, since `{name}` would match `name.json` too.
@@ -70,12 +70,14 @@ def page(
 
     show.__doc__ = f"Console: {(view.__doc__ or template).strip().splitlines()[0]}"
     twin.__doc__ = f"{show.__doc__} As JSON."
-    return [Route("GET", f"{ROOT}{path}.json", permission, twin, bound=bound), *shown(path, show, permission, bound)]
+    written = Route("GET", f"{ROOT}{path}.json", permission, twin, bound=bound, narrows=narrows)
+    return [written, *shown(path, show, permission, bound, narrows)]
 
 
 def shown(
-    path: str, handler: Handler, permission: Permission = Permission.READ, bound: Bound = Bound.PROJECT
-) -> list[Route]:
+    path: str, handler: Handler, permission: Permission = Permission.READ, bound: Bound = Bound.PROJECT,
+    narrows: bool = False,
+) -> list[Route]:  # fmt: skip
     """The route of something that people look at: its errors are pages, unless the caller prefers JSON."""
 
     @wraps(handler)
@@ -87,7 +89,7 @@ def shown(
                 raise
             return html("error.html", {"error": body_of(error), "project": None}, status_of(error))
 
-    return [Route("GET", f"{ROOT}{path}", permission, careful, page=True, bound=bound)]
+    return [Route("GET", f"{ROOT}{path}", permission, careful, page=True, bound=bound, narrows=narrows)]
 
 
 def wants_json(request: Request) -> bool:

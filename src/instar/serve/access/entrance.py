@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from instar.core.errors import InstarError, NotAllowed
@@ -130,12 +130,18 @@ class Entrance:
 
     def sees(self, held: Pass, endpoint: str, project: str) -> bool:
         """Whether the caller may know of an endpoint."""
-        return held.may_ask(endpoint, project) or held.caller.may(Permission.READ, project)
+        caller = held.caller
+        return held.may_ask(endpoint, project) or (caller.reaches(endpoint) and caller.may(Permission.READ, project))
 
-    def require_reader(self, held: Pass, method: str, path: str) -> None:
-        """Raises NotAllowed unless the caller may read in any project, and keeps that."""
-        if not held.caller.may_somewhere(Permission.READ):
-            problem = NotAllowed(f"{held.caller.name} may not read", subject=path, asked=Permission.READ.value)
+    def require_reader(self, held: Pass, method: str, path: str, projects: Iterable[str]) -> None:
+        """Raises NotAllowed unless the caller may read of all endpoints of these projects, and keeps that."""
+        caller = held.caller
+        reads = caller.may_somewhere(Permission.READ) and all(caller.may(Permission.READ, one) for one in projects)
+        if caller.endpoints is not None or not reads:
+            problem = NotAllowed(
+                f"{caller.name} may not read of all endpoints", subject=path,
+                asked=f"the permission to {Permission.READ} in every project with an endpoint",
+            )  # fmt: skip
             self._turned_away(held, method, path, problem, EVERYWHERE)
             raise problem
 

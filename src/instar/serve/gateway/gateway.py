@@ -95,7 +95,8 @@ class Gateway:
     async def _metrics(self, scope: Scope, send: Send) -> None:
         try:
             held = self._entrance.enter(scope["headers"], scope["method"], "/metrics")
-            self._entrance.require_reader(held, scope["method"], "/metrics")
+            projects = {route.policy.project for route in self._board.snapshot.endpoints.values()}
+            self._entrance.require_reader(held, scope["method"], "/metrics", projects)
         except InstarError as problem:
             await answer_error(send, problem)
             return

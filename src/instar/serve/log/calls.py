@@ -111,18 +111,24 @@ class CallLog:
 
     def seen(self, call_id: str) -> bool:
         """Is the call in the log? Quick for calls of late; a malformed id is not in it."""
+        return self.endpoint_of(call_id) is not None
+
+    def endpoint_of(self, call_id: str) -> str | None:
+        """The endpoint that took the call; None when it is not in the log. As quick as `seen`."""
         call = call_id.split("/", 1)[0]
         try:
             place = parse_call_id(call)
         except MalformedRequest:
-            return False
+            return None
         with self._lock:
-            if self._has(call, place):
-                return True
-            self._refresh(None, self._sealed(None))
-            if self._has(call, place):
-                return True
-        return any(self._rows(unit, pl.col("call") == call).height for unit in catalogue.units(self._store, call=call))
+            found = self._held(call, place)
+            if found is None:
+                self._refresh(None, self._sealed(None))
+                found = self._held(call, place)
+        if found is not None:
+            return found
+        units = catalogue.units(self._store, call=call)
+        return next((one.endpoint for one in units if self._rows(one, pl.col("call") == call).height), None)
 
     def _call(self, call: str) -> pl.DataFrame:
         """Rows of one call, wherever it lies; none where it is nowhere."""
@@ -159,8 +165,12 @@ class CallLog:
             readers = [one for one in self._refresh(endpoint, sealed) if one.name.id not in sealed]
             return [frame for reader in readers for frame in reader.frames(first, last)]
 
-    def _has(self, call: str, place: CallId) -> bool:
-        return any(reader.name.boot == place.boot and reader.holds(call) for reader in self._readers.values())
+    def _held(self, call: str, place: CallId) -> str | None:
+        """The endpoint of a call among those that are held decoded."""
+        for reader in self._readers.values():
+            if reader.name.boot == place.boot and reader.holds(call):
+                return reader.name.endpoint
+        return None
 
     def _sealed(self, endpoint: str | None) -> dict[str, Sealed]:
         """Those of the segments on disk, or held decoded, that are sealed: asked before the units, which then have them all."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -108,8 +108,11 @@ def condition(text: str, column: str | None = None) -> Condition:
     return Condition(column or match.group(1), match.group(2), match.group(3))
 
 
-def search(store: Store, log: CallLog, project: str, query: Query) -> Found:
+def search(store: Store, log: CallLog, project: str, query: Query, *, among: Set[str] | None = None) -> Found:
     """A page of the predictions of a project that a query describes, newest call first.
+
+    Args:
+        among: The only endpoints that are looked at; None for all of the project.
 
     Raises:
         BadInput: No endpoint has an input of that name, a value is not of the input's type, or the limit is out of range.
@@ -118,7 +121,7 @@ def search(store: Store, log: CallLog, project: str, query: Query) -> Found:
     if not 1 <= query.limit <= MOST:
         raise BadInput("the limit is no such number", found=query.limit, asked=f"1 to {MOST}")
     before = parse_prediction_id(query.cursor) if query.cursor else None
-    endpoints = log.endpoints_of(project)
+    endpoints = [one for one in log.endpoints_of(project) if among is None or one in among]
     if query.endpoint is not None:
         if query.endpoint not in endpoints:
             raise NotFound(
