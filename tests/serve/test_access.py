@@ -120,6 +120,28 @@ def test_every_path_of_a_gateway_lets_in_whom_the_table_names(world: World, role
         assert (status == 403) is not may, (name, status)
 
 
+@pytest.mark.parametrize("rule", list(RULES))
+def test_a_token_of_another_endpoint_is_told_nothing_of_this_one(world: World, limited: str, rule: str) -> None:
+    method, path = rule.replace("{endpoint}", "delay").replace("{version}", "1").split(" ")
+    if not path.startswith("/"):
+        return
+    headers = {"content-type": "application/json", **_bearer(limited)}
+    told = httpx2.request(method, world.server.url + path, headers=headers, timeout=30)
+    named = "{endpoint}" in rule or path in ("/invocations", "/metrics")  # with one endpoint, the first means it
+    assert (told.status_code == 403) is named
+    assert named or "delay" not in told.text
+
+
+@pytest.fixture(scope="module")
+def limited(world: World) -> str:
+    """The secret of an administrator of another endpoint of the same project."""
+    wish = Wish("limited", {"flights": [Role.ADMIN]}, endpoints=["fares"])
+    _, secret = tokens.create(world.store, "flights", wish, local_caller())
+    granting.publish(world.store)
+    world.wait_until_known(secret)
+    return secret
+
+
 def test_the_table_has_every_method_of_grpcs_port() -> None:
     source = inspect.getsource(grpc_port)
     assert set(re.findall(r'"(\w+)": (?:self\._|_method)|\{"(Check)"', source)) >= {("ModelInfer", "")}
