@@ -35,13 +35,8 @@ def token_group() -> None:
 @click.option("--project", "projects", multiple=True, help="Project in which it has them; default the one here.")
 @click.option("--all-projects", is_flag=True, help="In all projects of the store, later ones included.")
 @click.option("--expires", default="90d", show_default=True, help="How long it lives, as in 12h, 90d; or never.")
-<<<<<<< HEAD
-@click.option("--endpoint", "endpoints", multiple=True, help="The only endpoints that it may ask; default all.")
-@click.option("--rate", help="Calls that the server lets through, as in 100/s or 600/m; default no limit.")
-=======
 @click.option("--endpoint", "endpoints", multiple=True, help="The only endpoints that it may ask and see; default all.")
-@click.option("--rate", help="Calls that each process lets through, as in 100/s or 600/m; default no limit.")
->>>>>>> 438c872 (A token of some endpoints sees and changes nothing else, on any route)
+@click.option("--rate", help="Calls that the server lets through, as in 100/s or 600/m; default no limit.")
 @click.option("--service", is_flag=True, help="It is an application's, not a person's.")
 @click.option("--url", help=URL_HELP)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
