@@ -69,7 +69,9 @@ def line(what: str, permissions: tuple[Permission, ...], where: str, limited: st
 def table() -> str:
     routes = [line(f"{r.method} {r.path}", (r.permission,), bound(r), reach(r)) for r in ROUTES if canonical(r)]
     gateway = [line(rule, needed, "project", told(rule)) for rule, needed in entrance.RULES.items()]
-    grpc = [line(name, entrance.RULES[rule], "project", told(rule)) for name, rule in sorted(entrance.GRPC_METHODS.items())]
+    grpc = [
+        line(name, entrance.RULES[rule], "project", told(rule)) for name, rule in sorted(entrance.GRPC_METHODS.items())
+    ]
     return "\n".join(["# control", *sorted(routes), "# gateway", *sorted(gateway), "# gRPC", *grpc, ""])
 
 

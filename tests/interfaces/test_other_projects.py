@@ -18,7 +18,11 @@ from instar.interfaces.api.routes import Route
 
 from .filled import PROJECT
 
-ROUTES = [r for r in all_routes() if r.method == "GET" and r.path.startswith(("/api/projects/{project}", "/console/{project}"))]
+ROUTES = [
+    r
+    for r in all_routes()
+    if r.method == "GET" and r.path.startswith(("/api/projects/{project}", "/console/{project}"))
+]
 SINGLE = [r for r in ROUTES if set(re.findall(r"\{(\w+)", r.path)) - {"project"}]
 # Of these the filled store has none.
 NONE = {"{execution}", "{rollout}", "{call}", "{prediction", "{digest}", "/file", "artifacts/"}
@@ -26,7 +30,9 @@ NONE = {"{execution}", "{rollout}", "{call}", "{prediction", "{digest}", "/file"
 
 @pytest.fixture(scope="module")
 def client(kept: Store, root: Path, filled: dict[str, Any]) -> Iterator[TestClient]:
-    with TestClient(control.build(App(kept, root), ROUTES), base_url="http://127.0.0.1", follow_redirects=False) as made:
+    with TestClient(
+        control.build(App(kept, root), ROUTES), base_url="http://127.0.0.1", follow_redirects=False
+    ) as made:
         yield made
 
 
