@@ -8,15 +8,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from instar.core.errors import MalformedRequest, MissingInput, RequestError, WrongDatatype, WrongShape
-from instar.serve.protocol.columns import Bound, bind
+from instar.core.limits import Limits
+from instar.serve.protocol.columns import Binder, Bound, bind
 from instar.serve.protocol.replies import Output, encode_answer, encode_error
 from instar.serve.protocol.signature import InputColumn, Signature
 from instar.serve.protocol.v2_json import decode, encode_request
 from tests.serve.fakes import SIGNATURE, body
 
+BINDER = Binder(SIGNATURE)
+
 
 def read(value: Any) -> Bound:
-    return bind(decode(json.dumps(value).encode()), SIGNATURE)
+    return BINDER.read(json.dumps(value).encode())
 
 
 def changed(column: str, /, **changes: Any) -> dict[str, Any]:
@@ -142,3 +145,55 @@ def test_an_answer_has_score_and_decision() -> None:
         ("score", "FP64", [2], [0.25, 0.75]),
         ("decision", "INT64", [2], [0, 1]),
     ]
+
+
+NUMBERS = Signature((InputColumn("a", "FP64"), InputColumn("b", "FP32")), limits={"b": Limits(minimum=1.0)})
+MIXED = Signature(
+    (
+        InputColumn("a", "FP64", nullable=True), InputColumn("b", "INT32"), InputColumn("c", "BOOL"), InputColumn("d", "BYTES"),
+        InputColumn("e", "INT64", nullable=True),
+    )
+)  # fmt: skip
+SENT = (
+    st.floats(allow_nan=False, allow_infinity=False) | st.integers(-3, 3) | st.booleans() | st.text(max_size=2) | st.none()
+    | st.sampled_from([2**31, -(2**31), 2**63, 2**64, 10**400, [1.0], {}])
+)  # fmt: skip
+
+
+@st.composite
+def tensors(draw: st.DrawFn, signature: Signature) -> list[dict[str, Any]]:
+    """Inputs of a request that nearly fits."""
+    rows = draw(st.integers(0, 3))
+    fitting: dict[str, Any] = {"FP64": 0.5, "FP32": 1.5, "INT32": 2, "INT64": 3, "BOOL": True, "BYTES": "x"}
+    made = [
+        {"name": one.name, "shape": [rows], "datatype": one.datatype, "data": [fitting[one.datatype]] * rows}
+        for one in signature.columns
+    ]
+    for one in draw(st.lists(st.sampled_from(made), max_size=2)):
+        part = draw(st.sampled_from(["name", "shape", "datatype", "data", "value"]))
+        if part == "value" and one["data"]:
+            one["data"] = [draw(SENT), *one["data"][1:]]
+        elif part != "value":
+            one[part] = draw({
+                "name": st.sampled_from(["a", "b", "z"]),
+                "shape": st.sampled_from([[rows], [rows, 1], [1, rows], [], [rows + 1]]),
+                "datatype": st.sampled_from(["FP64", "FP32", "INT32", "BYTES", "?"]), "data": st.lists(SENT, max_size=3),
+            }[part])  # fmt: skip
+    return draw(st.permutations(made)) if draw(st.booleans()) else made
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.data(), st.sampled_from([NUMBERS, MIXED]))
+def test_the_quick_way_takes_and_refuses_what_the_slow_one_does(data: st.DataObject, signature: Signature) -> None:
+    sent = json.dumps({"id": "x", "inputs": data.draw(tensors(signature))}).encode()
+
+    def said(make: Any) -> Any:
+        try:
+            return repr(make())
+        except RequestError as problem:
+            return type(problem), str(problem)
+
+    binder = Binder(signature)
+    slow = said(lambda: bind(decode(sent), signature))
+    assert said(lambda: binder.read(sent)) == slow
+    assert said(lambda: binder.bind(decode(sent))) == slow

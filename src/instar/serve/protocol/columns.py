@@ -3,12 +3,13 @@
 Used inside workers, so it imports nothing heavy. Whatever does not fit is refused with the JSON path of the first thing that
 is wrong.
 
-    bound = bind(decode(body), signature)
+    bound = Binder(signature).read(body)
     bound.columns["distance"]      # -> [1400.0]
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -21,6 +22,8 @@ from instar.serve.protocol.v2_json import (
     Tensor,
     asked_of,
     beyond,
+    decode,
+    decode_floats,
     missing,
     other_datatype,
     out_of_range,
@@ -53,6 +56,76 @@ class Bound(msgspec.Struct):
     columns: dict[str, list[Any]]
     rows: int
     asked: Asked
+
+
+class Binder:
+    """Holds requests to one signature; made once, used at each call.
+
+    Most requests name all columns in the signature's order, flat and of its very types. Those are seen to be such column by
+    column; whatever else comes is left to `bind`, which tells it all.
+    """
+
+    def __init__(self, signature: Signature) -> None:
+        self._signature = signature
+        self._columns = [
+            (
+                column.name,
+                column.datatype,
+                _quickly_taken(column),
+                _limit(column.datatype),
+                signature.limits.get(column.name),
+            )
+            for column in signature.columns
+        ]
+        self._decode: Callable[[bytes | memoryview], Request] | None = None
+        if all(column.datatype in FLOATS and not column.nullable for column in signature.columns):
+            self._decode = decode_floats
+
+    def read(self, body: bytes | memoryview) -> Bound:
+        """A request in JSON, read and held to the signature.
+
+        Raises:
+            RequestError: As `decode` and `bind`.
+        """
+        if self._decode is not None:
+            # Where all values are floats, reading and holding them to it is one step. Whatever it stumbles over (nested
+            # data, too) is read again for what it is.
+            try:
+                request = self._decode(body)
+            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+                return self.bind(decode(body))
+            return self._quick(request, typed=True) or self.bind(decode(body))
+        return self.bind(decode(body))
+
+    def bind(self, request: Request) -> Bound:
+        """Hold a request to the signature.
+
+        Raises:
+            RequestError: As `bind`.
+        """
+        return self._quick(request, typed=False) or bind(request, self._signature)
+
+    def _quick(self, request: Request, typed: bool) -> Bound | None:
+        inputs = request.inputs
+        if not inputs or len(inputs) != len(self._columns) or request.outputs is not None or request.parameters:
+            return None
+        rows = len(inputs[0].data)
+        flat, tall = [rows], [rows, 1]
+        columns: dict[str, list[Any]] = {}
+        for tensor, (name, datatype, taken, limit, declared) in zip(inputs, self._columns, strict=True):
+            data = tensor.data
+            if tensor.name != name or tensor.datatype != datatype or len(data) != rows:
+                return None
+            if tensor.shape != flat and tensor.shape != tall:
+                return None
+            if not typed and not (type(data[0]) in taken if rows == 1 else taken.issuperset(map(type, data))):
+                return None
+            if limit and not all(value is None or -limit <= value < limit for value in data):
+                return None
+            if declared is not None and declared.outside(data) is not None:
+                return None
+            columns[name] = data
+        return Bound(columns, rows, Asked(request.id)) if rows else None
 
 
 def bind(request: Request, signature: Signature) -> Bound:
@@ -152,11 +225,22 @@ def _values(tensor: Tensor, position: int, column: InputColumn) -> list[Any]:
     if asked in FLOATS:
         return _floats(data, position, column) if int in kinds else data
     if asked in INTEGER_BITS:
-        limit = 1 << (INTEGER_BITS[asked] - 1)
+        limit = _limit(asked)
         for row, value in enumerate(data):
             if value is not None and not -limit <= value < limit:
                 raise out_of_range(column.name, f"$.inputs[{position}].data[{row}]", value, asked)
     return data
+
+
+def _quickly_taken(column: InputColumn) -> frozenset[type]:
+    """Types of values that need not be looked at any further: a whole number among floats is made one."""
+    kinds = {float} if column.datatype in FLOATS else _ELEMENTS[column.datatype]
+    return frozenset(kinds | ({type(None)} if column.nullable else set()))
+
+
+def _limit(datatype: str) -> int:
+    """By how much a whole number may be away from 0; 0 for what is none."""
+    return 1 << (INTEGER_BITS[datatype] - 1) if datatype in INTEGER_BITS else 0
 
 
 def _floats(data: list[Any], position: int, column: InputColumn) -> list[float | None]:

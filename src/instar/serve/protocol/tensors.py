@@ -31,6 +31,8 @@ from instar.serve.protocol.v2_json import (
     asked_of,
     beyond,
     decode,
+    decode_floats,
+    decode_whole,
     missing,
     other_datatype,
     out_of_range,
@@ -47,22 +49,6 @@ DTYPES = {
 }  # fmt: skip
 
 
-class _Floats(Tensor):
-    data: list[float]
-
-
-class _Whole(Tensor):
-    data: list[int]
-
-
-class _FloatRequest(Request):
-    inputs: list[_Floats]  # type: ignore[assignment]
-
-
-class _WholeRequest(Request):
-    inputs: list[_Whole]  # type: ignore[assignment]
-
-
 _NONE = type(None)
 _KINDS: dict[str, frozenset[type]] = {
     **dict.fromkeys(DTYPES, frozenset({int})),
@@ -71,8 +57,8 @@ _KINDS: dict[str, frozenset[type]] = {
     BYTES: frozenset({str, bytes}),
 }
 _TYPED: dict[frozenset[type], Callable[[bytes | memoryview], Request]] = {
-    frozenset({float, int}): msgspec.json.Decoder(_FloatRequest).decode,
-    frozenset({int}): msgspec.json.Decoder(_WholeRequest).decode,
+    frozenset({float, int}): decode_floats,
+    frozenset({int}): decode_whole,
 }
 # Smallest and largest value of each number.
 _RANGES: dict[str, tuple[float, float]] = {

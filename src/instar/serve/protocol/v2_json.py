@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgspec
@@ -22,7 +22,7 @@ from instar.serve.protocol.signature import Signature
 BODY_LIMIT_BYTES = 16 * 1024 * 1024
 
 
-class Tensor(msgspec.Struct):
+class Tensor(msgspec.Struct, gc=False):
     """A named tensor as it came. `data` is flat, or nested as its shape says."""
 
     name: str
@@ -32,20 +32,36 @@ class Tensor(msgspec.Struct):
     parameters: dict[str, Any] | None = None
 
 
-class Wanted(msgspec.Struct):
+class Wanted(msgspec.Struct, gc=False):
     """An output that the caller asks for."""
 
     name: str
     parameters: dict[str, Any] | None = None
 
 
-class Request(msgspec.Struct):
+class Request(msgspec.Struct, gc=False):
     """The body of `POST …/infer`. Unknown members are allowed by the protocol and ignored."""
 
     inputs: list[Tensor]
     id: str | None = None
     parameters: dict[str, Any] | None = None
     outputs: list[Wanted] | None = None
+
+
+class _Floats(Tensor):
+    data: list[float]
+
+
+class _Whole(Tensor):
+    data: list[int]
+
+
+class _FloatRequest(Request):
+    inputs: list[_Floats]  # type: ignore[assignment]
+
+
+class _WholeRequest(Request):
+    inputs: list[_Whole]  # type: ignore[assignment]
 
 
 class Asked(msgspec.Struct, frozen=True):
@@ -81,6 +97,9 @@ _UNKEPT = {
 HEAD_BYTES = 64 * 1024  # of a body that is refused, in which is looked for what it may have meant
 
 _decoder = msgspec.json.Decoder(Request)
+# Requests all of whose values are numbers of one kind and lie flat; msgspec's own errors say that one is not.
+decode_floats: Callable[[bytes | memoryview], Request] = msgspec.json.Decoder(_FloatRequest).decode
+decode_whole: Callable[[bytes | memoryview], Request] = msgspec.json.Decoder(_WholeRequest).decode
 _encoder = msgspec.json.Encoder()
 
 

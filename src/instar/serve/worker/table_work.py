@@ -15,7 +15,7 @@ from instar.serve.log.masking import Mask
 from instar.serve.log.record import Answer
 from instar.serve.protocol import columns, replies, wire
 from instar.serve.protocol.signature import Signature
-from instar.serve.protocol.v2_json import Request, decode
+from instar.serve.protocol.v2_json import Request
 from instar.serve.worker.work import Again, Ended, Job
 
 
@@ -36,16 +36,17 @@ class TableWork:
 
     def __init__(self, signature: Signature, model: Callable[[wire.PlanVersion], TableModel], mask: Mask) -> None:
         self._signature = signature
+        self._binder = columns.Binder(signature)
         self._model = model
         self._mask = mask
 
     def read(self, body: bytes | memoryview) -> columns.Bound:
         """A request in JSON, held to the signature."""
-        return columns.bind(decode(body), self._signature)
+        return self._binder.read(body)
 
     def bind(self, request: Request) -> columns.Bound:
         """The request held to the signature."""
-        return columns.bind(request, self._signature)
+        return self._binder.bind(request)
 
     def ask(self, versions: Sequence[wire.PlanVersion], jobs: Sequence[Job]) -> list[list[Answer]]:
         """Answers by job and version."""
