@@ -195,14 +195,23 @@ def test_what_gateways_saw_comes_on_the_record(store: Store) -> None:
     assert list(visits_folder(store.folder).iterdir()) == []
 
 
-def test_what_cannot_be_told_waits(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_cannot_be_told_waits(
+    store: Store, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """And is said once, not at each turn; a database may be away for a night."""
     keeper = Doorkeeper(store, Settings())
     keeper.visits.refuse("nobody", "GET /api/projects", 401)
     keeping = Keeping(store, keeper, Settings())
     with monkeypatch.context() as broken:
         broken.setattr(refusals, "note", lambda *_: (_ for _ in ()).throw(errors.StoreBusy("it is away")))
-        keeping._turn(False)
+        for _ in range(3):
+            keeping._turn(False)
     keeping._turn(False)
+    said = [one.message for one in caplog.records]
+    assert [text.split(":")[0] for text in said] == [
+        "what callers did, or may do, is not said for now",
+        "what callers did, and may do, is said again",
+    ]
     with store.database.read() as tx:
         assert [row["count"] for row in refusals.refusals(tx)] == [1]
 

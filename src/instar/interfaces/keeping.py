@@ -24,6 +24,7 @@ GATHER_SECONDS = 1.0  # for which what is seen is gathered before it is written
 SHARED_SECONDS = 0.5  # between two readings of a database that other machines write
 SAY_SECONDS = 20.0  # between two words about tokens, which gateways expect
 REST_SECONDS = 300.0  # while there are no tokens
+AGAIN_SECONDS = 60.0  # between two complaints while a database is away
 
 log = logging.getLogger("instar.control")
 
@@ -37,6 +38,7 @@ class Keeping:
         self._say_seconds = min(SAY_SECONDS, stale / 3) if stale is not None else SAY_SECONDS
         self._shared = store.database.dialect != "sqlite"
         self._over = threading.Event()
+        self._told = 0.0  # when it was last said that nothing can be said; 0 while all is well
         self._heard, self._tell = os.pipe()
         os.set_blocking(self._tell, False)
         self._thread = threading.Thread(target=self._run, name="keeping", daemon=True)
@@ -86,6 +88,17 @@ class Keeping:
             Exception
         ) as problem:  # a database that is away: what was seen waits, and gateways go on as they are told to
             seen.put_back(used, refused)
+            self._complain(problem)
+        else:
+            if self._told:
+                log.warning("what callers did, and may do, is said again")
+            self._told = 0.0
+
+    def _complain(self, problem: Exception) -> None:
+        """Loudly, but not at each turn: a database may be away for a night."""
+        now = time.monotonic()
+        if not self._told or now - self._told >= AGAIN_SECONDS:
+            self._told = now
             log.warning("what callers did, or may do, is not said for now: %s: %s", type(problem).__name__, problem)
 
     def _sleep(self, watch: FolderWatch) -> None:
