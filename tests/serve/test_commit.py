@@ -48,6 +48,33 @@ def test_what_is_told_is_on_the_disk_in_order(tmp_path: Path) -> None:
     assert [entry.recorded for entry in found[1:-1] if isinstance(entry, Later)] == list(range(150))
 
 
+def test_segments_roll_at_midnight(tmp_path: Path) -> None:
+    """What is sealed of a day holds that day: the first call after midnight (UTC) goes into a new segment."""
+    midnight = 20_000 * commit.DAY_US
+    now = [midnight - 2]
+
+    async def write() -> None:
+        loop = asyncio.get_running_loop()
+        committer = Committer(loop, durable=False)
+        log = EndpointLog(committer, tmp_path, "delay", 5, lambda: now[0])
+        for moment in (midnight - 2, midnight - 1, midnight, midnight + 1):
+            now[0] = moment
+            log.append(log.current(), later(moment), lambda problem: None)
+        log.tick()
+        now[0] = midnight + commit.DAY_US
+        log.tick()  # nobody calls in the next night: the segment is closed all the same
+        log.tick()
+        await asyncio.sleep(0)
+        assert len(log._retired) == 0
+        committer.close()
+
+    asyncio.run(write())
+    first, second = entries(tmp_path)
+    assert [one.recorded for one in first if isinstance(one, Later)] == [midnight - 2, midnight - 1]
+    assert [one.recorded for one in second if isinstance(one, Later)] == [midnight, midnight + 1]
+    assert isinstance(second[-1], End)
+
+
 def test_a_rolled_segment_closes_when_its_shadows_have_answered(tmp_path: Path) -> None:
     async def write() -> None:
         loop = asyncio.get_running_loop()

@@ -144,7 +144,8 @@ def test_the_journal_and_the_record_never_hear_whom(with_people: Store) -> None:
         entries = journal.entries(tx, "flights")
     kinds = [one.kind for one in entries if "eras" in one.kind]
     assert kinds == ["erasure asked", "calls erased", "erasure done"]
-    assert not [one for one in entries if "ada" in repr(one.body)]
+    # As a value: three letters also come by chance in a digest.
+    assert not [one for one in entries if "'ada'" in repr(one.body)]
     assert erasing.erasures(with_people, "flights")[0].selector is None
 
 

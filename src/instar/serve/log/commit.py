@@ -23,6 +23,7 @@ from instar.serve.log import record, segments
 
 ROLL_BYTES = 64 * 1024 * 1024
 ROLL_SECONDS = 300.0
+DAY_US = 86_400_000_000
 LATER_SECONDS = 30.0  # how long a rolled segment stays open for answers of shadows
 AGAIN_SECONDS = 1.0  # after a segment that could not be written, before the next is tried
 
@@ -36,6 +37,8 @@ class Segment:
     """A segment being written. The loop owns the counters, the writer owns the file.
 
     Attributes:
+        until: Wall time, microseconds since 1970, from which on calls go into another: midnight (UTC), so that what is sealed
+            of a day holds a day.
         waiting: Calls whose later answers belong into this segment.
         written: Bytes that were kept; what lies behind them in the file of a broken segment is cut off.
         broken: A write or sync failed; the segment is closed for good.
@@ -43,6 +46,7 @@ class Segment:
 
     name: segments.SegmentName
     path: Path
+    until: int
     opened: float = field(default_factory=time.monotonic)
     sequence: int = 0
     size: int = 0
@@ -269,7 +273,9 @@ class EndpointLog:
     def current(self) -> Segment:
         """The segment into which a new call goes."""
         segment = self._current
-        if segment is not None and (segment.broken is not None or segment.size >= ROLL_BYTES):
+        if segment is not None and (
+            segment.broken is not None or segment.size >= ROLL_BYTES or self._wall_us() >= segment.until
+        ):
             self._retire(segment)
             if segment.broken is not None and not segment.written:
                 self._number = segment.name.number  # nothing is in it: its place is not lost, so no number is missing
@@ -277,8 +283,9 @@ class EndpointLog:
         if segment is None:
             name = segments.SegmentName(self._endpoint, self._boot, self._number)
             self._number += 1
-            segment = self._current = Segment(name, name.path(self._calls))
-            head = record.Head(record.FORMAT, self._endpoint, self._boot, name.number, self._wall_us())
+            now = self._wall_us()
+            segment = self._current = Segment(name, name.path(self._calls), now - now % DAY_US + DAY_US)
+            head = record.Head(record.FORMAT, self._endpoint, self._boot, name.number, now)
             self._put(segment, segments.MAGIC, record.encode_entry(head))
             self._again = 0.0
             self._say_gap(segment)
@@ -318,7 +325,8 @@ class EndpointLog:
     def tick(self) -> None:
         """Roll what is old, and close what was rolled and waits for no shadow any more. Called now and then."""
         current = self._current
-        if current is not None and time.monotonic() - current.opened >= ROLL_SECONDS:
+        old = current is not None and time.monotonic() - current.opened >= ROLL_SECONDS
+        if current is not None and (old or self._wall_us() >= current.until):
             self._retire(current)
         if self.gap.open and self.failing() is None:
             self._say_gap(self.current())

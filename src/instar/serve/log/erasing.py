@@ -175,7 +175,7 @@ def _open(store: Store, one: Erasure) -> bool:
     asked = microseconds(one.asked_at)
     names = segments.list_segments(folder, one.endpoint)
     sealed = catalogue.sealed(store, (name.id for name in names))
-    return any(name.id not in sealed and segments.begun(name.path(folder)) <= asked for name in names)
+    return any(name.id not in sealed and segments.begun_at(name.path(folder)) <= asked for name in names)
 
 
 def _finish(store: Store, one: Erasure) -> None:
@@ -208,7 +208,7 @@ def _erase(store: Store, unit: Unit, one: Erasure, selector: Selector) -> None:
         store,
         unit.project,
         unit.endpoint,
-        rewriting.day_of(unit),
+        unit.day,
         new_id("part"),
         (_emptied(part, told, pruned, columns, one.id) for part in rewriting.rows_in_order(store, [unit])),
         (_without(frame, told, pruned) for frame in rewriting.frames_in_order(store, [unit])),

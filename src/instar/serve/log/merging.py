@@ -46,7 +46,7 @@ def _groups(
     by_day: dict[tuple[str, str], list[Unit]] = {}
     for one in catalogue.units(store, project=project, endpoint=endpoint):
         if one.predictions < SMALL:
-            by_day.setdefault((rewriting.day_of(one), one.lost), []).append(one)
+            by_day.setdefault((one.day, one.lost), []).append(one)
     for (day, _), found in sorted(by_day.items()):
         least = 2 if day < today else many
         if len(found) < least:

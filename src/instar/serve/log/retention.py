@@ -91,7 +91,7 @@ def _drop(store: Store, gone: Gone) -> None:
         "predictions": unit.predictions,
         "dropped": list(unit.segments),
     }
-    entry = ("calls dropped", f"{unit.endpoint}/{rewriting.day_of(unit)}", facts)
+    entry = ("calls dropped", f"{unit.endpoint}/{unit.day}", facts)
     sealed_table.change(store, unit.project, unit.endpoint, [unit], [], entry, transaction=f"drop/{unit.id}", also=also)
 
 
@@ -102,7 +102,7 @@ def _thin(store: Store, gone: Gone) -> None:
         store,
         unit.project,
         unit.endpoint,
-        rewriting.day_of(unit),
+        unit.day,
         new_id("part"),
         map(_without_inputs, rewriting.rows_in_order(store, [unit])),
         map(_pruned, rewriting.frames_in_order(store, [unit])),

@@ -6,7 +6,6 @@ A unit whose files do not have the digests of the catalogue is left alone: to wr
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 
 import polars as pl
@@ -45,11 +44,6 @@ def schema(store: Store, unit: Unit) -> dict[str, pl.DataType]:
     """Columns of a unit's rows as they are stored."""
     found = pl.read_parquet_schema(catalogue.tables_folder(store.folder, unit.project) / unit.rows_path)
     return {name: dtype for name, dtype in found.items() if name not in ("frames", *layout.DERIVED)}
-
-
-def day_of(unit: Unit) -> str:
-    """Day (UTC) on which the first call of a unit came."""
-    return datetime.fromtimestamp(ids.parse_call_id(unit.first_call).milliseconds / 1000, UTC).date().isoformat()
 
 
 def rows_in_order(store: Store, units: Sequence[Unit]) -> Iterator[pl.DataFrame]:

@@ -169,9 +169,12 @@ def _name(
     calls_made: int,
     reason: str,
 ) -> Sealed:
-    kept = [layout.keep(name.id, frame) for frame in found.frames]
+    id_ = name.id
+    kept = [layout.keep(id_, frame) for frame in found.frames]
     first, last = str(rows["call"].min()), str(rows["call"].max())
-    day = datetime.fromtimestamp(parse_call_id(first).milliseconds / 1000, UTC).date().isoformat()
+    # A call that came before midnight and was answered after it lies in the segment of the new day.
+    begun_us = found.begun or parse_call_id(first).milliseconds * 1000
+    day = datetime.fromtimestamp(begun_us / 1_000_000, UTC).date().isoformat()
     fitted, _ = layout.fit(layout.stored(rows, name.id), sealed_table.schema(store, project, name.endpoint))
     file = name.id.split("/", 1)[1]
     unit = sealed_table.make_unit(store, project, name.endpoint, day, file, iter([fitted]), iter(kept), [name.id])

@@ -80,7 +80,7 @@ def read(path: Path, start: int = 0) -> tuple[list[memoryview], int]:
     return frames.read(path, MAGIC, start)
 
 
-def begun(path: Path) -> int:
+def begun_at(path: Path) -> int:
     """When a segment was begun, microseconds since 1970; 0 where that cannot be read."""
     try:
         payloads, _ = frames.read(path, MAGIC, most=1, most_bytes=4096)
@@ -119,11 +119,13 @@ class Found:
         frames: Good frames in their order.
         gaps: Sequences `[from, to)` that are missing between good frames: damage, not a torn tail.
         torn: Bytes behind the last good frame.
+        begun: When the segment was begun, microseconds since 1970; 0 where that cannot be read.
     """
 
     frames: list[record.Frame]
     gaps: tuple[tuple[int, int], ...]
     torn: int
+    begun: int
 
 
 def salvage(path: Path, hear: Callable[[record.Frame, record.Entry], None] = lambda frame, entry: None) -> Found:
@@ -152,7 +154,9 @@ def salvage(path: Path, hear: Callable[[record.Frame, record.Entry], None] = lam
         if frame.sequence != expected:
             gaps.append((expected, frame.sequence))
         expected = frame.sequence + 1
-    return Found(found, tuple(gaps), max(len(data) - good, 0))
+    head = record.decode_entry(found[0].metadata) if found else None
+    begun = head.created if isinstance(head, record.Head) else 0
+    return Found(found, tuple(gaps), max(len(data) - good, 0), begun)
 
 
 def _next_frame(data: bytes, start: int) -> int:
