@@ -75,6 +75,26 @@ def test_segments_roll_at_midnight(tmp_path: Path) -> None:
     assert isinstance(second[-1], End)
 
 
+def test_a_file_that_is_removed_under_the_writer_is_left_behind(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def write() -> None:
+        loop = asyncio.get_running_loop()
+        committer = Committer(loop, durable=False)
+        log = EndpointLog(committer, tmp_path, "delay", 5, lambda: 1)
+        log.append(log.current(), later(0), lambda problem: None)
+        await asyncio.sleep(0)
+        log.current().path.unlink()
+        log.tick()
+        log.append(log.current(), later(1), lambda problem: None)
+        log.close()
+        committer.close()
+
+    asyncio.run(write())
+    assert [name.number for name in segments.list_segments(tmp_path)] == [1]
+    assert "delay/000005-000000 was removed" in caplog.text
+
+
 def test_a_rolled_segment_closes_when_its_shadows_have_answered(tmp_path: Path) -> None:
     async def write() -> None:
         loop = asyncio.get_running_loop()

@@ -17,8 +17,10 @@ from instar.core import ids
 from instar.core.journal import journal_entry
 from instar.core.store import Store
 from instar.serve.log import catalogue, layout, merging, sealing, verification
+from instar.serve.traffic import routing
 from instar.testing import memory_store
-from tests.serve.filled import files, fill
+from tests.serve.filled import BUNDLE, files, fill
+from tests.serve.writing import BEGIN, Segment
 
 
 @pytest.fixture(scope="module")
@@ -299,3 +301,22 @@ def test_a_restored_copy_of_the_tables_verifies(sealed: Store, tmp_path: Path) -
     shutil.rmtree(tables)
     shutil.copytree(tmp_path / "kept", tables)
     assert verification.verify(sealed) == []
+
+
+def test_an_open_segment_that_is_removed_is_missed(store: Store) -> None:
+    """Gateways number their segments without holes; one without a call is passed over, and the journal says so."""
+    routing.set_policy(store, "flights", "delay", champion=3, bundles={3: BUNDLE}, cause="test")
+    made = [Segment(store.folder, number=number) for number in range(5)]
+    for segment in made:
+        if segment is not made[1]:
+            segment.schema()
+            segment.call(BEGIN)
+        segment.end()
+    made[3].path.unlink()
+    missed = verification.verify(store)
+    assert [(fault.segment, "never sealed" in fault.reason) for fault in missed] == []  # nothing is sealed yet
+    sealing.seal(store)
+    sealing.seal(store, grace_seconds=-1)
+    assert [(fault.segment, "never sealed" in fault.reason) for fault in verification.verify(store)] == [
+        (made[3].name.id, True)
+    ]

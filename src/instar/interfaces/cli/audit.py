@@ -83,7 +83,12 @@ def found_document(found: Found) -> dict[str, Any]:
     """A page of predictions as JSON."""
     from instar.operate.trace_records import plain
 
-    return {"calls": [plain(row) for row in found.rows], "cursor": found.cursor, "files_opened": found.files}
+    return {
+        "calls": [plain(row) for row in found.rows],
+        "counted": [plain(vars(one)) for one in found.counted],
+        "cursor": found.cursor,
+        "files_opened": found.files,
+    }
 
 
 def _print_one(row: dict[str, Any], as_json: bool) -> None:
@@ -109,6 +114,8 @@ def _print_found(found: Found) -> None:
         )
     if not found.rows:
         click.echo("no call on the record is like that")
+    for one in found.counted:
+        click.echo(str(one))
     if found.cursor:
         click.echo(f"more: --cursor {found.cursor}")
 

@@ -19,7 +19,8 @@ def calls(request: Request) -> dict[str, Any]:
     query = {name: value for name, value in request.query.items() if value.strip()}
     lists = {name: _split(request.query.get(name, "")) for name in SEVERAL}
     found = searched(replace(request, query={"limit": ROWS, **query}, query_lists=lists))
-    return {**calls_asked(request), "calls": found.rows, "cursor": found.cursor, "files": found.files}
+    return {**calls_asked(request), "calls": found.rows, "cursor": found.cursor, "files": found.files,
+            "counted": [vars(one) for one in found.counted]}  # fmt: skip
 
 
 def calls_asked(request: Request) -> dict[str, Any]:

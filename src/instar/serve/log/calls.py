@@ -20,7 +20,7 @@ import polars as pl
 from instar.core.errors import MalformedRequest, NotFound
 from instar.core.ids import CallId, parse_call_id, parse_prediction_id
 from instar.core.store import Store
-from instar.serve.log import aligning, catalogue, decoding, layout, segments
+from instar.serve.log import aligning, catalogue, decoding, layout, record, segments
 from instar.serve.log.catalogue import Sealed, Unit
 from instar.serve.log.reading import Reader
 from instar.serve.traffic import routing
@@ -164,6 +164,13 @@ class CallLog:
             sealed = self._sealed(endpoint)
             readers = [one for one in self._refresh(endpoint, sealed) if one.name.id not in sealed]
             return [frame for reader in readers for frame in reader.frames(first, last)]
+
+    def skipped(self, endpoint: str) -> list[tuple[segments.SegmentName, list[record.Skipped]]]:
+        """Counts of calls without an entry of their own in segments that are not sealed."""
+        with self._lock:
+            sealed = self._sealed(endpoint)
+            readers = self._refresh(endpoint, sealed)
+            return [(one.name, list(one.skipped)) for one in readers if one.name.id not in sealed and one.skipped]
 
     def _held(self, call: str, place: CallId) -> str | None:
         """The endpoint of a call among those that are held decoded."""

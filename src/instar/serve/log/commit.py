@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import threading
 import time
@@ -20,6 +21,8 @@ from pathlib import Path
 from instar.core import frames
 from instar.core.durable import sync_folder
 from instar.serve.log import record, segments
+
+log = logging.getLogger("instar.record")
 
 ROLL_BYTES = 64 * 1024 * 1024
 ROLL_SECONDS = 300.0
@@ -326,7 +329,7 @@ class EndpointLog:
         """Roll what is old, and close what was rolled and waits for no shadow any more. Called now and then."""
         current = self._current
         old = current is not None and time.monotonic() - current.opened >= ROLL_SECONDS
-        if current is not None and (old or self._wall_us() >= current.until):
+        if current is not None and (old or self._wall_us() >= current.until or self._was_removed(current)):
             self._retire(current)
         if self.gap.open and self.failing() is None:
             self._say_gap(self.current())
@@ -334,6 +337,13 @@ class EndpointLog:
         for segment in list(self._retired):
             if segment.waiting <= 0 or now - (segment.retired or now) >= LATER_SECONDS:
                 self._end(segment)
+
+    def _was_removed(self, segment: Segment) -> bool:
+        """Did somebody remove the file under the writer's hands? What follows goes into the next, whose number shows the hole."""
+        gone = segment.written > 0 and segment.broken is None and not segment.path.exists()
+        if gone:
+            log.error("the file of segment %s was removed while it was written: its calls are lost", segment.name.id)
+        return gone
 
     def close(self) -> None:
         """Close all segments in good order."""

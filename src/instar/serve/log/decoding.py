@@ -40,12 +40,14 @@ class Decoder:
 
     Attributes:
         chunks: Frozen rows.
+        skipped: Counts of calls that have no entry of their own.
         ended: The segment was closed in good order.
     """
 
     def __init__(self, name: segments.SegmentName) -> None:
         self.name = name
         self.chunks: list[Chunk] = []
+        self.skipped: list[record.Skipped] = []
         self.ended = False
         self._schemas: dict[int, record.Schema] = {}
         self._kinds: list[Rows] = []
@@ -66,6 +68,8 @@ class Decoder:
         elif type(entry) is record.Schema:
             self._schemas[entry.number] = entry
             self._places.clear()
+        elif type(entry) is record.Skipped:
+            self.skipped.append(entry)
         elif type(entry) is record.End:
             self.ended = True
 

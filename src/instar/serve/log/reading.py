@@ -26,6 +26,11 @@ class Reader:
         return self._decoder.chunks
 
     @property
+    def skipped(self) -> list[record.Skipped]:
+        """Counts of calls that have no entry of their own."""
+        return self._decoder.skipped
+
+    @property
     def ended(self) -> bool:
         """The segment was closed in good order and read to its end."""
         return self._decoder.ended

@@ -26,7 +26,7 @@ from instar.core.database import Transaction
 from instar.core.errors import Damaged
 from instar.core.ids import parse_call_id
 from instar.core.store import Store
-from instar.serve.log import calls, catalogue, decoding, layout, record, sealed_table, segments
+from instar.serve.log import calls, catalogue, decoding, layout, record, sealed_table, segments, skipped
 from instar.serve.log.catalogue import Sealed
 from instar.serve.log.segments import SegmentName
 from instar.serve.traffic import routing
@@ -124,9 +124,11 @@ def _seal(store: Store, project: str, folder: Path, name: SegmentName) -> tuple[
     if not heard.calls:
         if found.gaps or (found.torn and not found.frames and not _is_torn_start(path)):
             return None, _give_up(store, project, folder, name, reason or "no frame of it can be read")
+        # Numbers of a boot have no holes: of a segment that held no call the journal says so, else somebody removed it.
+        store.database.write(lambda tx: skipped.put_on_record(tx, store, project, name, heard.skipped), durable=True)
         path.unlink()
         return None, ""
-    return _name(store, project, name, found, rows, heard.calls, reason), reason
+    return _name(store, project, name, found, rows, heard, reason), reason
 
 
 class _Heard:
@@ -149,6 +151,11 @@ class _Heard:
             except Damaged as problem:
                 self._problem = problem
 
+    @property
+    def skipped(self) -> Sequence[record.Skipped]:
+        """Counts of calls that have no entry of their own."""
+        return self._decoder.skipped
+
     def rows(self) -> pl.DataFrame:
         """All rows.
 
@@ -166,7 +173,7 @@ def _name(
     name: SegmentName,
     found: segments.Found,
     rows: pl.DataFrame,
-    calls_made: int,
+    heard: _Heard,
     reason: str,
 ) -> Sealed:
     id_ = name.id
@@ -192,7 +199,7 @@ def _name(
         last_call=last,
         first_at=unit.first_at,
         last_at=unit.last_at,
-        calls=calls_made,
+        calls=heard.calls,
         predictions=unit.predictions,
         frames=len(kept),
         root=root,
@@ -203,6 +210,8 @@ def _name(
 
     def also(tx: Transaction) -> None:
         catalogue.insert_segment(tx, sealed)
+        if heard.skipped:
+            skipped.put_on_record(tx, store, project, name, heard.skipped)
 
     sealed_table.change(
         store,

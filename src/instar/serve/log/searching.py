@@ -22,9 +22,10 @@ import pyarrow.parquet as pq
 from instar.core.errors import BadInput, NotFound
 from instar.core.ids import parse_prediction_id
 from instar.core.store import Store
-from instar.serve.log import catalogue, erasing, layout
+from instar.serve.log import catalogue, erasing, layout, skipped
 from instar.serve.log.calls import CallLog
 from instar.serve.log.catalogue import Unit
+from instar.serve.log.skipped import Counted
 
 MOST = 1000  # predictions of one page
 PLAIN = ("caller", "version", "status", "reason", "key", "entity", "request_id")
@@ -88,11 +89,13 @@ class Found:
     Attributes:
         cursor: Asks for the next page; null on the last.
         files: Files of sealed calls that were opened.
+        counted: Calls of that time that have no entry of their own, but are counted; with the first page.
     """
 
     rows: list[dict[str, Any]]
     cursor: str | None
     files: int
+    counted: tuple[Counted, ...] = ()
 
 
 def condition(text: str, column: str | None = None) -> Condition:
@@ -135,7 +138,8 @@ def search(store: Store, log: CallLog, project: str, query: Query, *, among: Set
     walk.prove_names()
     page, more = walk.rows[: query.limit], len(walk.rows) > query.limit
     cursor = page[-1]["prediction"] if more else None
-    return Found(_told(store, page), cursor, walk.files)
+    counted = skipped.search(store, log, project, query.endpoint, query.since, query.until) if before is None else ()
+    return Found(_told(store, page), cursor, walk.files, tuple(counted))
 
 
 def _units(store: Store, project: str, query: Query) -> list[Unit]:

@@ -2,6 +2,7 @@
 
 What must hold, each told apart when it does not:
 
+- of the segments that a gateway wrote, which it numbers without holes, none is gone before the last one that is known;
 - the catalogue names the segments that the journal names, with the same facts, each chained to the one before it;
 - the units that stand are what the journal says is left of all that was made and taken; the Delta table consists of just these;
 - each file has the digest that the journal holds;
@@ -26,10 +27,11 @@ import pyarrow as pa
 from instar.core import ids, journal
 from instar.core.errors import Damaged
 from instar.core.store import Store
-from instar.serve.log import catalogue, decoding, layout, record, sealed_table, sealing, segments
+from instar.serve.log import calls, catalogue, decoding, layout, record, sealed_table, sealing, segments, skipped
 from instar.serve.log.catalogue import Sealed, Unit
 from instar.serve.log.layout import Kept
 
+NOT_SEALED = (skipped.KIND, "segment damaged")
 CHANGES = ("segment sealed", "calls merged", "calls erased", "inputs dropped", "calls dropped")
 
 Progress = Callable[[int, int], None]
@@ -49,6 +51,7 @@ class _Word:
 
     segments: dict[str, dict[str, Any]] = field(default_factory=dict)
     dropped: set[str] = field(default_factory=set)
+    passed: set[str] = field(default_factory=set)  # segments that were not sealed, and why stands in the journal
     files: dict[str, str] = field(default_factory=dict)
 
 
@@ -83,6 +86,7 @@ def verify(
         own = [one for one in known if (one.project, one.endpoint) == place]
         units = catalogue.units(store, project=place[0], endpoint=place[1])
         found += _segments(own, word)
+        found += _holes(store, place[1], own, word)
         found += _files(store, place, units, word)
         opened += [one for one in units if (since is None or one.last_at >= since) and random.random() < sample]
     by_id = {one.id: one for one in known}
@@ -102,6 +106,8 @@ def _words(store: Store) -> dict[tuple[str, str], _Word]:
             for entry in journal.entries(tx, project):
                 if entry.kind in CHANGES:
                     _hear(words.setdefault((project, entry.body["endpoint"]), _Word()), entry)
+                elif entry.kind in NOT_SEALED:
+                    words.setdefault((project, entry.body["endpoint"]), _Word()).passed.add(entry.subject)
     return words
 
 
@@ -136,6 +142,19 @@ def _segments(known: Sequence[Sealed], word: _Word) -> Iterator[Fault]:
         chains[one.boot] = one.chain
     for subject in sorted(word.segments.keys() - {one.id for one in known}):
         yield Fault(subject, "the journal names it, and the catalogue does not have it")
+
+
+def _holes(store: Store, endpoint: str, known: Sequence[Sealed], word: _Word) -> Iterator[Fault]:
+    """Segments that were never sealed and are not there: removed while open. Of the last of a boot nothing can be known."""
+    there = {segments.name_of(id_) for id_ in (*(one.id for one in known), *word.segments, *word.passed)}
+    there |= set(segments.list_segments(calls.calls_folder(store.folder), endpoint))
+    numbers: dict[int, set[int]] = {}
+    for name in there:
+        numbers.setdefault(name.boot, set()).add(name.number)
+    for boot, has in sorted(numbers.items()):
+        for number in sorted(set(range(max(has))) - has):
+            gone = segments.SegmentName(endpoint, boot, number)
+            yield Fault(gone.id, "it is gone, and was never sealed: somebody removed it while it was open")
 
 
 def _files(store: Store, place: tuple[str, str], units: Sequence[Unit], word: _Word) -> Iterator[Fault]:
