@@ -68,7 +68,7 @@ def test_tensors_are_rows_where_all_are(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        (COLUMN, "missing required field `command`"),
+        (COLUMN, "names no command and no class"),
         ('command = "serve"\n' + COLUMN, "Expected `array`"),
         ("command = []\n" + COLUMN, "names no command"),
         ('command = ["serve"]\ninputs = []', "names no inputs"),

@@ -177,7 +177,7 @@ def _bundle(store: Store, project: str, node: str) -> Hop:
         f"by {manifest.step}"
         if manifest.step
         else "as it was brought"
-        if manifest.kind in ("file", "command")
+        if manifest.kind in ("file", "command", "class")
         else "as it was logged"
     )
     return Hop("bundle", node, f"{manifest.model} {made}", facts=facts)

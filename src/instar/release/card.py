@@ -116,6 +116,8 @@ def form_of(manifest: Manifest) -> str:
         return manifest.folder.served_as or "folder"
     if manifest.command is not None:
         return "command"
+    if manifest.plain is not None:
+        return "class"
     return manifest.portable.form if manifest.portable else "native"
 
 
@@ -236,12 +238,17 @@ def stacked(tensors: dict[str, Any]) -> str:
     return f"Each row is a prediction; rows of several calls are answered together, with answers {exact}."
 
 
+def _decides(model: dict[str, Any]) -> str:
+    threshold = model["parameters"].get("threshold")
+    return "" if threshold is None else f"; decides yes at a score of {threshold:.4g} or more"
+
+
 def _model(model: dict[str, Any]) -> list[str]:
     folder = model["folder"]
     if model["kind"] == "command":
-        threshold = model["parameters"].get("threshold")
-        decides = "" if threshold is None else f"; decides yes at a score of {threshold:.4g} or more"
-        return [f"- A program that somebody brought: `{' '.join(model['parameters']['command'])}`{decides}"]
+        return [f"- A program that somebody brought: `{' '.join(model['parameters']['command'])}`{_decides(model)}"]
+    if model["kind"] == "class":
+        return [f"- A class that somebody brought: `{model['parameters']['entry']}`{_decides(model)}"]
     if model["kind"] == "file":
         return [f"- Brought as a file; served from its {model['form']} form"]
     if folder is None:

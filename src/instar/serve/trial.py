@@ -112,6 +112,8 @@ def threshold_of(store: Store, digest: str, manifest: Manifest) -> float | None:
         return None
     if manifest.command is not None:
         return manifest.threshold if manifest.command.decides else None
+    if manifest.plain is not None:
+        return manifest.threshold if manifest.plain.decides else None
     if manifest.folder is None:
         return manifest.threshold
     trial = trial_of(store, digest)
@@ -232,7 +234,7 @@ def _tried(folder: Path, model: Any, manifest: Manifest) -> dict[str, Any]:
     facts: dict[str, Any] = {"python": sys.version.split()[0]}
     if manifest.tensors is not None:
         return {"task": TENSORS, "facts": facts | _asked(model, manifest.tensors)}
-    if manifest.command is not None:
+    if manifest.command is not None or manifest.plain is not None:
         return {"task": BINARY if decides else NUMBER, "facts": facts | _scored(model, manifest.inputs)}
     row = _example(folder / FOLDER, manifest)
     if row is not None:
@@ -252,7 +254,7 @@ def _asked(model: Any, tensors: bundle.Tensors) -> dict[str, Any]:
 
 
 def _scored(model: Any, columns: tuple[bundle.Column, ...]) -> dict[str, Any]:
-    """What a program answers to one row of made-up values, which not every model takes."""
+    """What a program or a class answers to one row of made-up values, which not every model takes."""
     row = made_up(columns)
     try:
         return {"asked": row, "score": float(model.score({name: [value] for name, value in row.items()})[0])}

@@ -2,9 +2,9 @@
 
 A bundle is a manifest (one JSON blob, whose digest is the bundle's name) which names its parts by their digests: the
 portable form (trees for treelite, or ONNX), the native form (a pickle), the project's code, the environment and the
-profile of the rows fitted on; for a model that somebody logged, the files of the folder that MLflow wrote; for one in another
-language, a command and its files. How the forms score is left to `portable`, `native` and `flavors`, how they are made to
-`conversion`, `folder_bundle` and `command_bundle`, and which bundles a project has to `bundles`.
+profile of the rows fitted on; what somebody brought is in `brought`. How the forms score is left to
+`portable`, `native` and `flavors`, how they are made to `conversion`, `folder_bundle`, `command_bundle` and `class_bundle`, and
+which bundles a project has to `bundles`.
 
     digest = pack(store.blobs, manifest)
     load_manifest(store.blobs, digest) == manifest
@@ -24,25 +24,30 @@ from instar.core import ids
 from instar.core.blobs import Blobs
 from instar.core.errors import Damaged, NotFound, StoreTooNew
 from instar.core.limits import Limits
+from instar.train.brought import Command as Command
+from instar.train.brought import Folder as Folder
+from instar.train.brought import PlainClass as PlainClass
 
 FORMAT = 1
 FOLDER_FORMAT = 2  # a manifest with a folder: programs that know only the first format say so, instead of "damaged"
 TENSOR_FORMAT = 3  # a manifest with tensors
 COMMAND_FORMAT = 4  # a manifest with a command
 LIMITS_FORMAT = 5  # a manifest with declared limits
-FORMATS = (FORMAT, FOLDER_FORMAT, TENSOR_FORMAT, COMMAND_FORMAT, LIMITS_FORMAT)
+CLASS_FORMAT = 6  # a manifest with a class
+FORMATS = (FORMAT, FOLDER_FORMAT, TENSOR_FORMAT, COMMAND_FORMAT, LIMITS_FORMAT, CLASS_FORMAT)
 
 # Datatypes of the Open Inference Protocol V2 that a column may have.
 DATATYPES = ("BOOL", "INT32", "INT64", "FP32", "FP64", "BYTES")
 PRIVACY_CLASSES = ("public", "internal", "personal")
 
 # Kinds of bundles that no step of a pipeline made: there is no evidence on them, and no gate asks for any.
-BROUGHT = ("logged", "file", "command")
+BROUGHT = ("logged", "file", "command", "class")
 
 # Names of a bundle's files in a folder (see `unpack`).
 MANIFEST_FILE, NATIVE_FILE, CODE_FILE = "manifest.json", "native.pickle", "code.zip"
 FOLDER = "mlflow"  # here lie the files of a logged model's folder
 COMMAND = "command"  # and here those of a command
+CLASS = "class"  # and here those of a class
 
 Value = str | int | float | bool
 Vector = tuple[float | None, ...]
@@ -176,58 +181,14 @@ class Parity(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     error: str = ""
 
 
-class Folder(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A logged model's folder, as MLflow wrote it.
-
-    Attributes:
-        files: Digest of each file by its path in the folder.
-        flavors: Names of the flavours in its `MLmodel`, sorted; none when it has no such file.
-        served_as: The flavour that answers calls; empty when none can.
-        matrix: The model takes one matrix instead of named columns; its inputs are the columns `x0`, `x1`, …
-        unservable: Why it cannot answer calls; empty when nothing speaks against it so far.
-        code: Does it bring Python code of its own, which loading runs?
-    """
-
-    files: dict[str, str]
-    flavors: tuple[str, ...] = ()
-    served_as: str = ""
-    matrix: bool = False
-    unservable: str = ""
-    code: bool = False
-
-
-class Command(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A program that answers calls by the Open Inference Protocol V2 over HTTP, in whatever language.
-
-    Attributes:
-        files: Digest of each file by its path in the folder.
-        command: What is started in that folder; `{port}` in it is the port on loopback at which it is asked.
-        executable: Files that may be run.
-        name: By which it calls its model in paths.
-        environment: Variables beside those of the server.
-        start_seconds: Until it must be ready.
-        answer_seconds: Until it must have answered.
-        decides: A table model's score at or above the threshold is a decision; else the score is a number.
-    """
-
-    files: dict[str, str]
-    command: tuple[str, ...]
-    executable: tuple[str, ...] = ()
-    name: str = "model"
-    environment: dict[str, str] = {}
-    start_seconds: float = 60.0
-    answer_seconds: float = 10.0
-    decides: bool = False
-
-
 class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """All that is known of a saved model. Digests name blobs; `run` and `fitted_on` name records.
 
     Attributes:
         model: Registered model, which is the problem's name.
         step: The step that made it.
-        kind: `"model"`, `"baseline"`, `"logged"` for a folder that somebody logged, or `"file"` or `"command"` for a
-            model's file or a program that somebody brought.
+        kind: `"model"`, `"baseline"`, `"logged"` for a folder that somebody logged, or `"file"`, `"command"` or `"class"` for a
+            model's file, a program or a class that somebody brought.
         recipe: Digest of the step's source and parameters: equal for a fit and its refits.
         inputs: Signature; the order has no meaning to the model.
         threshold: A score at or above it is decided `true`.
@@ -240,7 +201,7 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
         fitted_on: Table version; `fitted_rows` of it, in event time from `fitted_from` to `fitted_until` (ISO 8601).
         key: Columns that name the entity of a row.
         refit_of: Bundle that was judged, when this is the same recipe on more rows.
-        folder, command: A logged model's folder or a program, which then is the model: there is no other form.
+        folder, command, plain: A logged model's folder, a program or a class, which then is the model: there is no other form.
         tensors: Of a tensor model; `inputs` and `outputs` are empty then.
     """
 
@@ -273,6 +234,7 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     folder: Folder | None = None
     tensors: Tensors | None = None
     command: Command | None = None
+    plain: PlainClass | None = None
 
 
 OUTPUTS = (Column("score", "FP64", minimum=0.0, maximum=1.0), Column("decision", "BOOL"))
@@ -296,14 +258,14 @@ def pack(blobs: Blobs, manifest: Manifest) -> str:
 def encode(manifest: Manifest) -> bytes:
     """The one JSON text of a manifest."""
     fields = msgspec.to_builtins(manifest)
-    for name in ("folder", "tensors", "command"):
+    for name in ("folder", "tensors", "command", "plain"):
         if fields[name] is None:
             del fields[name]  # earlier formats do not know it
     for one in _ports(fields):
         if one["limits"] is None:
             del one["limits"]
         else:
-            fields["format"] = LIMITS_FORMAT
+            fields["format"] = max(fields["format"], LIMITS_FORMAT)
     return ids.canonical_json(fields)
 
 
@@ -355,7 +317,7 @@ def parts(manifest: Manifest) -> dict[str, str]:
         "lock": manifest.lock,
         "profile": manifest.profile,
     }
-    for brought in (manifest.folder, manifest.command):
+    for brought in (manifest.folder, manifest.command, manifest.plain):
         if brought is not None:
             named |= {f"file {name}": digest for name, digest in brought.files.items()}
     return {part: digest for part, digest in named.items() if digest}
@@ -368,6 +330,8 @@ def content_digest(manifest: Manifest) -> str:
         model = manifest.folder.files
     if manifest.command is not None:
         model = msgspec.to_builtins(manifest.command)
+    if manifest.plain is not None:
+        model = [msgspec.to_builtins(manifest.plain), manifest.lock]
     parts: list[Any] = [manifest.recipe, manifest.threshold, model, msgspec.to_builtins(manifest.inputs)]
     return ids.digest_of(parts if manifest.tensors is None else [*parts, msgspec.to_builtins(manifest.tensors)])
 
@@ -376,7 +340,7 @@ def unpack(blobs: Blobs, digest: str, folder: Path) -> Manifest:
     """Write a bundle's files into `folder`, whole or not at all; nothing happens when they are there.
 
     The folder holds `manifest.json`, `portable.treelite` or `portable.onnx`, `native.pickle` and `code.zip`, as far as
-    the bundle has them, under `mlflow` the files of a logged model and under `command` those of a program.
+    the bundle has them, and under `mlflow`, `command` or `class` the files of what somebody brought.
     """
     manifest = load_manifest(blobs, digest)
     if folder.exists():
@@ -408,6 +372,8 @@ def files(manifest: Manifest) -> dict[str, str]:
         named |= {f"{FOLDER}/{name}": digest for name, digest in manifest.folder.files.items()}
     if manifest.command is not None:
         named |= {f"{COMMAND}/{name}": digest for name, digest in manifest.command.files.items()}
+    if manifest.plain is not None:
+        named |= {f"{CLASS}/{name}": digest for name, digest in manifest.plain.files.items()}
     return {name: digest for name, digest in named.items() if digest}
 
 

@@ -1,5 +1,7 @@
 """From a folder with `model.toml` to a bundle, when somebody brings a model that a program of another language serves.
 
+What `model.toml` may say of a class of Python is read here, too; `class_bundle` packs it.
+
 The folder is the model: the program, what it reads, and `model.toml`, which says how it is started and what it takes and gives.
 
     command = ["Rscript", "serve.R"]
@@ -17,6 +19,7 @@ import os
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 
@@ -64,13 +67,20 @@ class Description(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What `model.toml` says.
 
     Attributes:
+        command: What a program is started by; a class has none.
+        entry: A class as `module:Class`; a program has none.
+        frame: What rows a class is given as: `"columns"` (a dict of lists), `"pandas"`, `"polars"`, `"pyarrow"` or `"numpy"`.
+        python: Version of Python of a class, as in `"3.11"`; by default the running one.
         model: Name of the model in the program's paths.
         threshold: Of a model of columns that decides.
         batch: May rows of several calls be sent as one request?
     """
 
-    command: tuple[str, ...]
     inputs: tuple[Port, ...]
+    command: tuple[str, ...] = ()
+    entry: str = ""
+    frame: Literal["columns", "pandas", "polars", "pyarrow", "numpy"] = "columns"
+    python: str = ""
     outputs: tuple[Port, ...] = ()
     model: str = "model"
     threshold: float | None = None
@@ -90,9 +100,11 @@ def read_folder(folder: Path, name: str, put: Callable[[Path], str] = ids.digest
     Raises:
         BadInput: `model.toml` is not there, or says what cannot be.
     """
-    said = _read(folder / FILE)
-    files, threshold = _files(folder), said.threshold
-    tensors = _tensors(said, str(folder / FILE))
+    said = read_description(folder)
+    if said.entry:
+        raise BadInput("it names a class, and no command", subject=str(folder / FILE), found=said.entry)
+    files, threshold = files_of(folder), said.threshold
+    tensors = tensors_of(said, str(folder / FILE))
     command = Command(
         {path: put(folder / path) for path in files},
         said.command,
@@ -111,7 +123,7 @@ def read_folder(folder: Path, name: str, put: Callable[[Path], str] = ids.digest
         recipe=ids.digest_of([KIND, name]),
         parameters={"command": list(said.command)} | ({} if threshold is None else {"threshold": threshold}),
         target="",
-        inputs=() if tensors else _columns(said, str(folder / FILE)),
+        inputs=() if tensors else columns_of(said, str(folder / FILE)),
         outputs=() if tensors else OUTPUTS,
         threshold=0.5 if threshold is None else threshold,
         native=None,
@@ -137,7 +149,13 @@ def pack_command(store: Store, folder: Path, *, name: str) -> str:
     return bundle.pack(store.blobs, msgspec.structs.replace(manifest, environment=environment))
 
 
-def _read(path: Path) -> Description:
+def read_description(folder: Path) -> Description:
+    """What the `model.toml` of a folder says.
+
+    Raises:
+        BadInput: It is not there, or says what cannot be.
+    """
+    path = folder / FILE
     try:
         said = msgspec.convert(tomllib.loads(path.read_text("utf-8")), Description)
     except FileNotFoundError:
@@ -149,8 +167,11 @@ def _read(path: Path) -> Description:
 
 
 def _check(said: Description, subject: str) -> None:
-    if not said.command or not said.command[0]:
-        raise BadInput("it names no command", subject=subject, asked='such as command = ["Rscript", "serve.R"]')
+    if not said.entry and (not said.command or not said.command[0]):
+        raise BadInput("it names no command and no class", subject=subject,
+                       asked='such as command = ["Rscript", "serve.R"], or entry = "model:Model"')  # fmt: skip
+    if said.entry and said.command:
+        raise BadInput("it names a command and a class", subject=subject, asked="one of them")
     if not said.inputs:
         raise BadInput("it names no inputs", subject=subject, asked="[[inputs]] with name and datatype")
     for what, ports in (("input", said.inputs), ("output", said.outputs)):
@@ -173,7 +194,8 @@ def _check(said: Description, subject: str) -> None:
         raise BadInput("its model has a name that no path can have", subject=subject, found=said.model)
 
 
-def _columns(said: Description, subject: str) -> tuple[Column, ...]:
+def columns_of(said: Description, subject: str) -> tuple[Column, ...]:
+    """The columns that a model takes whose inputs have no shape."""
     if said.outputs:
         raise BadInput(
             "a model of columns answers with `score` alone", subject=subject, found=f"output {said.outputs[0].name}",
@@ -190,7 +212,8 @@ def _columns(said: Description, subject: str) -> tuple[Column, ...]:
     )
 
 
-def _tensors(said: Description, subject: str) -> Tensors | None:
+def tensors_of(said: Description, subject: str) -> Tensors | None:
+    """The tensors of a model whose inputs and outputs have shapes; None for one of columns."""
     shaped = [port.shape is not None for port in (*said.inputs, *said.outputs)]
     if not any(shaped):
         return None
@@ -220,7 +243,7 @@ def _privacy(port: Port) -> str:
     return "personal" if port.personal else "internal"
 
 
-def _files(folder: Path) -> list[str]:
+def files_of(folder: Path) -> list[str]:
     """Paths of the files that belong to the model: all but hidden ones and what Python keeps of compiling."""
     found: list[str] = []
     for root, folders, names in os.walk(folder):

@@ -1,4 +1,4 @@
-"""`instar models import`: bring a model's file, or the folder of a program, as a version of a model."""
+"""`instar models import`: bring a model's file, or the folder of a program or a class, as a version of a model."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def import_file(
     limit: tuple[str, ...],
     as_json: bool,
 ) -> None:
-    """Bring FILE as a version: an ONNX graph, trees of XGBoost or LightGBM, or a folder whose model.toml names a program.
+    """Bring FILE as a version: an ONNX graph, trees of XGBoost or LightGBM, or a folder with a program or a class.
 
     The same file again is the same version.
     """
@@ -60,7 +60,7 @@ def import_file(
     from instar.release import registry
     from instar.serve.traffic.policy_check import check_name
     from instar.train.bundle import load_manifest
-    from instar.train.command_bundle import pack_command
+    from instar.train.class_bundle import pack_brought
     from instar.train.file_bundle import pack_file
 
     if file.is_dir() and (form or personal or limit or batch != "auto"):
@@ -70,13 +70,14 @@ def import_file(
         require(app.store.actor, Permission.RELEASE)
         check_name(name)
         if file.is_dir():
-            bundle, kind, why = pack_command(app.store, file, name=name), "command", ""
+            bundle, kind, why = pack_brought(app.store, file, name=name), "", ""
         else:
             packed = pack_file(app.store, file, name=name, form=form, batch=batch, personal=personal,
                                limits=_limits(limit))  # fmt: skip
             bundle, kind, why = packed.bundle, packed.form, packed.why
         version = registry.register(app.store, app.project_name, name, bundle=bundle, origin="file")
         manifest = load_manifest(app.store.blobs, bundle)
+        kind = kind or manifest.kind
     if as_json:
         click.echo(json.dumps(_document(manifest, version.name, bundle, kind, why), indent=2))
         return
@@ -115,11 +116,15 @@ def _lines(manifest: Manifest, why: str) -> Iterator[str]:
 
     if manifest.command is not None:
         yield f"command  {' '.join(manifest.command.command)}; {len(manifest.command.files)} files"
+    if manifest.plain is not None:
+        own = "a lock of its own" if manifest.lock else "nothing beside the standard library"
+        yield f"class    {manifest.plain.entry}; {len(manifest.plain.files)} files, needs {own}"
     if manifest.tensors is None:
         for column in manifest.inputs:
             more = ", may be missing" if column.nullable else ""
             yield f"input    {column.name} {column.datatype}{more}{_personal(column.privacy)}{_limited(column.limits)}"
-        decides = manifest.command is not None and manifest.command.decides
+        brought = manifest.command or manifest.plain
+        decides = brought is not None and brought.decides
         yield "output   score" + (f", and a decision from {manifest.threshold:g} on" if decides else "")
         return
     for what, tensors in (("input", manifest.tensors.inputs), ("output", manifest.tensors.outputs)):

@@ -246,8 +246,9 @@ def _print_version(facts: dict[str, Any]) -> None:
             click.echo(f"{name:<12} {value}")
     found = facts["evaluation"]
     if found is None:
-        brought = model["folder"] is not None or model["kind"] == "file"
-        what, command = ("approve it", "approve") if brought else ("judge it", "evaluate")
+        from instar.train.bundle import BROUGHT
+
+        what, command = ("approve it", "approve") if model["kind"] in BROUGHT else ("judge it", "evaluate")
         click.echo(f"{'evaluation':<12} none; {what}: instar {command} {facts['version']}")
         return
     click.echo(f"{'evaluation':<12} {found['verdict']}: {found['reason']} ({found['id']})\n")
@@ -279,6 +280,8 @@ def _made(model: dict[str, Any], data: dict[str, Any]) -> list[tuple[str, str]]:
     """How a version's bundle was made, as lines."""
     parameters = ", ".join(f"{key}={value}" for key, value in model["parameters"].items()) or "no parameters"
     folder = model["folder"]
+    if model["kind"] == "class":
+        return [("made", f"as a class that somebody brought, {model['parameters']['entry']}"), ("form", model["form"])]
     if model["kind"] == "file":
         return [("made", "elsewhere, and brought as a file"), ("form", model["form"])]
     if folder is not None:

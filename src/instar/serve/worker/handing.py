@@ -14,7 +14,7 @@ from typing import Any
 from instar.core.errors import Damaged
 from instar.core.ids import digest
 from instar.train import mlmodel
-from instar.train.bundle import CODE_FILE, FOLDER, NATIVE_FILE, Manifest
+from instar.train.bundle import CLASS, CODE_FILE, FOLDER, NATIVE_FILE, Manifest, PlainClass
 
 
 def request(folder: Path, manifest: Manifest) -> dict[str, Any]:
@@ -27,10 +27,15 @@ def request(folder: Path, manifest: Manifest) -> dict[str, Any]:
     """
     subject = f"model {manifest.model}"
     asked: dict[str, Any] = {"do": "load", "form": manifest.form, "alone": "", "output": mlmodel.ONLY_OUTPUT}
-    asked |= _logged(folder, manifest, subject) if manifest.folder is not None else _native(folder, manifest, subject)
+    if manifest.plain is not None:
+        asked |= _plain(folder, manifest.plain, subject)
+    else:
+        asked |= (
+            _logged(folder, manifest, subject) if manifest.folder is not None else _native(folder, manifest, subject)
+        )
     asked["columns"] = [(one.name, one.datatype) for one in manifest.inputs]
     if manifest.tensors is not None:
-        if [one.name for one in manifest.tensors.inputs] == [mlmodel.ONLY_INPUT]:
+        if manifest.plain is None and [one.name for one in manifest.tensors.inputs] == [mlmodel.ONLY_INPUT]:
             asked["alone"] = mlmodel.ONLY_INPUT
         if len(manifest.tensors.outputs) == 1:
             asked["output"] = manifest.tensors.outputs[0].name
@@ -81,6 +86,18 @@ def _logged(folder: Path, manifest: Manifest, subject: str) -> dict[str, Any]:
         if flavor == "lightgbm" and data.endswith(".pkl"):
             return {**asked, "way": "pickle", "file": str(root / data)}
     return {**asked, "way": "pyfunc", "code": "", "folder": str(folder / FOLDER)}
+
+
+def _plain(folder: Path, plain: PlainClass, subject: str) -> dict[str, Any]:
+    place = folder / CLASS
+    checked: dict[str, str] = {}
+    for name, wanted in plain.files.items():
+        _looked_at(place / name, wanted, checked, subject)
+    own = sorted({name.split("/")[0].removesuffix(".py") for name in plain.files if name.endswith(".py")})
+    return {
+        "way": "class", "entry": plain.entry, "decides": plain.decides, "folder": str(place), "code": str(place), "own": own,
+        "checked": checked,
+    }  # fmt: skip
 
 
 def _looked_at(file: Path, wanted: str, checked: dict[str, str], subject: str) -> bytes:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import os
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from socket import socket
@@ -56,6 +57,8 @@ def load(folder: Path, named: str | None = None) -> Model:
         from instar.serve.worker.commands.model import load_command
 
         return load_command(folder, manifest)
+    if manifest.plain is not None:  # a process of its own, also where all that it needs is installed here
+        return load_housed(folder, manifest, Line.start(sys.executable, end_with))
     # Imported here, since they bring the data frames which the worker of the portable forms does without.
     if manifest.folder is not None:
         from instar.release.scan_files import inspect_file
