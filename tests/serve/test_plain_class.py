@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -26,7 +27,7 @@ from instar.serve.root.process import ServerTree
 from instar.serve.traffic.routes import bundle_folder
 from instar.serve.worker import housed, loading
 from instar.train import bundle
-from instar.train.class_bundle import pack_class
+from instar.train.class_bundle import pack_brought, pack_class
 from tests.train import wheels
 from tests.train.test_class_bundle import folder
 from tests.train.test_folder_lock import links as links
@@ -160,18 +161,15 @@ ONE = '[[inputs]]\nname = "x"\ndatatype = "FP64"\n'
     ],
 )
 def test_what_does_not_load_says_why(store: Store, tmp_path: Path, code: str, why: str) -> None:
-    from instar.train.class_bundle import pack_brought
-
     digest = pack_brought(store, folder(tmp_path / "m", 'entry = "model:Model"\n' + ONE, code), name="m")
     unpacked = bundle_folder(store.folder, digest)
     unpacked.parent.mkdir(parents=True, exist_ok=True)
-    manifest = bundle.unpack(store.blobs, digest, unpacked)
-    import sys
+    bundle.unpack(store.blobs, digest, unpacked)
 
-    line = housed.Line.start(sys.executable, lambda status: None)
+    line = housed.Line(lambda status: None, lambda: sys.executable)
     try:
         with pytest.raises(InstarError, match=why):
-            housed.load(unpacked, manifest, line)
+            housed.load(unpacked, loading.verified, line)
     finally:
         line.close()
 

@@ -93,7 +93,7 @@ def test_a_manifest_is_not_packed_before_its_parts(store: Store) -> None:
         (b"not json", Damaged),
         (b"[]", Damaged),
         (b'{"format": 1}', Damaged),
-        (b'{"format": 6}', StoreTooNew),
+        (b'{"format": 7}', StoreTooNew),
         (bundle.encode(MANIFEST).replace(b'"threshold"', b'"treshold"'), Damaged),
     ],
 )

@@ -58,7 +58,7 @@ def load(folder: Path, named: str | None = None) -> Model:
 
         return load_command(folder, manifest)
     if manifest.plain is not None:  # a process of its own, also where all that it needs is installed here
-        return load_housed(folder, manifest, Line.start(sys.executable, end_with))
+        return load_housed(folder, lambda place: verified(place, named), Line(end_with, lambda: sys.executable))
     # Imported here, since they bring the data frames which the worker of the portable forms does without.
     if manifest.folder is not None:
         from instar.release.scan_files import inspect_file
