@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -171,6 +173,60 @@ def test_bytes_that_are_no_message_hurt_nobody(server: ServerTree, ask: Asking) 
                 made(data, timeout=10)
             assert refused.value.code() in (grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.NOT_FOUND)
     assert ask("ServerLive")[0].live
+
+
+def test_what_is_too_large_is_refused_and_the_connection_lives(ask: Asking) -> None:
+    with pytest.raises(grpc.RpcError) as refused:
+        ask("ModelInfer", infer(raw_input_contents=[bytes(17 * 1024 * 1024)]))
+    assert refused.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert ask("ModelInfer", infer())[0].outputs
+
+
+def method(channel: grpc.Channel, name: str = "ModelInfer") -> Any:
+    return channel.unary_unary(
+        f"/inference.GRPCInferenceService/{name}",
+        request_serializer=message(f"{name}Request").SerializeToString,
+        response_deserializer=message(f"{name}Response").FromString,
+    )
+
+
+def test_bounds_deadlines_and_the_end_hold_for_many_at_once(tmp_path: Path) -> None:
+    """Calls beyond the bound are refused at once, a message that does not come is given up, and who is in flight at the end is
+    answered."""
+    folder = tmp_path / ".instar"
+    number = fakes.route(folder, [fakes.version(folder, 1, quirk="slow")])  # 50 ms a call
+    limits = {"INSTAR_MOST_CALLS": "40", "INSTAR_BODY_TIMEOUT": "0.1"}
+    with start(folder, grpc_port=0, environment=limits) as server:
+        acknowledged(folder, number)
+        address = f"127.0.0.1:{server.state.grpc_port}"
+        with grpc.insecure_channel(address) as channel:
+            call = method(channel)
+            assert call(infer(), timeout=30).outputs
+
+            def codes(count: int, timeout: float) -> Counter[grpc.StatusCode]:
+                return Counter(one.code() for one in [call.future(infer(), timeout=timeout) for _ in range(count)])
+
+            found = codes(200, 60)
+            assert found.keys() == {grpc.StatusCode.OK, grpc.StatusCode.RESOURCE_EXHAUSTED}
+            late = codes(30, 0.3)  # who would be answered too late hears so at once, or at its deadline
+            assert late.keys() <= {*found, grpc.StatusCode.DEADLINE_EXCEEDED}
+            assert late[grpc.StatusCode.OK] < 30
+            # A sender that begins a call and sends no message.
+            never = threading.Event()
+
+            def nothing() -> Iterator[bytes]:
+                never.wait(30)
+                yield from ()
+
+            slow = channel.stream_unary("/inference.GRPCInferenceService/ModelInfer").future(nothing(), timeout=30)
+            assert slow.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+            assert "took too long to come" in slow.details()
+            never.set()
+            assert call(infer(), timeout=30).outputs
+            flying = [call.future(infer(), timeout=30) for _ in range(8)]
+            wait_for(lambda: any(one.done() for one in flying))
+            server.stop()
+            assert {one.code() for one in flying} == {grpc.StatusCode.OK}
 
 
 def test_messages_are_those_of_the_protocol() -> None:

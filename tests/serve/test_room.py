@@ -48,6 +48,24 @@ def test_goodput_holds_far_beyond_the_capacity(times: float, deadline: float | N
     assert most <= 1.2 * (deadline or 1.0) / service  # the queue is as long as can be worked in time
 
 
+def test_a_model_that_gets_slow_is_known_by_the_calls_that_it_does_not_answer() -> None:
+    room = Room(calls=1000)
+    for _ in range(50):
+        room.leave("a", 0, room.enter("a", 0), 0.001)
+    flying = [room.enter("a", 0) for _ in range(40)]
+    assert room.refusal("a", 0, 0.5) is None
+    for ahead in flying:  # none of them is answered in its time
+        room.leave("a", 0, ahead, 0.5, late=True)
+    flying = [room.enter("a", 0) for _ in range(40)]
+    assert isinstance(room.refusal("a", 0, 0.5), TooManyCalls)
+    for ahead in flying:  # one that gave little time says nothing of others
+        room.leave("a", 0, ahead, 0.0001, late=True)
+    assert room.refusal("a", 0, 0.5) is None
+    for _ in range(40):
+        room.enter("a", 0)
+    assert isinstance(room.refusal("a", 0, 0.5), TooManyCalls)
+
+
 def test_a_slow_model_is_never_shut_out_by_its_estimate() -> None:
     room = Room(calls=100, queue_seconds=0.1)
     for _ in range(20):

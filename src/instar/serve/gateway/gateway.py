@@ -67,7 +67,7 @@ class Gateway:
         self._board: Switchboard
         self._tasks: list[asyncio.Task[None]] = []
         self._lock: segments.BootLock
-        self._grpc = GrpcPort(self, grpc_address) if grpc_address is not None else None
+        self._grpc = GrpcPort(self, grpc_address, settings.read_settings()) if grpc_address is not None else None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI entry."""

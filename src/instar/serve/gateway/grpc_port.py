@@ -13,6 +13,7 @@ from typing import Any, Protocol
 import msgspec
 
 from instar.core.errors import InstarError, Unavailable
+from instar.core.settings import Settings
 from instar.serve.gateway.flight import Fields, Respond
 from instar.serve.protocol import grpc_tensors, v2_json
 from instar.serve.protocol.grpc_messages import HEALTH_PACKAGE, HEALTH_SERVICE, PACKAGE, SERVICE, message
@@ -20,14 +21,21 @@ from instar.serve.protocol.places import Place
 
 ANSWER_LIMIT_BYTES = 256 * 1024 * 1024
 GRACE_SECONDS = 25.0  # for calls in flight when the server ends
+STREAMS = 256  # calls of one connection at once; more wait at the client
+MESSAGE_TIMES = (
+    6.0  # as long as a body may take before its size counts, for a whole message: how much has come is not told
+)
+ALIVE_SECONDS = 60  # after which a connection that says nothing is asked whether it is there
+ANSWER_SECONDS = 20  # for it to say so; then it is hung up
 LONGEST_SECONDS = 600.0
 SERVING, NOT_SERVING = 1, 2
 
 # A call in gRPC is a POST of HTTP/2: `grpc` is how permissions and refusals name it.
 RULE = "/inference.GRPCInferenceService/ModelInfer"
 _CODES = {
-    400: "INVALID_ARGUMENT", 401: "UNAUTHENTICATED", 403: "PERMISSION_DENIED", 404: "NOT_FOUND", 413: "INVALID_ARGUMENT",
-    415: "INVALID_ARGUMENT", 429: "RESOURCE_EXHAUSTED", 503: "UNAVAILABLE", 504: "DEADLINE_EXCEEDED",
+    400: "INVALID_ARGUMENT", 401: "UNAUTHENTICATED", 403: "PERMISSION_DENIED", 404: "NOT_FOUND", 408: "DEADLINE_EXCEEDED",
+    413: "INVALID_ARGUMENT", 415: "INVALID_ARGUMENT", 429: "RESOURCE_EXHAUSTED", 503: "UNAVAILABLE",
+    504: "DEADLINE_EXCEEDED",
 }  # fmt: skip
 
 # What this port says itself of a call: a message has one form, and gRPC packs it.
@@ -57,11 +65,14 @@ class GrpcPort:
 
     Args:
         address: Host and port.
+        settings: How many calls may be there at once, and how long a message may take to come.
     """
 
-    def __init__(self, gateway: Gateway, address: str) -> None:
+    def __init__(self, gateway: Gateway, address: str, settings: Settings) -> None:
         self._gateway = gateway
         self._address = address
+        self._most_calls = settings.most_calls
+        self._message_seconds = settings.body_seconds * MESSAGE_TIMES
         self._server: Any = None
 
     async def start(self) -> None:
@@ -80,8 +91,11 @@ class GrpcPort:
             ("grpc.so_reuseport", 1),
             ("grpc.max_receive_message_length", v2_json.BODY_LIMIT_BYTES + 64 * 1024),
             ("grpc.max_send_message_length", ANSWER_LIMIT_BYTES),
+            ("grpc.max_concurrent_streams", STREAMS),
+            ("grpc.keepalive_time_ms", ALIVE_SECONDS * 1000),
+            ("grpc.keepalive_timeout_ms", ANSWER_SECONDS * 1000),
         ]
-        self._server = grpc.aio.server(options=options)
+        self._server = grpc.aio.server(options=options, maximum_concurrent_rpcs=self._most_calls)
         self._server.add_generic_rpc_handlers((self._service(grpc), self._health(grpc)))
         try:
             self._server.add_insecure_port(self._address)
@@ -101,12 +115,32 @@ class GrpcPort:
             "RepositoryIndex": self._index, "RepositoryModelLoad": self._load, "RepositoryModelUnload": self._unload,
         }  # fmt: skip
         return grpc.method_handlers_generic_handler(
-            f"{PACKAGE}.{SERVICE}", {name: _method(grpc, name, handler) for name, handler in methods.items()}
+            f"{PACKAGE}.{SERVICE}", {name: self._method(grpc, name, handler) for name, handler in methods.items()}
         )
 
     def _health(self, grpc: Any) -> Any:
-        check = _method(grpc, "HealthCheck", self._check)
+        check = self._method(grpc, "HealthCheck", self._check)
         return grpc.method_handlers_generic_handler(f"{HEALTH_PACKAGE}.{HEALTH_SERVICE}", {"Check": check})
+
+    def _method(self, grpc: Any, name: str, handler: Callable[[Any, Any], Awaitable[Any]]) -> Any:
+        """A method of one message each way. The message is read here, where it can take only so long and be no message at all:
+        the library would wait for ever for the one, and say of the other that the server failed."""
+        asked, answered = message(f"{name}Request"), message(f"{name}Response")
+
+        async def read(_messages: Any, context: Any) -> Any:
+            try:
+                async with asyncio.timeout(self._message_seconds):
+                    data = await context.read()
+            except TimeoutError:
+                await _abort(context, 408, "the request took too long to come")
+            try:
+                request = asked.FromString(b"" if data is grpc.aio.EOF else data)
+            except Exception as problem:
+                await _abort(context, 400, f"the request is no {name}Request: {problem}")
+                raise
+            return await handler(request, context)
+
+        return grpc.stream_unary_rpc_method_handler(read, response_serializer=answered.SerializeToString)
 
     async def _infer(self, request: Any, context: Any) -> Any:
         told: asyncio.Future[tuple[int, Fields, bytes]] = asyncio.get_running_loop().create_future()
@@ -205,21 +239,6 @@ class GrpcPort:
 
         await self._gateway(scope, receive, send)
         return answer["status"], answer["body"]
-
-
-def _method(grpc: Any, name: str, handler: Callable[[Any, Any], Awaitable[Any]]) -> Any:
-    asked, answered = message(f"{name}Request"), message(f"{name}Response")
-
-    async def read(data: bytes, context: Any) -> Any:
-        # Read here: the library would say of bytes that are no message that the server failed.
-        try:
-            request = asked.FromString(data)
-        except Exception as problem:
-            await _abort(context, 400, f"the request is no {name}Request: {problem}")
-            raise
-        return await handler(request, context)
-
-    return grpc.unary_unary_rpc_method_handler(read, response_serializer=answered.SerializeToString)
 
 
 def _headers(context: Any) -> Headers:

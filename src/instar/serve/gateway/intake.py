@@ -224,8 +224,8 @@ class Intake:
         if pending.timer is not None:
             pending.timer.cancel()
         spent = time.monotonic_ns() - pending.started
-        told = status == 200 and not pending.cold
-        self._room.leave(name, pending.size, pending.ahead, spent / 1e9 if told else None)
+        told = status in (200, 504) and not pending.cold
+        self._room.leave(name, pending.size, pending.ahead, spent / 1e9 if told else None, late=status == 504)
         self.meters.of(name).add(status, spent)
         fields: Fields = [
             JSON if pending.form == wire.JSON else (b"content-type", CONTENT_TYPES[pending.form]),

@@ -89,12 +89,13 @@ class Room:
         self.bytes += size
         return queue.flying
 
-    def leave(self, endpoint: str, size: int, ahead: int, seconds: float | None) -> None:
+    def leave(self, endpoint: str, size: int, ahead: int, seconds: float | None, *, late: bool = False) -> None:
         """A call is over.
 
         Args:
             ahead: What `enter` returned.
             seconds: That it took; None when it was not answered, and says nothing of others.
+            late: It was given up after that time, so it would have taken longer: a model that gets slow is known by that.
         """
         queue = self._queues[endpoint]
         queue.flying -= 1
@@ -102,6 +103,8 @@ class Room:
         self.bytes -= size
         if seconds is not None:
             each = seconds / ahead
+            if late and each <= queue.seconds:
+                return
             queue.seconds = each if not queue.seconds else queue.seconds + (each - queue.seconds) * MEMORY
 
     def wait(self, endpoint: str) -> int:
