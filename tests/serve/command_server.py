@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
 import sys
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -75,6 +76,12 @@ def answer(asked: dict[str, Any], given: dict[str, Any]) -> tuple[int, dict[str,
         os._exit(9)
     if given["carrier"][0] == "hangs":
         time.sleep(60)
+    if given["carrier"][0] == "burn":
+        while time.process_time() < 1.5:
+            pass
+    if given["carrier"][0] == "children":
+        sleep = [sys.executable, "-c", "import time; time.sleep(600)"]
+        output["data"] = [subprocess.Popen(sleep, start_new_session=bool(at % 2)).pid for at in range(rows)]
     if given["carrier"][0] == "environment":
         output["data"] = [float(sum(name.startswith("INSTAR_") for name in os.environ))] * rows
     if FAULT == "fails":

@@ -33,6 +33,16 @@ class Bright:
         if frame["carrier"][0] == "for ever":
             while True:
                 pass
+        if frame["carrier"][0] == "burn":
+            import time
+            while time.process_time() < 1.5:
+                pass
+        if frame["carrier"][0] == "children":
+            import subprocess
+            return [
+                subprocess.Popen(["sleep", "600"], start_new_session=bool(at % 2)).pid
+                for at in range(len(frame["distance"]))
+            ]
         if frame["carrier"][0] == "own":
             import instar
         return [lamp.LIGHT + one / 10000 for one in frame["distance"]]

@@ -91,9 +91,9 @@ def test_another_program_at_the_port_never_answers_for_it(
 def test_who_listens_is_told_by_session() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listening:
         port = listening.getsockname()[1]
-        assert listeners.held_by(port, os.getsid(0)) is True
+        assert listeners.held_by(port, os.getpgid(0)) is True
         assert listeners.held_by(port, 1) is False
-    assert listeners.held_by(port, os.getsid(0)) is None
+    assert listeners.held_by(port, os.getpgid(0)) is None
 
 
 @pytest.mark.skipif(not fence.abi(), reason="this system has no Landlock")

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
+from instar.serve.processes.leftovers import end_leftovers
 from instar.serve.processes.zygote import die_with_parent
 
 BACKOFF_SECONDS = (0.0, 0.1, 0.5, 1.0, 2.0, 5.0, 15.0, 60.0)  # between restarts of a process that dies young
@@ -34,17 +35,23 @@ class Process:
 
     Attributes:
         code: Its exit status, negative for a signal; None while it runs.
-        cpu_seconds: What it used in all, known once it has ended.
+        cpu_seconds: What it used in all, with what it left behind, known once it has ended.
+        mark: Of a worker or a model's process: what it leaves behind is ended with it (`leftovers`). Empty: that stays.
     """
 
     pid: int
     started: float = field(default_factory=time.monotonic)
     code: int | None = None
     cpu_seconds: float = 0.0
+    mark: str = ""
 
     @classmethod
     def start(
-        cls, command: list[str], fds: tuple[int, ...] = (), environment: Mapping[str, str] | None = None
+        cls,
+        command: list[str],
+        fds: tuple[int, ...] = (),
+        environment: Mapping[str, str] | None = None,
+        mark: str = "",
     ) -> Process:
         """Start a command that ends with the thread that calls this; variables are our own if none are given."""
         process = subprocess.Popen(
@@ -52,19 +59,24 @@ class Process:
             preexec_fn=die_with_parent, start_new_session=True,
         )  # fmt: skip
         process.returncode = 0  # it is waited for by its number, not by this object
-        return cls(process.pid)
+        return cls(process.pid, mark=mark)
 
     def poll(self) -> int | None:
         """Its exit status, if it has ended."""
         if self.code is None:
+            left = 0.0
             try:
+                if self.mark and _has_ended(self.pid):
+                    left = end_leftovers(
+                        self.pid, self.mark
+                    )  # before it is waited for: until then its number is its own
                 pid, status, used = os.wait4(self.pid, os.WNOHANG)
             except ChildProcessError:  # not ours any more: it is gone, and how is not known
                 self.code = 1
                 return self.code
             if pid:
                 self.code = os.waitstatus_to_exitcode(status)
-                self.cpu_seconds = used.ru_utime + used.ru_stime
+                self.cpu_seconds = used.ru_utime + used.ru_stime + left
         return self.code
 
     def signal(self, number: int) -> None:
@@ -82,6 +94,13 @@ class Process:
         while self.poll() is None:
             time.sleep(POLL_SECONDS)
         return False
+
+
+def _has_ended(pid: int) -> bool:
+    """Has a child ended, which is not waited for by this?"""
+    if sys.platform != "linux":
+        return False
+    return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
 
 
 @dataclass

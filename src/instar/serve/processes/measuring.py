@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-_TICK = os.sysconf("SC_CLK_TCK")
+TICK = os.sysconf("SC_CLK_TCK")
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
@@ -47,7 +47,7 @@ def cpu_seconds(pid: int, *, programs: bool = False) -> float:
     """
     try:
         fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
-        own = sum(map(int, fields[11 : 15 if programs else 13])) / _TICK
+        own = sum(map(int, fields[11 : 15 if programs else 13])) / TICK
         return own + sum(cpu_seconds(child, programs=True) for child in _children(pid)) if programs else own
     except (OSError, IndexError):
         return _asked(pid)[0]

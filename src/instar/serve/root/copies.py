@@ -25,6 +25,7 @@ class Copy:
     lost: float | None = None  # a gateway's line to it broke off
     successor: int | None = None  # the copy that takes its place when it is up
     bytes: int = 0
+    shim_bytes: int = 0  # of them, of the process that its model lives in
     why: str = ""  # it was ended
 
 

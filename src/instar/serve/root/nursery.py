@@ -16,7 +16,7 @@ from functools import cached_property
 from instar.serve.processes.children import Process
 from instar.serve.processes.numeric_threads import bounded
 from instar.serve.processes.zygote import Spawned, Zygote
-from instar.serve.root.outside import Outside
+from instar.serve.root.outside import Outside, Shim, mark_of
 
 _log = logging.getLogger("instar.serve")
 
@@ -49,9 +49,10 @@ class Nursery:
         """The warm processes."""
         return [*([] if self._zygote is None else [self._zygote.process.pid]), *self._outside.pids()]
 
-    def shim_of(self, number: int) -> int | None:
-        """The process in another environment that belongs to a worker's process, if it was forked."""
-        return self._outside.shim_of(number)
+    @property
+    def shims(self) -> dict[int, Shim]:
+        """The processes of other environments that were forked, by the numbers of the workers they belong to."""
+        return self._outside.shims
 
     def expect(self, arguments: Sequence[str]) -> None:
         """A worker with such arguments may be needed: have what it needs imported."""
@@ -118,14 +119,16 @@ class Nursery:
     def _told(self, said: Spawned) -> None:
         full = self._asked.pop(said.request, None)
         if said.pid:
-            self._born.append((said.request, Process(said.pid)))
+            self._born.append((said.request, Process(said.pid, mark=mark_of(full or []))))
         elif full is not None:
             _log.warning("a worker is started afresh, not forked: %s", said.error)
             self._born.append((said.request, _afresh(full)))
 
 
 def _afresh(arguments: list[str], fds: tuple[int, ...] = ()) -> Process:
-    return Process.start([sys.executable, "-m", "instar.serve.worker.worker", *arguments], fds, bounded())
+    return Process.start(
+        [sys.executable, "-m", "instar.serve.worker.worker", *arguments], fds, bounded(), mark_of(arguments)
+    )
 
 
 def may_fork() -> bool:

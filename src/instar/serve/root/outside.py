@@ -9,26 +9,39 @@ from __future__ import annotations
 import logging
 import socket
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from instar.core.errors import Unavailable
+from instar.serve.processes.children import Process
 from instar.serve.processes.numeric_threads import bounded
 from instar.serve.processes.zygote import Spawned, Zygote
 from instar.serve.worker import shim
 from instar.train import environment_places as places
 
-SHIMS_LIMIT = 4096  # whose process is remembered
-
 _log = logging.getLogger("instar.serve")
 
 
+@dataclass(frozen=True)
+class Shim:
+    """A process of another environment, and the name of its worker, whose cost it is."""
+
+    worker: str
+    process: Process
+
+
 class Outside:
-    """Begins shims, by the arguments of the worker that each belongs to."""
+    """Begins shims, by the arguments of the worker that each belongs to.
+
+    Attributes:
+        shims: Those that were forked, by the numbers of their workers' processes; who waits for one takes it out.
+    """
 
     def __init__(self) -> None:
         self._zygotes: dict[str, Zygote] = {}
         self._useless: set[str] = set()
-        self._pids: dict[int, int] = {}
+        self._asked: dict[int, Sequence[str]] = {}
+        self.shims: dict[int, Shim] = {}
 
     def filenos(self) -> list[int]:
         """What to wait for."""
@@ -37,10 +50,6 @@ class Outside:
     def pids(self) -> list[int]:
         """The warm processes."""
         return [zygote.process.pid for zygote in self._zygotes.values()]
-
-    def shim_of(self, number: int) -> int | None:
-        """The shim that belongs to a worker's process, as far as it was forked from here."""
-        return self._pids.get(number)
 
     def expect(self, arguments: Sequence[str]) -> None:
         """A worker with such arguments may be needed: have what it needs imported."""
@@ -60,6 +69,7 @@ class Outside:
         with theirs:
             try:
                 zygote.spawn(number, arguments, [theirs.fileno()])
+                self._asked[number] = arguments
             except OSError as problem:
                 _log.warning("a process of another environment is started afresh, not forked: %s", problem)
                 ours.close()
@@ -71,17 +81,19 @@ class Outside:
         for name, zygote in list(self._zygotes.items()):
             try:
                 for said in zygote.hear():
-                    if isinstance(said, Spawned) and said.pid:
-                        self._pids[said.request] = said.pid
-                    elif isinstance(said, Spawned):  # its worker finds the line closed, ends, and is begun again
+                    if not isinstance(said, Spawned):
+                        continue
+                    asked = self._asked.pop(said.request)
+                    if said.pid:
+                        process = Process(said.pid, mark=mark_of(asked))
+                        self.shims[said.request] = Shim(asked[asked.index("--worker") + 1], process)
+                    else:  # its worker finds the line closed, ends, and is begun again
                         _log.warning("environment %s: no process could be forked: %s", name[:11], said.error)
             except EOFError:
                 _log.warning("environment %s: its warm process ended; its workers start their own", name[:11])
                 del self._zygotes[name]
                 self._useless.add(name)
                 zygote.close()
-        while len(self._pids) > SHIMS_LIMIT:
-            del self._pids[next(iter(self._pids))]
 
     def close(self) -> None:
         """End the warm processes."""
@@ -107,3 +119,8 @@ class Outside:
             _log.warning("environment %s: its warm process does not start: %s", name[:11], problem)
             self._useless.add(name)
         return self._zygotes.get(name)
+
+
+def mark_of(arguments: Sequence[str]) -> str:
+    """What a worker with such arguments, and all that it starts, carries among its variables: the path of its socket."""
+    return arguments[arguments.index("--socket") + 1] if "--socket" in arguments else ""

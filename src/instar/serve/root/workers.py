@@ -178,9 +178,14 @@ class Workers:
         return [Up(name, worker.up()) for name, worker in self._workers.items() if worker.copies]
 
     def processes(self) -> list[tuple[str, Process, int]]:
-        """Every process: its worker's name, and its memory as last measured."""
+        """Every process of a worker, or of its model: the worker's name, and memory as last measured."""
         copies = [(name, copy) for name, worker in self._workers.items() for copy in worker.copies.values()]
-        return [(name, copy.process, copy.bytes) for name, copy in copies if copy.process is not None]
+        found = [
+            (name, copy.process, copy.bytes - copy.shim_bytes) for name, copy in copies if copy.process is not None
+        ]
+        shims = self._nursery.shims.items()
+        sizes = {copy.number: copy.shim_bytes for _, copy in copies}
+        return found + [(shim.worker, shim.process, sizes.get(number, 0)) for number, shim in shims]
 
     def pids(self) -> set[int]:
         """Processes that are waited for here."""
@@ -197,6 +202,7 @@ class Workers:
             for copy in list(worker.copies.values()):
                 self._look_at(worker, copy, now)
             self._have(worker, now)
+        self._bury_shims()
         if now - self._measured > LOOK_SECONDS:
             self._measured = now
             self._measure(now)
@@ -282,6 +288,16 @@ class Workers:
         ):
             process.signal(signal.SIGKILL)
 
+    def _bury_shims(self) -> None:
+        """End the models' processes whose workers are gone, and count what those used that have ended."""
+        copies = {number for worker in self._workers.values() for number in worker.copies}
+        for number, shim in list(self._nursery.shims.items()):
+            if number not in copies:
+                shim.process.signal(signal.SIGKILL)
+            if shim.process.poll() is not None:
+                del self._nursery.shims[number]
+                self._ended(shim.worker, shim.process)
+
     def _gone(self, worker: Worker, copy: Copy, process: Process, now: float) -> None:
         del worker.copies[copy.number]
         routes.worker_socket(self._folder, copy.number).unlink(missing_ok=True)
@@ -320,8 +336,9 @@ class Workers:
                 if copy.process is None:
                     continue
                 copy.bytes = measuring.memory_bytes(copy.process.pid, programs=worker.native)
-                shim = self._nursery.shim_of(copy.number)
-                copy.bytes += measuring.memory_bytes(shim) if shim is not None else 0
+                shim = self._nursery.shims.get(copy.number)
+                copy.shim_bytes = measuring.memory_bytes(shim.process.pid, programs=True) if shim is not None else 0
+                copy.bytes += copy.shim_bytes
                 if worker.native and limit and copy.up and copy.bytes > limit and copy.successor is None:
                     _log.warning(
                         "worker %s holds %d MB, more than its %d MB: it is being replaced",

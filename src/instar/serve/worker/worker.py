@@ -32,6 +32,7 @@ from instar.core.settings import read_settings
 from instar.serve.log import record
 from instar.serve.log.masking import Mask, mask_nothing_through
 from instar.serve.processes import fence, needs
+from instar.serve.processes.leftovers import MARK
 from instar.serve.processes.zygote import call_process
 from instar.serve.protocol import codings, v2_json, wire
 from instar.serve.traffic.routes import bundle_of, bundles_folder
@@ -339,6 +340,7 @@ def main(arguments: list[str] | None = None) -> None:
     if options.environment:
         load = EnvironmentLoader(options.store, options.environment, options.shim)
     runtime = Runtime(load, mask, keep_bytes=keep_bytes, budget_bytes=options.memory)
+    os.environ[MARK] = str(options.socket)
     account = None if options.root is None else Account(options.worker, options.number, options.root, runtime)
     call_process(options.worker)
     listening = listen(options.socket)

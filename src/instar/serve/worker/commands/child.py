@@ -23,6 +23,7 @@ from typing import IO
 
 from instar.core.errors import Unavailable
 from instar.serve.processes.children import reason_of
+from instar.serve.processes.leftovers import MARK
 from instar.serve.processes.zygote import die_with_parent
 from instar.serve.worker.commands import listeners
 from instar.serve.worker.commands.line import Line
@@ -55,7 +56,7 @@ class Child:
         try:
             self._process = subprocess.Popen(
                 full, cwd=folder, env=_environment(environment, self.port, name), stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE, stderr=subprocess.STDOUT, preexec_fn=die_with_parent, start_new_session=True,
+                stdout=subprocess.PIPE, stderr=subprocess.STDOUT, preexec_fn=die_with_parent, process_group=0,
             )  # fmt: skip
         except (OSError, subprocess.SubprocessError) as problem:
             raise Unavailable(
@@ -176,6 +177,7 @@ def _filled(part: str, values: Mapping[str, str]) -> str:
 def _environment(more: Mapping[str, str], port: int, name: str) -> dict[str, str]:
     """Of the server's variables those that are not its own: its settings hold secrets."""
     kept = {key: value for key, value in os.environ.items() if not key.startswith("INSTAR_")}
+    kept |= {MARK: os.environ[MARK]} if MARK in os.environ else {}  # with a group of its own it stays in our session
     return {
         **kept, "PYTHONDONTWRITEBYTECODE": "1", **more, "INSTAR_PORT": str(port), "INSTAR_MODEL": name,
         "TMPDIR": tempfile.gettempdir(),

@@ -1,6 +1,6 @@
 """Which program listens at a port of this machine: asked when one that we started says that it is ready.
 
-held_by(8080, session=4711)      # -> True, False, or None where the system does not tell
+held_by(8080, group=4711)      # -> True, False, or None where the system does not tell
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ from pathlib import Path
 _LISTENS = "0A"  # a state in /proc/net/tcp
 
 
-def held_by(port: int, session: int) -> bool | None:
-    """Does a process of that session listen there? None where the system does not tell, as elsewhere than on Linux."""
+def held_by(port: int, group: int) -> bool | None:
+    """Does a process of that group listen there? None where the system does not tell, as elsewhere than on Linux."""
     sockets = {f"socket:[{inode}]" for inode in _inodes(port)}
     if not sockets:
         return None
-    return any(sockets & _open(process) for process in _of_session(session))
+    return any(sockets & _open(process) for process in _of_group(group))
 
 
 def _inodes(port: int) -> Iterator[str]:
@@ -32,10 +32,10 @@ def _inodes(port: int) -> Iterator[str]:
                 yield fields[9]
 
 
-def _of_session(session: int) -> Iterator[Path]:
+def _of_group(group: int) -> Iterator[Path]:
     for process in Path("/proc").iterdir():
         try:
-            if process.name.isdigit() and os.getsid(int(process.name)) == session:
+            if process.name.isdigit() and os.getpgid(int(process.name)) == group:
                 yield process
         except OSError:  # it has ended
             continue
