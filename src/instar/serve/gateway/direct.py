@@ -95,10 +95,11 @@ class DirectProtocol(PartingProtocol):
             return
         place = place_of(self.url) if self.parser.get_method() == b"POST" else None
         head, self._head = self._head, None
-        version = self.parser.get_http_version()
-        self.expect_100_continue = self.expect_100_continue and version != "1.0"  # RFC 9110, section 10.1.1
+        if self.expect_100_continue and self.parser.get_http_version() == "1.0":
+            self.expect_100_continue = False  # RFC 9110, section 10.1.1
         if place is not None:
             if head is not None:
+                version = self.parser.get_http_version()
                 heads.remember(head, place, self.headers, version, self.parser.should_keep_alive())
             self._begin(place)
         else:
@@ -172,7 +173,11 @@ class DirectProtocol(PartingProtocol):
         exchange.whole, exchange.keep = True, False
 
     def _hand_over(self, exchange: Exchange, body: bytes | None) -> None:
-        self._stop_reading()
+        exchange.drop()
+        self._reading, self._since = None, None
+        self._have_taken(exchange, body)
+
+    def _have_taken(self, exchange: Exchange, body: bytes | None) -> None:
         exchange.whole = True
         self._take(exchange.place, exchange.headers, body, exchange.length or exchange.size, exchange.answer)
         if len(self._exchanges) > PIPELINED:
@@ -232,8 +237,8 @@ class DirectProtocol(PartingProtocol):
         """Bytes came."""
         if self._deaf:
             return
-        self._head = None
-        if self._between and not self._busy:
+        self._head, cycle = None, self.cycle
+        if self._between and (cycle is None or cycle.response_complete):
             end = data.find(b"\r\n\r\n", 0, heads.KNOWN_BYTES) + 4
             head = heads.known(data[:end])
             if head is not None and len(data) == end + head.length:
@@ -258,7 +263,7 @@ class DirectProtocol(PartingProtocol):
             self._unset_keepalive_if_required()
         exchange = Exchange(self, self._arrivals, head.place, head.headers, True)
         self._exchanges.append(exchange)
-        self._hand_over(exchange, body)
+        self._have_taken(exchange, body)
 
     def send_400_response(self, msg: str) -> None:
         """What came is not HTTP."""
