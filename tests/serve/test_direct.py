@@ -24,7 +24,8 @@ GO_ON = b"HTTP/1.1 100 Continue\r\n\r\n"
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerTree]:
     folder = tmp_path_factory.mktemp("direct") / ".instar"
     number = fakes.route(folder, [fakes.version(folder, 1), fakes.version(folder, 2, quirk="slow")])
-    with start(folder) as running:
+    patient = {"INSTAR_QUEUE_TIMEOUT": "600"}  # a machine that is busy turns nobody away here
+    with start(folder, environment=patient) as running:
         acknowledged(folder, number)
         yield running
         assert "ASGI" not in running.log.read_text()  # what uvicorn says of an application that broke its word
