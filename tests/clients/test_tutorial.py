@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.interfaces.test_tutorials import _blocks
+from tests.interfaces.as_written import blocks
 
 TUTORIAL = Path(__file__).parents[2] / "docs" / "tutorials" / "02-bring-your-mlflow-code.md"
 READY = f"""\
@@ -36,7 +36,7 @@ trap 'kill "$(cat up.pid)"; wait' EXIT
 @pytest.mark.timeout(240)
 def test_mlflow_code_comes_over_as_the_tutorial_says(tmp_path: Path) -> None:
     script = "set -eu\n"
-    for kind, text in _blocks(TUTORIAL.read_text("utf-8")):
+    for kind, text in blocks(TUTORIAL.read_text("utf-8")):
         if kind == "python":
             script += f"\"{sys.executable}\" - <<'END'\n{text}END\n"
         else:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import re
-import subprocess
 import sys
 from pathlib import Path
 
@@ -14,9 +12,8 @@ import pytest
 
 import instar
 from instar.core import errors
-from tests.interfaces.test_tutorials import _blocks, _shell
+from tests.interfaces.as_written import TUTORIALS, run
 
-TUTORIAL = Path(__file__).parents[2] / "docs" / "tutorials" / "05-serve-your-first-model.md"
 # Its last word, while the server still runs.
 LOOK = f'"{sys.executable}" -m tests.interfaces.test_tutorial_serve "$call/1"\n'
 
@@ -24,17 +21,7 @@ LOOK = f'"{sys.executable}" -m tests.interfaces.test_tutorial_serve "$call/1"\n'
 @pytest.mark.timeout(240)
 def test_a_first_model_is_served_as_the_tutorial_says(tmp_path: Path) -> None:
     pytest.importorskip("skl2onnx")
-    script = "set -eu\n" + "".join(_shell(kind, text) for kind, text in _blocks(TUTORIAL.read_text("utf-8"))) + LOOK
-    here = os.environ.get("PYTHONPATH", "")
-    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
-    environment["PYTHONPATH"] = os.pathsep.join(part for part in (here, str(TUTORIAL.parents[2])) if part)
-    for name in ("INSTAR_STORE", "INSTAR_DATABASE", "INSTAR_URL"):
-        environment.pop(name, None)
-    done = subprocess.run(
-        ["sh", "-c", script], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=220, check=False
-    )
-    said = done.stdout
-    assert done.returncode == 0, said + done.stderr
+    said = run((TUTORIALS / "05-serve-your-first-model.md").read_text("utf-8"), tmp_path, LOOK)
     assert "with answers equal to the last bit" in said
     assert "calls are answered one by one" in said
     wanted = [float(number) for number in re.search(r"^\[(.*)\]$", said, re.MULTILINE)[1].split()]  # type: ignore[index]

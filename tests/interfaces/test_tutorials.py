@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import importlib.util
-import os
 import re
-import subprocess
 import sys
-import time
 from pathlib import Path
 
 import httpx2
@@ -16,32 +12,15 @@ import pytest
 
 import instar
 from instar.core import errors
+from tests.interfaces.as_written import TUTORIALS, run
 
-TUTORIAL = Path(__file__).parents[2] / "docs" / "tutorials" / "01-first-project.md"
-THIS = f'"{sys.executable}" -m tests.interfaces.test_tutorials'
-# The server goes to the background, on any free port, and the shell waits until it is ready to answer.
-SERVER = f"""\
-instar up --port 0 > up.log 2>&1 &
-echo $! > up.pid
-trap 'kill "$(cat up.pid)"; wait' EXIT
-{THIS} ready
-"""
 # Its last word: what this file's own checks need, while the server still runs.
-LOOK = f'{THIS} look "$prediction"\n'
+LOOK = f'"{sys.executable}" -m tests.interfaces.test_tutorials "$prediction"\n'
 
 
 @pytest.mark.timeout(240)
 def test_the_first_project_is_as_the_tutorial_says(tmp_path: Path) -> None:
-    script = "set -eu\n" + "".join(_shell(kind, text) for kind, text in _blocks(TUTORIAL.read_text("utf-8"))) + LOOK
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    environment = {**os.environ, "PATH": path, "PYTHONPATH": str(Path(__file__).parents[2])}
-    for name in ("INSTAR_STORE", "INSTAR_DATABASE", "INSTAR_URL"):
-        environment.pop(name, None)
-    done = subprocess.run(
-        ["sh", "-c", script], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=220, check=False
-    )
-    said = done.stdout + done.stderr
-    assert done.returncode == 0, said
+    said = run((TUTORIALS / "01-first-project.md").read_text("utf-8"), tmp_path, LOOK)
     assert "code pipeline.MOST_GUESTS changed" in said
     assert "1 of 5 steps ran: clean_bookings" in said
     assert "answers on the record only" in said
@@ -51,20 +30,11 @@ def test_the_first_project_is_as_the_tutorial_says(tmp_path: Path) -> None:
 
 @pytest.mark.timeout(240)
 def test_from_notebook_to_pipeline_is_as_the_tutorial_says(tmp_path: Path) -> None:
-    text = (TUTORIAL.parent / "03-from-notebook-to-pipeline.md").read_text("utf-8")
+    text = (TUTORIALS / "03-from-notebook-to-pipeline.md").read_text("utf-8")
     whole = importlib.util.find_spec("nbclient") is not None  # of the extra `notebook`, which its third part needs
     if not whole:
         text = text.partition("\n## 3.")[0]
-    script = "set -eu\n" + "".join(_shell(kind, block) for kind, block in _blocks(text))
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    environment = {**os.environ, "PATH": path}
-    for name in ("INSTAR_STORE", "INSTAR_DATABASE", "INSTAR_URL"):
-        environment.pop(name, None)
-    done = subprocess.run(
-        ["sh", "-c", script], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=220, check=False
-    )
-    said = done.stdout + done.stderr
-    assert done.returncode == 0, said
+    said = run(text, tmp_path)
     assert "1 of 6 steps would run; nothing was done" in said
     assert "code analysis.LARGE changed" in said
     assert "1 of 1 steps ran: large_parties" in said
@@ -72,27 +42,6 @@ def test_from_notebook_to_pipeline_is_as_the_tutorial_says(tmp_path: Path) -> No
         assert re.search(r"\d+ parties of 4 or more\n", said)
         assert re.search(r"\d+ parties of 6 or more\n", said)
         assert "parties.csv" in said, "what it wrote is kept"
-
-
-def _blocks(text: str) -> list[tuple[str, str]]:
-    return re.findall(r"^```(sh|python)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
-
-
-def _shell(kind: str, text: str) -> str:
-    if kind == "python":
-        return f"\"{sys.executable}\" - <<'END'\n{text}END\n"
-    return SERVER if text.strip() == "instar up" else text
-
-
-def ready() -> None:
-    """Wait until the server of this folder's store answers calls, and its control process everything else."""
-    for _ in range(600):
-        with contextlib.suppress(errors.Unavailable), instar.connect() as server:
-            doors = [httpx2.get(f"{server.url}{path}") for path in ("/v2/health/ready", "/api/projects")]
-            if all(door.status_code == 200 for door in doors):
-                return
-        time.sleep(0.1)
-    raise SystemExit("the server did not become ready in a minute")
 
 
 def look(prediction: str) -> None:
@@ -127,4 +76,4 @@ def look(prediction: str) -> None:
 
 
 if __name__ == "__main__":
-    {"ready": ready, "look": look}[sys.argv[1]](*sys.argv[2:])
+    look(sys.argv[1])

@@ -20,26 +20,8 @@ from instar.operate.rollout_walk import terms_of
 from instar.plan.project import load_project
 from instar.release.registry import ModelVersion
 from instar.testing import NOON
+from tests.operate.conftest import CONTRACT
 
-CONTRACT = """
-[project]
-name = "flights"
-objective = "Warn passengers"
-owner = "operations"
-
-[problem.delay]
-task = "binary"
-target = "late"
-metric = "cost"
-cost = { false_negative = 3.0, false_positive = 1.0, unit = "EUR" }
-
-[problem.delay.split]
-decide = "14d"
-judge = "14d"
-
-[problem.delay.outcome]
-due = "1d"
-"""
 P = "/api/projects/flights"
 
 

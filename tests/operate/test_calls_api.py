@@ -19,7 +19,8 @@ from instar.interfaces.cli.main import cli
 from instar.interfaces.console import pages
 from instar.interfaces.sdk.client import Client
 from instar.serve.log import erasing, sealing
-from tests.operate.test_api import CONTRACT, P
+from tests.operate.conftest import CONTRACT
+from tests.operate.test_api import P
 from tests.serve.filled import fill
 
 

@@ -13,7 +13,8 @@ from rich.console import Console
 
 from instar.core import errors, journal
 from instar.core.store import Store
-from instar.interfaces.cli.operate import moment_of, tree_of
+from instar.interfaces.cli.operate import tree_of
+from instar.interfaces.moments import moment_of
 from instar.operate.trace_records import Hop
 from instar.release.registry import ModelVersion
 from instar.serve.traffic import routing

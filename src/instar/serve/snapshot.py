@@ -6,11 +6,9 @@ wait_acknowledged(store, number)       # every gateway that runs answers from it
 
 from __future__ import annotations
 
-import fcntl
 import logging
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -19,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from instar.core.errors import Damaged, InstarError, Unavailable
+from instar.core.locks import one_at_a_time
 from instar.core.settings import size_bytes
 from instar.core.store import Store
 from instar.plan import revisions
@@ -60,7 +59,7 @@ def publish(store: Store, *, whole: bool = False) -> int:
         NotFound: A bundle that a policy names is not in the store.
     """
     _build_environments(store, whole)
-    with _lock(serve_folder(store.folder) / "routes.lock"):
+    with one_at_a_time(serve_folder(store.folder) / "routes.lock"):
         before = _before(store)
         agreed = _Agreed(store)
         routes = {}
@@ -277,11 +276,3 @@ def worker_of(digest: str, manifest: Manifest, *, beside: bool = False) -> str:
 def _parent_made(folder: Path) -> Path:
     folder.parent.mkdir(parents=True, exist_ok=True)
     return folder
-
-
-@contextmanager
-def _lock(path: Path) -> Iterator[None]:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield

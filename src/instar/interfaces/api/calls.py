@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-from datetime import datetime
 from typing import Any
 
 import msgspec
 
 from instar.core.errors import BadInput, NotAllowed, NotFound
 from instar.core.identity import Permission
-from instar.core.store import Store
 from instar.interfaces.api.operate import log_of
 from instar.interfaces.api.routes import Reply, Request, Route
 from instar.interfaces.cli.audit import audit_document, erasure_document, found_document, query_of, selector_of
-from instar.interfaces.cli.operate import moment_of
+from instar.interfaces.moments import moment_if
 from instar.operate import anchoring, audit
 from instar.operate.trace_records import plain
 from instar.serve.log import erasing, holds, searching
@@ -89,7 +86,7 @@ def verify(request: Request) -> Reply:
         share = float(sample) if sample else 1.0
     except ValueError:
         raise BadInput("that is no share", found=repr(sample), asked="0 to 1") from None
-    found = audit.verify(request.app.store, request.path["project"], since=_moment(since), sample=share)
+    found = audit.verify(request.app.store, request.path["project"], since=moment_if(since), sample=share)
     return Reply(audit_document(found))
 
 
@@ -103,7 +100,7 @@ def erase(request: Request) -> Reply:
     body = request.json(NewErasure)
     _require_reached(request, body.endpoint)
     selector = selector_of(body.entity, body.key, body.input)
-    asked = erasing.ask(_acting(request), request.path["project"], selector, body.why, body.endpoint)
+    asked = erasing.ask(request.app.store, request.path["project"], selector, body.why, body.endpoint)
     return Reply(erasure_document(asked), 202)
 
 
@@ -117,8 +114,8 @@ def hold(request: Request) -> Reply:
     """Place a hold on calls of an endpoint."""
     body = request.json(NewHold)
     _require_reached(request, body.endpoint)
-    span = (_moment(body.since), _moment(body.until))
-    one = holds.place(_acting(request), request.path["project"], body.endpoint, body.why, *span)
+    span = (moment_if(body.since), moment_if(body.until))
+    one = holds.place(request.app.store, request.path["project"], body.endpoint, body.why, *span)
     return Reply(plain(vars(one)), 201)
 
 
@@ -133,7 +130,7 @@ def release(request: Request) -> Reply:
     if request.caller.endpoints is not None:
         standing = holds.standing(request.app.store, request.path["project"])
         _require_reached(request, next((one.endpoint for one in standing if one.id == request.path["hold"]), None))
-    holds.release(_acting(request), request.path["project"], request.path["hold"], request.json(Why).why)
+    holds.release(request.app.store, request.path["project"], request.path["hold"], request.json(Why).why)
     return Reply({"released": request.path["hold"]})
 
 
@@ -148,14 +145,6 @@ def _require_reached(request: Request, endpoint: str | None) -> None:
             f"the token of {request.caller.name} is for some endpoints alone", subject=f"endpoint {endpoint or 'not named'}",
             asked=", ".join(sorted(request.caller.endpoints or ())),
         )  # fmt: skip
-
-
-def _acting(request: Request) -> Store:
-    return replace(request.app.store, actor=request.actor)
-
-
-def _moment(text: str | None) -> datetime | None:
-    return moment_of(text) if text else None
 
 
 def _number(name: str, text: str) -> int:

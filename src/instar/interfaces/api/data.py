@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-from datetime import UTC, datetime
 
 import polars as pl
 
@@ -14,6 +13,7 @@ from instar.data.ingest import Delivery, land
 from instar.data.kind import declared_checks
 from instar.data.tables import TableVersion
 from instar.interfaces.api.routes import Reply, Request, Route
+from instar.interfaces.moments import moment_if
 
 MOST_SAMPLE_ROWS = 1000
 
@@ -71,7 +71,8 @@ def land_rows(request: Request) -> Reply:
         raise SourceError(
             "the body cannot be read as JSON lines", subject=f"source {step.name}", found=first
         ) from error
-    delivery = Delivery(request.query.get("name", "api"), rows, _moment(request))
+    landed = moment_if(request.query.get("landed_at"), "landed_at") or request.app.store.clock.event()
+    delivery = Delivery(request.query.get("name", "api"), rows, landed)
     version = land(
         request.app.store,
         project,
@@ -88,17 +89,6 @@ def _version(request: Request, parameter: str) -> TableVersion:
     number = request.query.get(parameter)
     table = request.path["table"]
     return tables.get(request.app.store, request.path["project"], f"{table}@{number}" if number else table)
-
-
-def _moment(request: Request) -> datetime:
-    text = request.query.get("landed_at")
-    if text is None:
-        return request.app.store.clock.event()
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError:
-        raise MalformedRequest("landed_at is not a time", found=repr(text), asked="RFC 3339") from None
-    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
 _TABLE = "/api/projects/{project}/tables/{table}"

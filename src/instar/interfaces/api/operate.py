@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import datetime
 from functools import lru_cache
 from typing import Any
 
@@ -14,7 +13,8 @@ from instar.core.errors import BadInput, NotAllowed, NotFound
 from instar.core.identity import SYSTEM, Permission
 from instar.core.store import Store
 from instar.interfaces.api.routes import Reply, Request, Route
-from instar.interfaces.cli.operate import live_document, moment_of
+from instar.interfaces.cli.operate import live_document
+from instar.interfaces.moments import moment_if
 from instar.operate import actions, alerts, promotion, rollout, trace
 from instar.operate.belonging import require_in
 from instar.operate.live import live
@@ -53,7 +53,7 @@ def post_outcomes(request: Request) -> Reply:
     items = request.json(NewOutcomes).outcomes
     if len(items) > MOST_OUTCOMES:
         raise BadInput("the posting has too many outcomes", found=len(items), asked=f"{MOST_OUTCOMES} or fewer")
-    store = _acting(request)
+    store = request.app.store
     seen = log_of(store).seen if request.caller.may_ask_all() else _allowed(request)
     posted = post(store, request.app.project_name, items, seen, TRUTHS)
     counts = {state: posted.count(state) for state in ("recorded", "parked", "corrected", "unchanged")}
@@ -108,7 +108,7 @@ def list_measurements(request: Request) -> Reply:
             endpoint=endpoint,
             monitor=query.get("monitor"),
             subject=query.get("subject"),
-            since=_moment(query.get("since")),
+            since=moment_if(query.get("since")),
             limit=limit,
         )
     ]
@@ -148,7 +148,7 @@ def list_actions(request: Request) -> Reply:
 def show_live(request: Request) -> Reply:
     """What answers at each endpoint of a project, now or `?at=` an event time; `?endpoint=`."""
     query = request.query
-    found = live(request.app.store, request.path["project"], _moment(query.get("at")), query.get("endpoint"))
+    found = live(request.app.store, request.path["project"], moment_if(query.get("at")), query.get("endpoint"))
     return Reply([live_document(one) for one in found if request.caller.reaches(one.endpoint)])
 
 
@@ -165,7 +165,7 @@ def promote(request: Request) -> Reply:
     project, endpoint, body = request.path["project"], request.path["endpoint"], request.json(Reason)
     if body.version is None:
         raise BadInput("the version to promote is missing", asked=f'"version": "{endpoint}@3"')
-    store = _acting(request)
+    store = request.app.store
     version = registry.find(store, project, body.version, derive(store, project))
     if version.model != endpoint:
         raise BadInput("it is a version of another model", found=version.name, asked=f"a version of {endpoint}")
@@ -176,7 +176,7 @@ def promote(request: Request) -> Reply:
 def roll_back(request: Request) -> Reply:
     """End the endpoint's rollout, or without one return to the champion before."""
     project, endpoint, body = request.path["project"], request.path["endpoint"], request.json(Reason)
-    store = _acting(request)
+    store = request.app.store
     return Reply(_answers(store, promotion.rollback(store, project, endpoint, body.reason)))
 
 
@@ -198,17 +198,9 @@ def _log_of(store: Store) -> CallLog:
     return CallLog(store)
 
 
-def _acting(request: Request) -> Store:
-    return replace(request.app.store, actor=request.actor)
-
-
 def _rollout(one: rollout.Rollout) -> dict[str, Any]:
     terms = msgspec.to_builtins(one.terms)
     return {**vars(one), "terms": terms, "standing": msgspec.to_builtins(one.standing), "share": one.share}
-
-
-def _moment(text: str | None) -> datetime | None:
-    return moment_of(text) if text else None
 
 
 def _limit(text: str | None) -> int:

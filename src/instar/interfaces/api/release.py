@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from datetime import UTC, datetime
 
 import msgspec
 
 from instar.core.errors import BadInput, NotFound
 from instar.core.identity import Permission
-from instar.core.store import Store
 from instar.evaluate import evaluation as evaluations
 from instar.evaluate.evaluation import Evaluation
 from instar.interfaces.api.routes import Reply, Request, Route
@@ -80,15 +78,14 @@ def show_version(request: Request) -> Reply:
 def judge_again(request: Request) -> Reply:
     """Evaluate a version on the newest gold table, against what answers today."""
     version = _version(request)
-    loop = replace(request.app.loop(), store=_acting(request))
-    return Reply(evaluations.document(review.judge_again(loop, version)), status=201)
+    return Reply(evaluations.document(review.judge_again(request.app.loop(), version)), status=201)
 
 
 def approve(request: Request) -> Reply:
     """Approve a version on its evidence, by the policy of its problem."""
     body: Approve = request.json(Approve)
     given = review.approve(
-        _acting(request),
+        request.app.store,
         request.app.project_if_any,
         _version(request),
         note=body.note,
@@ -102,7 +99,7 @@ def waive(request: Request) -> Reply:
     body: Waive = request.json(Waive)
     ends = _aware(body.expires_at)
     assert ends is not None
-    given = waivers.waive(_acting(request), _evaluation(request), body.gate, body.reason, ends)
+    given = waivers.waive(request.app.store, _evaluation(request), body.gate, body.reason, ends)
     return Reply({"id": given.id, "evaluation": given.evaluation, "gate": given.gate}, status=201)
 
 
@@ -110,14 +107,14 @@ def set_alias(request: Request) -> Reply:
     """Point a name at a version, or take it away."""
     body: Point = request.json(Point)
     project, model, alias = request.path["project"], request.path["model"], request.path["alias"]
-    registry.set_alias(_acting(request), project, model, alias, body.version, derive(request.app.store, project))
+    registry.set_alias(request.app.store, project, model, alias, body.version, derive(request.app.store, project))
     return Reply({"model": model, "aliases": registry.aliases(request.app.store, project, model)})
 
 
 def set_stage(request: Request) -> Reply:
     """Set the free-text stage of a version."""
     body: Stage = request.json(Stage)
-    return Reply(registry.document(registry.set_stage(_acting(request), _version(request), body.stage)))
+    return Reply(registry.document(registry.set_stage(request.app.store, _version(request), body.stage)))
 
 
 def list_evaluations(request: Request) -> Reply:
@@ -155,10 +152,6 @@ def _evaluation(request: Request) -> Evaluation:
     if found.project != request.path["project"]:  # do not tell a reader of one project of another's evidence
         raise NotFound("there is no such evaluation", subject=request.path["evaluation"])
     return found
-
-
-def _acting(request: Request) -> Store:
-    return replace(request.app.store, actor=request.actor)
 
 
 def _aware(moment: datetime | None) -> datetime | None:

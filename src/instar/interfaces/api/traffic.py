@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import msgspec
@@ -13,8 +12,8 @@ from instar.core.store import Store
 from instar.interfaces.api.operate import log_of
 from instar.interfaces.api.routes import Reply, Request, Route
 from instar.interfaces.api.status import body_of
-from instar.interfaces.cli.operate import moment_of
 from instar.interfaces.cli.route import described
+from instar.interfaces.moments import moment_of
 from instar.operate import differences, traffic
 from instar.operate.differences import Differences
 from instar.operate.pairing import PredictionLog
@@ -57,7 +56,7 @@ def set_policy(request: Request) -> Reply:
     """
     body = request.json(NewPolicy)
     project, endpoint = request.path["project"], request.path["endpoint"]
-    store = replace(request.app.store, actor=request.actor)
+    store = request.app.store
     if "if-match" not in request.headers:
         raise BadInput(
             "a change names the policy that it was decided upon", subject=f"endpoint {endpoint}",
@@ -77,7 +76,7 @@ def go_back(request: Request) -> Reply:
     """Make the policy of an earlier revision the endpoint's again, as a new one; 412 when `If-Match` names one that is over."""
     body = request.json(Back)
     project, endpoint = request.path["project"], request.path["endpoint"]
-    store = replace(request.app.store, actor=request.actor)
+    store = request.app.store
     if (moved := _moved(request, _held(store, project, endpoint))) is not None:
         return moved
     return _changed(store, traffic.back(store, project, endpoint, body.reason, to=body.to, dry_run=body.dry_run))

@@ -67,7 +67,7 @@ def query_of(asked: dict[str, Any]) -> Any:
     Raises:
         BadInput: A moment or a condition cannot be read.
     """
-    from instar.interfaces.cli.operate import moment_of
+    from instar.interfaces.moments import moment_of
     from instar.serve.log.searching import Query, condition
 
     said = {name: value for name, value in asked.items() if value not in (None, ())}
@@ -136,11 +136,11 @@ def verify_command(
 ) -> None:
     """Prove that nothing on the record was edited; the exit status is 1 when something was."""
     from instar.app import open_app
-    from instar.interfaces.cli.operate import moment_of
+    from instar.interfaces.moments import moment_if
     from instar.operate import anchoring, audit
 
     anchors = anchoring.read(anchor) if anchor is not None else None
-    moment = moment_of(since) if since else None
+    moment = moment_if(since)
     with open_app(project, need_project=False, make=False) as app:
         found = audit.verify(
             app.store,
@@ -314,10 +314,10 @@ def hold_command(project: str | None, endpoint: str, since: str | None, until: s
     """Keep calls of ENDPOINT whatever their age, and let nobody erase from them, until the hold is released."""
     from instar.app import open_app
     from instar.core.identity import Permission, require
-    from instar.interfaces.cli.operate import moment_of
+    from instar.interfaces.moments import moment_if
     from instar.serve.log import holds
 
-    span = [moment_of(text) if text else None for text in (since, until)]
+    span = [moment_if(text) for text in (since, until)]
     with open_app(project, need_project=False, make=False) as app:
         require(app.store.actor, Permission.OPERATE)
         one = holds.place(app.store, app.project_name, endpoint, why, *span)

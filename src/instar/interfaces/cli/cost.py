@@ -44,7 +44,7 @@ def since_of(text: str, clock: Clock) -> datetime:
     Raises:
         BadInput: It is neither a moment nor a span.
     """
-    from instar.interfaces.cli.operate import moment_of
+    from instar.interfaces.moments import moment_of
     from instar.plan.terms import duration
 
     span = duration(text)

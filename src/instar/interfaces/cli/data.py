@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +26,7 @@ def ingest(
     from instar.data import explore
     from instar.data.ingest import Delivery, land
     from instar.data.kind import declared_checks
+    from instar.interfaces.moments import moment_of
 
     with open_app(folder) as app:
         step = app.pipeline.step(table)
@@ -37,7 +37,7 @@ def ingest(
                 found=step.kind,
                 asked=", ".join(one.name for one in app.pipeline.steps.values() if one.kind == "source"),
             )
-        moment = _moment(landed_at) if landed_at else app.store.clock.event()
+        moment = moment_of(landed_at, "--landed-at") if landed_at else app.store.clock.event()
         deliveries = [Delivery(file.name, file, moment) for file in files]
         checks = declared_checks(app.pipeline, table)
         version = land(app.store, app.project.name, step, deliveries, partition, checks=checks)
@@ -158,14 +158,6 @@ def show_diff(folder: str | None, old: str, new: str, as_json: bool) -> None:
         click.echo("rows by key: " + ", ".join(f"{count:,} {word}" for word, count in found["keys"].items()))
     moved = [[one["column"], f"{one['psi']:.3f}"] for one in found["drift"] if one["psi"]]
     _print_table(["column", "PSI"], moved[:20], "no column drifted")
-
-
-def _moment(text: str) -> datetime:
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError:
-        raise click.BadParameter(f"{text!r} is no RFC 3339 time", param_hint="--landed-at") from None
-    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
 def _verdict(checks: Any) -> str:

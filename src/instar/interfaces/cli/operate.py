@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -102,9 +101,10 @@ def _short(value: Any) -> str:
 def live_command(project: str | None, endpoint: str | None, moment: str | None, as_json: bool) -> None:
     """Say what answers at each ENDPOINT, now or at a time, since when and why."""
     from instar.app import open_app
+    from instar.interfaces.moments import moment_if
     from instar.operate.live import live
 
-    at = moment_of(moment) if moment else None
+    at = moment_if(moment)
     with open_app(project, need_project=False, make=False) as app:
         found = live(app.store, app.project_name, at, endpoint)
     if as_json:
@@ -113,23 +113,6 @@ def live_command(project: str | None, endpoint: str | None, moment: str | None, 
         click.echo("nothing answered then" if at else "nothing answers yet: instar run")
     for one in () if as_json else found:
         _print_live(one)
-
-
-def moment_of(text: str) -> datetime:
-    """A moment as people write it; without a zone it is UTC.
-
-    Raises:
-        BadInput: It is no date and no time.
-    """
-    from instar.core.errors import BadInput
-
-    try:
-        found = datetime.fromisoformat(text)
-    except ValueError:
-        raise BadInput(
-            "that is no moment", found=repr(text), asked="a date or time as in 2013-06-01 or 2013-06-01T12:00:00Z"
-        ) from None
-    return found.replace(tzinfo=UTC) if found.tzinfo is None else found.astimezone(UTC)
 
 
 def live_document(one: Live) -> dict[str, Any]:

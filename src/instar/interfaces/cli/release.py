@@ -12,8 +12,6 @@ from instar.interfaces.cli.model_files import import_file
 from instar.interfaces.cli.tables import print_table
 
 if TYPE_CHECKING:
-    from datetime import datetime
-
     from instar.release.registry import ModelVersion
 
 AS_JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
@@ -186,12 +184,13 @@ def approve(
     from instar.app import open_app
     from instar.core.errors import BadInput
     from instar.evaluate.evaluation import get_evaluation
+    from instar.interfaces.moments import moment_if
     from instar.operate import review
     from instar.release import approval, waivers
     from instar.train import proofs
     from instar.train.bundle import load_manifest
 
-    ends = _moment(expires_at) if expires_at else None
+    ends = moment_if(expires_at)
     with open_app(folder, need_project=False, make=False) as app:
         found = review.find_version(app.store, app.project_name, version)
         if gate is not None:
@@ -306,18 +305,6 @@ def _print_checks(checks: list[dict[str, Any]]) -> None:
 
 def _number(value: float | None) -> str:
     return "-" if value is None else f"{value:.4f}"
-
-
-def _moment(text: str) -> datetime:
-    from datetime import UTC, datetime
-
-    from instar.core.errors import BadInput
-
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError as error:
-        raise BadInput("that is no time", found=text, asked="RFC 3339, such as 2026-01-31T00:00:00Z") from error
-    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
 
 
 commands: dict[str, click.Command] = {"models": models, "evaluate": evaluate, "approve": approve}

@@ -203,7 +203,7 @@ def compare(
 ) -> None:  # fmt: skip
     """Say where two versions of ENDPOINT differ on the same calls: a champion and its shadow or canary."""
     from instar.app import open_app
-    from instar.interfaces.cli.operate import moment_of
+    from instar.interfaces.moments import moment_of
     from instar.operate import differences, traffic
     from instar.serve.log.calls import CallLog
 

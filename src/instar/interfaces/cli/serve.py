@@ -6,7 +6,6 @@ import csv
 import json
 import os
 import sys
-from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -126,6 +125,7 @@ def predict_command(
     """Ask an endpoint for predictions, of one row or of a file of rows; each is a call on the record."""
     from instar.core.errors import BadInput
     from instar.interfaces.cli import asking
+    from instar.interfaces.moments import moment_if
     from instar.interfaces.sdk.client import address_here
     from instar.interfaces.sdk.proof import secret_for, store_of
     from instar.serve.client import Ask, InferClient
@@ -138,7 +138,7 @@ def predict_command(
         raise BadInput(
             "name the endpoint first", subject="instar predict", asked="instar predict ENDPOINT NAME=VALUE ..."
         )
-    moment = _moment(event_time)
+    moment = moment_if(event_time, "--at")
     address = url or address_here(Path(project) if project else None)
     secret = secret_for(address, store_of(Path(project) if project else None))
     given: list[dict[str, Any]] = [_pairs(inputs)] if rows is None else _read(rows.read())
@@ -163,22 +163,6 @@ def _end(answers: Sequence[Any], as_json: bool, document: Callable[[Any], Any], 
             click.echo(line(answer))
     if any(answer.status != 200 for answer in answers):
         sys.exit(1)
-
-
-def _moment(text: str | None) -> datetime | None:
-    from instar.core.errors import BadInput
-
-    if text is None:
-        return None
-    try:
-        moment = datetime.fromisoformat(text)
-        if moment.tzinfo is None:
-            raise ValueError("it has no time zone")
-    except ValueError as problem:
-        raise BadInput(
-            f"--at is not a time: {problem}", found=repr(text), asked="RFC 3339, as in 2013-03-01T08:15:00Z"
-        ) from None
-    return moment
 
 
 def _pairs(inputs: Iterable[str]) -> dict[str, str]:

@@ -6,11 +6,8 @@ publish(store)                    # every gateway of this store refuses it withi
 
 from __future__ import annotations
 
-import fcntl
 import logging
 import secrets as chance
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from instar.core import credentials, tokens
@@ -18,6 +15,7 @@ from instar.core.database import microseconds
 from instar.core.errors import Damaged
 from instar.core.identity import EVERYWHERE, Role, local_user
 from instar.core.keys import keep_secret
+from instar.core.locks import one_at_a_time
 from instar.core.store import Store
 from instar.serve.access.callers import LOCAL, NONE_YET, Callers, Grant, read_callers, write_callers
 from instar.serve.traffic.routes import serve_folder
@@ -31,7 +29,7 @@ def publish(store: Store, *, say: bool = True) -> int:
     Args:
         say: False writes nothing where nothing changed.
     """
-    with _lock(serve_folder(store.folder) / "callers.lock"):
+    with one_at_a_time(serve_folder(store.folder) / "callers.lock"):
         try:
             before = read_callers(store.folder)
         except Damaged as problem:  # what is on the record is the truth, and is written again
@@ -68,11 +66,3 @@ def _grant(token: tokens.Token) -> Grant:
         None if token.endpoints is None else tuple(token.endpoints),
         0 if token.expires_at is None else microseconds(token.expires_at), token.rate or 0.0,
     )  # fmt: skip
-
-
-@contextmanager
-def _lock(path: Path) -> Iterator[None]:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield

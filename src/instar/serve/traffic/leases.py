@@ -7,7 +7,6 @@ rollout's rule decides. The file is signed, as routes are.
 
 from __future__ import annotations
 
-import fcntl
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +14,7 @@ from pathlib import Path
 import msgspec
 
 from instar.core.errors import Damaged
+from instar.core.locks import one_at_a_time
 from instar.serve.traffic.routes import KEY, serve_folder
 from instar.serve.traffic.signed_file import read_signed, write_signed
 
@@ -73,10 +73,7 @@ def _writing(store_folder: Path, policies: Mapping[str, int]) -> Iterator[dict[s
     if not policies:
         yield {}
         return
-    folder = serve_folder(store_folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "leases.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with one_at_a_time(serve_folder(store_folder) / "leases.lock"):
         try:
             known = read_leases(store_folder)
         except Damaged:
