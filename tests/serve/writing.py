@@ -108,11 +108,12 @@ class Segment:
         sealed = (b"salt" * 4, record.encode_entry(personal)) if personal is not None else (None, None)
         return self._call(at, Call("", 0, 0, "ada", 7, "champion", 3, None, 200, 420, 300, None, work, laters), *sealed)
 
-    def failed(self, at: datetime = BEGIN, status: int = 503, version: int | None = 3) -> str:
+    def failed(
+        self, at: datetime = BEGIN, status: int = 503, version: int | None = 3, personal: bytes | None = None
+    ) -> str:
         """A failed call; returns its id."""
-        return self._call(
-            at, Call("", 0, 0, "ada", 7, "canary", version, None, status, 9, 8, "Unavailable: gone", None)
-        )
+        call = Call("", 0, 0, "ada", 7, "canary", version, None, status, 9, 8, "Unavailable: gone", None)
+        return self._call(at, call, b"salt" * 4 if personal else None, personal)
 
     def later(self, call: str, *answers: Answer) -> None:
         self.put(record.encode_entry(Later(call, 0, list(answers))))

@@ -143,10 +143,26 @@ def matches(store: Store, selector: Selector, columns: dict[str, pl.DataType]) -
     if dtype is None:
         return None
     value = pl.col("inputs").struct.field(stored)
+    known = [selector.value, *masked(store, selector.column or "", selector.value)]
+    if isinstance(dtype, pl.Struct):
+        return _tensor_matches(value.struct.field("data"), layout.fields_of(dtype)["data"][1], known)
     if dtype == pl.String:
-        return value.is_in([selector.value, *masked(store, selector.column or "", selector.value)])
-    asked = pl.Series([selector.value]).cast(dtype, strict=False)[0]
-    return value == pl.lit(asked, dtype=dtype) if asked is not None else None
+        return value.is_in(known)
+    asked = _number(selector.value, dtype)
+    return value == asked if asked is not None else None
+
+
+def _tensor_matches(data: pl.Expr, dtype: Any, known: list[str]) -> pl.Expr | None:
+    """A tensor tells of somebody where one of its texts is theirs, or its one number; in a vector a number means nothing."""
+    if dtype.inner == pl.String:
+        return data.list.eval(pl.element().is_in(known)).list.any().fill_null(False)
+    asked = _number(known[0], dtype.inner)
+    return (data.list.len() == 1) & (data.list.first() == asked) if asked is not None else None
+
+
+def _number(text: str, dtype: Any) -> pl.Expr | None:
+    asked = pl.Series([text]).cast(dtype, strict=False)[0]
+    return None if asked is None else pl.lit(asked, dtype=dtype)
 
 
 def masked(store: Store, column: str, value: str) -> list[str]:
@@ -240,6 +256,7 @@ def _look(store: Store, unit: Unit, told: set[str], selector: Selector) -> tuple
             entry = record.decode_entry(frame.metadata)
             assert isinstance(entry, record.Schema)
             columns |= {name for name, _, private in entry.columns if private}
+            columns |= {name for name, _, _, private in entry.tensors if private}
         elif kind == record.CALL:
             entry = record.decode_entry(frame.metadata)
             assert isinstance(entry, record.Call)
@@ -280,7 +297,11 @@ def _emptied(rows: pl.DataFrame, told: set[str], pruned: set[str], columns: set[
 
 
 def _fields(rows: pl.DataFrame, cut: pl.Expr, hit: pl.Expr, columns: set[str]) -> Iterator[pl.Expr]:
-    for name, (stored, _) in layout.fields_of(rows.schema["inputs"]).items():
+    for name, (stored, dtype) in layout.fields_of(rows.schema["inputs"]).items():
         value = pl.col("inputs").struct.field(stored)
         gone = cut | hit if name in columns else cut
+        if name in columns and isinstance(dtype, pl.Struct):  # the frame goes on saying which shape it had
+            nothing = pl.lit(None, dtype=layout.fields_of(dtype)["data"][1]).alias("data")
+            kept = hit & (value.struct.field("data").list.len() > 0)
+            value, gone = pl.when(kept).then(value.struct.with_fields(nothing)).otherwise(value), cut
         yield pl.when(gone).then(pl.lit(None)).otherwise(value).alias(stored)

@@ -104,6 +104,8 @@ class Rows:
             later: Answers of its shadows that came after its own entry.
         """
         if call.work is None:
+            if frame.personal is not None:
+                call = msgspec.structs.replace(call, key=record.decode_personal(frame.personal).key)
             self._failed.append(call)
             self.size += 1
             return

@@ -73,11 +73,9 @@ def parts(tensor: Tensor, rows: int, by_rows: bool) -> list[Part]:
     """
     shape, data, tail = tensor.shape, tensor.data, tensor.tail
     if tensor.digest is None:
-        if not by_rows:
-            return [Part(1, shape, data, tail, None, tensor.size)]
-        # Personal: nothing of it is kept.
-        whole = len(data) == math.prod(shape[1:]) * ELEMENT_BYTES.get(tensor.datatype, 1) * rows
-        return [Part(rows, shape[1:], data if whole else None)]
+        rows, shape = (rows, shape[1:]) if by_rows else (1, shape)
+        whole = len(data) == math.prod(shape) * ELEMENT_BYTES.get(tensor.datatype, 1) * rows  # else it is personal
+        return [Part(rows, shape, data if whole else None)]
     digest, size = f"b3:{tensor.digest.hex()}", tensor.size
     if not by_rows:
         return [Part(1, shape, data, tail, digest, size)]
