@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import pickle
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import httpx2
@@ -286,3 +289,67 @@ def test_both_versions_serve_in_one_server_and_a_dead_one_is_replaced(store: Sto
         assert "a lamp broke" in score("old", "boom").text
         assert "ended the process" in score("old", "die").text
         assert score("old").json()["outputs"][0]["data"] == pytest.approx([0.2])
+
+
+class Block:
+    """The line to a shim that answers here: with how often each row's place was, and keeps the frame it was given."""
+
+    def __init__(self, inputs: Sequence[bundle.Column], form: str) -> None:
+        self.loaded: Any = object.__new__(shim.Loaded)
+        self.loaded._asked = {"columns": [(one.name, one.datatype) for one in inputs], "form": form}
+        self.loaded._predict, self.loaded._bare = self.keep, None
+        self.given: Any = None
+        self.missing: Any = None
+
+    def keep(self, given: Any) -> list[float]:
+        self.given = given
+        return [0.5] * self.rows
+
+    def ask(self, head: dict[str, Any], parts: Sequence[bytes]) -> tuple[dict[str, Any], list[bytearray]]:
+        self.rows, self.missing = head["rows"], head["missing"]
+        answer, values = self.loaded.answer(head, [bytearray(part) for part in parts])
+        return answer, [bytearray(value) for value in values]
+
+
+@pytest.mark.parametrize("form", ["columns", "pandas", "polars", "pyarrow"])
+@pytest.mark.parametrize("kind", ["BOOL", "INT32", "INT64", "FP32", "FP64"])
+@pytest.mark.parametrize("gaps", [False, True])
+def test_columns_of_one_type_cross_as_one_block_and_are_the_same_frame(form: str, kind: str, gaps: bool) -> None:
+    from instar.train.frames import as_form, frame_of
+
+    inputs = [bundle.Column(name, kind, nullable=True) for name in ("a", "b", "c")]
+    values: list[Any] = [True, False, True] if kind == "BOOL" else [1, 2, 3] if "INT" in kind else [0.25, 1.0, 3.5]
+    given = {"a": values, "b": values[::-1], "c": [values[0], None if gaps else values[1], values[2]]}
+    line: Any = Block(inputs, form)
+    manifest: Any = SimpleNamespace(inputs=inputs, form=form)
+    assert housed.HousedTable(line, manifest, True).score(given).tolist() == [0.5] * 3
+    assert (line.missing is None) == (not gaps or (form == "pandas" and kind in ("FP32", "FP64")))
+    wanted = as_form(frame_of(given, inputs), form)
+    if form == "pandas":
+        import pandas
+
+        pandas.testing.assert_frame_equal(line.given, wanted)
+    else:
+        assert line.given.equals(wanted) if form != "columns" else line.given == wanted
+
+
+def test_a_shim_asks_an_estimator_without_a_data_frame_where_that_is_the_same(tmp_path: Path) -> None:
+    pytest.importorskip("sklearn")
+    pandas = pytest.importorskip("pandas")
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    names = ["a", "b"]
+    rows = pandas.DataFrame([[0.5, 2.0], [1.5, -1.0], [3.0, 0.25], [-1.0, 1.0]], columns=names)
+    model = make_pipeline(StandardScaler(), LogisticRegression()).fit(rows, [0, 1, 1, 0])
+    file = tmp_path / "native.pickle"
+    file.write_bytes(pickle.dumps(model))
+    loaded = shim.Loaded({
+        "way": "pickle", "file": str(file), "checked": {str(file): hashlib.sha256(file.read_bytes()).hexdigest()}, "code": "",
+        "logged": False, "form": "pandas", "columns": [(name, "FP64") for name in names],
+    })  # fmt: skip
+    assert loaded._bare is not None
+    block = rows.to_numpy().T.tobytes()
+    _, (scores,) = loaded.answer({"do": "score", "rows": 4, "missing": None}, [bytearray(block)])
+    assert scores == model.predict_proba(rows)[:, 1].tobytes()

@@ -10,7 +10,6 @@ import pytest
 
 from instar.train.bundle import Column
 from instar.train.frames import Frames
-from instar.train.nameless import nameless
 from instar.train.native import NativeModel, _scores
 
 pytest.importorskip("sklearn")
@@ -138,9 +137,9 @@ def test_names_types_and_numbers_of_columns_must_be_those_of_the_fit() -> None:
     turned = tuple(reversed(inputs_of()))
     mixed = (*inputs_of()[:-1], Column("x11", "INT64"))
     for inputs in (turned, mixed, inputs_of()[:-1], (*inputs_of()[:-1], Column("x11", "BYTES"))):
-        assert nameless(model, inputs, _scores) is None
-    assert nameless(model, inputs_of(), _scores) is not None
-    assert nameless(model, inputs_of("INT64"), _scores) is not None
+        assert Frames(inputs, "pandas").without(model, _scores) is None
+    assert Frames(inputs_of(), "pandas").without(model, _scores) is not None
+    assert Frames(inputs_of("INT64"), "pandas").without(model, _scores) is not None
 
 
 def test_a_fault_of_the_rows_is_told_in_the_same_words() -> None:

@@ -29,7 +29,6 @@ from instar.train.folder_tensors import FolderTensors
 from instar.train.frames import Frames, frame_of
 from instar.train.graph_model import GRAPH_FACTOR, GraphModel
 from instar.train.graph_signature import tensors_of
-from instar.train.nameless import nameless
 from instar.train.sessions import open_session
 
 # Why a file may not be loaded, empty when it may: given the file, its path in the folder, and the folder's own modules.
@@ -251,10 +250,10 @@ def _quick(
 ) -> FolderModel:
     """The model, which takes a matrix instead of its data frame where that is the same to it."""
     takes_frames = manifest.folder is not None and not manifest.folder.matrix
-    bare = nameless(model, manifest.inputs, ask) if takes_frames else None
+    frames = Frames(manifest.inputs, "pandas")
+    bare = frames.without(model, ask) if takes_frames else None
     if bare is None:
         return FolderModel(manifest, decides, lambda rows: ask(model, rows), given)
-    frames = Frames(manifest.inputs, "pandas")
 
     def either(columns: Any) -> Any:
         matrix = frames.matrix(columns)

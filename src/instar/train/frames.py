@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from instar.core.errors import MissingInput
 from instar.train.bundle import Column
+from instar.train.nameless import nameless
 
 Columns = Mapping[str, Sequence[Any] | NDArray[Any]]
 Array = NDArray[Any]
@@ -103,6 +104,20 @@ class Frames:
         ((datatype, names),) = self._numbers.items()
         block = _block(columns, names, datatype)
         return None if block is None else block.T
+
+    def without(self, model: Any, ask: Callable[[Any, Any], Any]) -> Any | None:
+        """A model that takes `matrix` and answers as `model` does of its data frame, where that is sure: see `nameless`.
+
+        Args:
+            ask: From a model and what it is given to its answer.
+        """
+        if self._texts or len(self._numbers) != 1:
+            return None
+
+        def framed(matrix: Array) -> Any:
+            return importlib.import_module("pandas").DataFrame(matrix, columns=self._names)
+
+        return nameless(model, self._names, next(iter(self._numbers)), framed, ask)
 
     def _pandas(self, columns: Columns) -> Any:
         pandas = importlib.import_module("pandas")

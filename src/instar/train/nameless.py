@@ -6,43 +6,49 @@ to look once. `nameless` gives a model that takes the matrix which scikit-learn 
 that is sure: the estimator is scikit-learn's own, holds no other estimator or function that could ask for a name, and has said
 the same of a few rows in both ways.
 
-    quick = nameless(pipeline, manifest.inputs)     # None where it must have its data frame
+    quick = nameless(pipeline, ["x0", "x1"], "FP64", framed, ask)     # None where it must have its data frame
+
+Of the standard library alone: processes in environments of their own (`serve/worker/shim.py`) load this file by its path.
 """
 
 from __future__ import annotations
 
 import copy
+import importlib
 import sys
 import warnings
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
-import numpy as np
-
-from instar.train.bundle import Column
-from instar.train.frames import Frames
-
-_NUMBERS = frozenset({"FP64", "FP32", "INT64", "INT32"})
+_NUMBERS = {"FP64": "float64", "FP32": "float32", "INT64": "int64", "INT32": "int32"}
 # Parameters that can ask for no name: all else may be an estimator, a function, or names of columns.
-_PLAIN = (bool, int, float, str, type(None), np.generic)
+_PLAIN = (bool, int, float, str, type(None))
 _HANDS_ON = "FunctionTransformer"  # without a function it hands on the data frame as it came
 
 
-def nameless(model: Any, inputs: Sequence[Column], ask: Callable[[Any, Any], Any]) -> Any | None:
+def nameless(
+    model: Any,
+    names: Sequence[str],
+    datatype: str,
+    framed: Callable[[Any], Any],
+    ask: Callable[[Any, Any], Any],
+) -> Any | None:
     """A model that takes the matrix of the frame's values and answers as `model` does of the frame, or None.
 
     Args:
-        model: Fitted on a data frame of `inputs`, or on a matrix. It is not changed.
-        ask: From a model and what it is given to its answer, an array.
+        model: Fitted on a data frame with columns of these names, or on a matrix. It is not changed.
+        datatype: Of all columns.
+        framed: Makes the data frame of a matrix.
+        ask: From a model and what it is given to its answer.
     """
     sklearn: Any = sys.modules.get("sklearn")
-    if sklearn is None or len({column.datatype for column in inputs} & _NUMBERS) != 1:
+    if sklearn is None or datatype not in _NUMBERS:
         return None
-    if len({column.datatype for column in inputs}) != 1 or sklearn.get_config().get("transform_output") != "default":
+    if sklearn.get_config().get("transform_output", "default") != "default":
         return None
-    bare = _bare(model, [column.name for column in inputs])
-    return bare if bare is not None and _same(model, bare, inputs, ask) else None
+    bare = _bare(model, list(names))
+    return bare if bare is not None and _same(model, bare, len(names), datatype, framed, ask) else None
 
 
 def _bare(model: Any, names: list[str]) -> Any | None:
@@ -89,19 +95,20 @@ class _Chain:
         return last(given)
 
 
-def _same(model: Any, bare: Any, inputs: Sequence[Column], ask: Callable[[Any, Any], Any]) -> bool:
+def _same(
+    model: Any, bare: Any, width: int, datatype: str, framed: Callable[[Any], Any], ask: Callable[[Any, Any], Any]
+) -> bool:
     """Whether both say the same of a few rows, and the bare one without a warning."""
-    frames = Frames(inputs, "pandas")
-    whole = inputs[0].datatype in ("INT64", "INT32")
-    columns = {
-        column.name: [0, 1, at % 5 - 2] if whole else [0.0, 1.0, at % 7 / 4 - 0.75] for at, column in enumerate(inputs)
-    }
+    numpy = importlib.import_module("numpy")
+    whole = datatype in ("INT64", "INT32")
+    rows = [[0, 1, at % 5 - 2] if whole else [0.0, 1.0, at % 7 / 4 - 0.75] for at in range(width)]
+    matrix = numpy.array(rows, dtype=_NUMBERS[datatype]).T  # which lies in memory as those of calls do
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            wanted = ask(model, frames.make(columns))
+            wanted = ask(model, framed(matrix.copy(order="K")))
             warnings.simplefilter("error")
-            found = ask(bare, frames.matrix(columns))
+            found = ask(bare, matrix)
     except Exception:  # whatever it raises, it is not sure
         return False
-    return bool(np.array_equal(wanted, found, equal_nan=True))
+    return bool(numpy.array_equal(wanted, found, equal_nan=True))

@@ -29,7 +29,6 @@ from instar.core.errors import Damaged, StepFailed
 from instar.train.bundle import CODE_FILE, NATIVE_FILE, Column, Manifest
 from instar.train.code import NOTEBOOKS
 from instar.train.frames import Frames, as_form
-from instar.train.nameless import nameless
 
 # Looks at a pickle before it is loaded, with the modules of the bundle's own code; raises when it is not safe.
 Inspect = Callable[[bytes, Sequence[str]], object]
@@ -53,7 +52,7 @@ class NativeModel:
         self._subject = subject
         self._frames = Frames(inputs, form)
         # Answers as the model does, of the matrix of a frame's values: see `nameless`.
-        self._quick = nameless(model, inputs, _scores) if form == "pandas" else None
+        self._quick = self._frames.without(model, _scores) if form == "pandas" else None
 
     def score(self, columns: Mapping[str, Sequence[Any] | NDArray[Any]]) -> NDArray[np.float64]:
         """P(target is true), or what a baseline scores, for each row; shape (n,), float64.

@@ -147,19 +147,58 @@ class Loaded:
         self._asked = asked
         self.decides: bool
         self._predict: Callable[[Any], Any]
-        self.decides, self._predict = _part("worker/shim_load").load(asked)
+        self.decides, self._predict, estimator = _part("worker/shim_load").load(asked)
+        self._bare = None if estimator is None else self._nameless(estimator)
+
+    def _nameless(self, estimator: Any) -> Callable[[Any], Any] | None:
+        """What answers of a matrix as the model does of a data frame, where that is sure (`train/nameless.py`)."""
+        names, kinds = [name for name, _ in self._asked["columns"]], {kind for _, kind in self._asked["columns"]}
+        if self._asked["form"] != "pandas" or len(kinds) != 1:
+            return None
+        answering = _part("worker/shim_load").answering
+
+        def framed(matrix: Any) -> Any:
+            return importlib.import_module("pandas").DataFrame(matrix, columns=names)
+
+        def ask(model: Any, given: Any) -> Any:
+            return answering(model)(given)
+
+        bare = _part("../train/nameless").nameless(estimator, names, kinds.pop(), framed, ask)
+        return None if bare is None else answering(bare)
 
     def answer(self, head: dict[str, Any], parts: list[bytearray]) -> tuple[dict[str, Any], list[bytes]]:
         """The head and the parts of the answer."""
         if head["do"] == "infer":
             return _tensors(self._predict, self._asked, head["tensors"], parts)
         rows = head["rows"]
+        if head["missing"] is None:
+            return self._scores(self._of_block(parts[0], rows), rows)
         columns: dict[str, Column] = {}
         at = 0
         for (name, datatype), missing in zip(self._asked["columns"], head["missing"]):
             columns[name] = datatype, parts[at], parts[at + 1] if missing else None
             at += 2 if missing else 1
-        found = self._predict(_frame(columns, rows, self._asked["form"]))
+        return self._scores(self._predict(_frame(columns, rows, self._asked["form"])), rows)
+
+    def _of_block(self, data: bytearray, rows: int) -> Any:
+        """What is found of columns of one datatype, none of whose values is missing, one after the other."""
+        asked = self._asked["columns"]
+        form, kind = self._asked["form"], asked[0][1]
+        if form not in ("pandas", "numpy"):
+            size = len(data) // len(asked)
+            columns: dict[str, Column] = {
+                name: (kind, data[at * size : (at + 1) * size], None) for at, (name, _) in enumerate(asked)
+            }
+            return self._predict(_frame(columns, rows, form))
+        numpy = importlib.import_module("numpy")
+        matrix = numpy.frombuffer(data, dtype=KINDS[kind]).reshape(len(asked), rows).T
+        if form == "numpy":
+            return self._predict(numpy.ascontiguousarray(matrix))
+        if self._bare is not None:
+            return self._bare(matrix)
+        return self._predict(importlib.import_module("pandas").DataFrame(matrix, columns=[name for name, _ in asked]))
+
+    def _scores(self, found: Any, rows: int) -> tuple[dict[str, Any], list[bytes]]:
         scores = array.array("d", [float(one) for one in _flat(found)])
         if len(scores) != rows:
             raise ValueError(f"it answered {len(scores)} numbers for {rows} rows")

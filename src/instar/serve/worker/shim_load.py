@@ -16,8 +16,9 @@ import pickle
 import sys
 from typing import Any, Callable, Sequence, Tuple
 
-# Whether a score is a probability, of which the version decides, or is what is predicted; and what answers.
-Loaded = Tuple[bool, Callable[[Any], Any]]
+# Whether a score is a probability, of which the version decides, or is what is predicted; what answers; and the estimator
+# that it answers with, of one that was pickled.
+Loaded = Tuple[bool, Callable[[Any], Any], Any]
 
 NOTEBOOKS = "notebooks"  # in a bundle's code: modules that cells of notebooks make
 _CHUNK = 1 << 20
@@ -40,16 +41,21 @@ def load(asked: dict[str, Any]) -> Loaded:
         _bring(asked["code"], asked["own"])
     if way == "pyfunc":
         os.environ.setdefault("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "true")  # the host looked at what it unpickles
-        return False, importlib.import_module("mlflow.pyfunc").load_model(asked["folder"]).predict
+        return False, importlib.import_module("mlflow.pyfunc").load_model(asked["folder"]).predict, None
     if way == "class":
-        return asked["decides"], _class(asked)
+        return asked["decides"], _class(asked), None
     if way == "xgboost":
         return _xgboost(asked["kind"], asked["file"])
     if way == "lightgbm":
         return _lightgbm(asked["file"])
     model = pickle.loads(_held(asked["file"], checked))
     decides = _tells_two_apart(model) if asked["logged"] else True
-    return decides, _Shares(model) if hasattr(model, "predict_proba") else model.predict
+    return decides, answering(model), model
+
+
+def answering(model: Any) -> Callable[[Any], Any]:
+    """What answers of an estimator: its share of the second class, or what it predicts."""
+    return _Shares(model) if hasattr(model, "predict_proba") else model.predict
 
 
 def _held(path: str, checked: dict[str, str]) -> bytes:
@@ -78,7 +84,7 @@ def _xgboost(kind: str, file: str) -> Loaded:
     model = getattr(xgboost, kind)()
     model.load_model(file)
     if kind != "Booster":
-        return _tells_two_apart(model), _Shares(model) if hasattr(model, "predict_proba") else model.predict
+        return _tells_two_apart(model), answering(model), None
     objective = json.loads(model.save_config())["learner"]["objective"]["name"]
     names = model.feature_names
 
@@ -86,12 +92,12 @@ def _xgboost(kind: str, file: str) -> Loaded:
         named = {} if hasattr(given, "columns") else {"feature_names": names}
         return model.predict(xgboost.DMatrix(given, **named))
 
-    return objective == "binary:logistic", predict
+    return objective == "binary:logistic", predict, None
 
 
 def _lightgbm(file: str) -> Loaded:
     model = importlib.import_module("lightgbm").Booster(model_file=file)
-    return model.dump_model(num_iteration=1).get("objective", "").startswith("binary"), model.predict
+    return model.dump_model(num_iteration=1).get("objective", "").startswith("binary"), model.predict, None
 
 
 def _class(asked: dict[str, Any]) -> Callable[[Any], Any]:
