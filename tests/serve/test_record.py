@@ -75,6 +75,15 @@ def test_entries_come_back() -> None:
         assert record.decode_entry(record.encode_entry(entry)) == entry
 
 
+def test_the_id_of_a_call_is_read_without_the_rest() -> None:
+    told = [entry for entry in ENTRIES if isinstance(entry, Call | Later)]
+    long = msgspec.msgpack.encode(
+        [*msgspec.msgpack.decode(record.encode_entry(FAILED)), None, None]
+    )  # of a later writer
+    assert [record.call_of(record.encode_entry(entry)) for entry in told] == [CALL] * len(told)
+    assert (long[0], record.call_of(long)) == (0xDC, CALL)
+
+
 def test_a_call_is_written_around_the_workers_part() -> None:
     call = ENTRIES[2]
     assert isinstance(call, Call)

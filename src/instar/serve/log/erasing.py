@@ -258,11 +258,12 @@ def _look(store: Store, unit: Unit, told: set[str], selector: Selector) -> tuple
             columns |= {name for name, _, private in entry.columns if private}
             columns |= {name for name, _, _, private in entry.tensors if private}
         elif kind == record.CALL:
-            entry = record.decode_entry(frame.metadata)
-            assert isinstance(entry, record.Call)
-            if entry.call in told and (frame.personal is None or _in_the_open(entry, selector, columns)):
-                pruned.add(entry.call)
             personal = personal or frame.personal is not None
+            if record.call_of(frame.metadata) in told:
+                entry = record.decode_entry(frame.metadata)
+                assert isinstance(entry, record.Call)
+                if frame.personal is None or _in_the_open(entry, selector, columns):
+                    pruned.add(entry.call)
     return pruned, columns if personal else set()
 
 
@@ -275,11 +276,10 @@ def _in_the_open(entry: record.Call, selector: Selector, columns: set[str]) -> b
 def _without(frame: Kept, told: set[str], pruned: set[str]) -> Kept:
     if frame.metadata is None or record.kind(frame.metadata) not in (record.CALL, record.LATER):
         return frame
-    entry = record.decode_entry(frame.metadata)
-    assert isinstance(entry, record.Call | record.Later)
-    if entry.call in pruned:
+    call = record.call_of(frame.metadata)
+    if call in pruned:
         return frame.pruned()
-    return frame.without_person() if entry.call in told and isinstance(entry, record.Call) else frame
+    return frame.without_person() if call in told and record.kind(frame.metadata) == record.CALL else frame
 
 
 def _emptied(rows: pl.DataFrame, told: set[str], pruned: set[str], columns: set[str], name: str) -> pl.DataFrame:

@@ -113,23 +113,23 @@ def stored(rows: pl.DataFrame, segment: str) -> pl.DataFrame:
 
 def logged(rows: pl.DataFrame, endpoint: str, *, erased: bool = False) -> pl.DataFrame:
     """Rows of a file as those of the log; with `erased` as the last column, if asked."""
-    columns = []
+    columns, schema = [], rows.schema
     for name, dtype in prediction_rows.SCHEMA.items():
         if name == "prediction":
             columns.append(pl.concat_str("call", pl.lit("/"), "row").alias(name))
         elif name == "endpoint":
             columns.append(pl.lit(endpoint).alias(name))
-        elif name not in rows.columns:
+        elif name not in schema:
             missing = pl.Series(name, [{}] * rows.height, dtype=dtype) if dtype == pl.Struct([]) else None
             columns.append(pl.lit(None, dtype=dtype).alias(name) if missing is None else pl.lit(missing))
-        elif isinstance(rows.schema[name], pl.Struct):
-            columns.append(_own_names(name, rows.schema[name]))
+        elif isinstance(schema[name], pl.Struct):
+            columns.append(_own_names(name, schema[name]))
         else:
             columns.append(pl.col(name))
-    if prediction_rows.OUTPUTS in rows.columns:
-        columns.append(_own_names(prediction_rows.OUTPUTS, rows.schema[prediction_rows.OUTPUTS]))
+    if prediction_rows.OUTPUTS in schema:
+        columns.append(_own_names(prediction_rows.OUTPUTS, schema[prediction_rows.OUTPUTS]))
     if erased:
-        known = "erased" in rows.columns
+        known = "erased" in schema
         columns.append(pl.col("erased") if known else pl.lit(None, dtype=pl.String).alias("erased"))
     return rows.select(columns)
 
@@ -270,8 +270,12 @@ def _encoding(schema: pa.Schema) -> dict[str, Any]:
     pq.write_table(schema.empty_table(), empty)
     leaves = pq.ParquetFile(empty).schema
     paths = [leaves.column(n).path for n in range(len(leaves))]
+    kinds = [leaves.column(n).physical_type for n in range(len(leaves))]
     encoded = {path: _ENCODED[path] for path in paths if path in _ENCODED}
     plain = {"sequence", "metadata", "salt", "personal", "leaf", *encoded}
+    # Values of tensors seldom come twice: to look for them in a dictionary took half of the time of writing.
+    plain |= {path for path, kind in zip(paths, kinds, strict=True) if "." in path and kind in ("FLOAT", "DOUBLE")
+              and path.split(".")[0] in ("inputs", prediction_rows.OUTPUTS) and ".data." in path}  # fmt: skip
     return {"use_dictionary": [path for path in paths if path not in plain], "column_encoding": encoded or None}
 
 

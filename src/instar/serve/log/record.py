@@ -302,6 +302,13 @@ def kind(metadata: bytes) -> int:
     return metadata[1] if metadata[0] != 0xDC else metadata[3]
 
 
+def call_of(metadata: bytes) -> str:
+    """Id of the call that a `Call` or a `Later` tells of, without decoding the rest: the text behind the kind."""
+    start = 2 if metadata[0] != 0xDC else 4
+    length = metadata[start] - 0xA0  # of a short text, as an id is
+    return metadata[start + 1 : start + 1 + length].decode()
+
+
 def decode_personal(personal: bytes) -> Personal:
     """The personal part of a frame."""
     return _personal.decode(personal)
