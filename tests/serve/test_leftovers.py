@@ -1,4 +1,4 @@
-"""A worker that is killed leaves nothing behind, whatever its model started; and what all of that used is on its bill."""
+"""Models' processes beside workers: what hangs or leaks is replaced, what is killed leaves nothing behind, all is billed."""
 
 from __future__ import annotations
 
@@ -124,3 +124,34 @@ def test_a_killed_worker_leaves_nothing_and_its_bill_has_all(
     for name in ("lamp", "program"):
         assert used[name].cpu_seconds > 1.5, name
         assert used[name].calls >= 1
+
+
+def test_a_process_of_another_environment_that_hangs_or_leaks_is_replaced(store: Store, links: Path) -> None:
+    routing.set_policy(
+        store, "flights", "lamp", champion=1, bundles={1: lamp_bundle(store, links, "1.0")}, cause="test"
+    )
+    number = snapshot.publish(store)
+    environment = {"INSTAR_HANG": "6", "INSTAR_WORKER_MEMORY": "250MiB"}
+    with (
+        start(store.folder, loader="instar.serve.worker.loading:load", environment=environment) as server,
+        httpx2.Client(base_url=server.url, timeout=60) as client,
+    ):
+        acknowledged(store.folder, number)
+
+        def ask(carrier: str) -> httpx2.Response:
+            return client.post("/v2/models/lamp/infer", json=body(carrier, 1))
+
+        assert ask("UA").status_code == 200
+        hung = ask("for ever")
+        assert (hung.status_code, "did not answer within 4.5 s" in hung.json()["error"]) == (503, True)
+        assert "retry-after" in hung.headers
+        assert ask("UA").json()["outputs"][0]["data"] == pytest.approx([0.2])
+        (worker,) = holders(server.pid, shims=False)
+        statuses = [ask("leak").status_code]
+
+        def replaced() -> bool:
+            statuses.append(ask("UA").status_code)
+            return gone(worker)
+
+        wait_for(replaced, 30)
+        assert set(statuses) == {200}

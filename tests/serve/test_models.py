@@ -36,6 +36,21 @@ def test_the_one_used_longest_ago_makes_room(tmp_path: Path, monkeypatch: pytest
     assert names[2] in held
 
 
+def test_what_is_kept_no_more_makes_room_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("instar.serve.processes.measuring.resident_bytes_here", lambda: 0)
+    held = Models(lambda folder: object(), 2 * LEAST_BYTES)
+    for name in ("b3:a", "b3:b", "b3:c"):
+        held.get(name, str(tmp_path), keep=True)
+    assert list(held) == ["b3:a", "b3:b", "b3:c"]
+    held.release("b3:b")
+    assert list(held) == ["b3:a", "b3:c"]
+    held.release("b3:a")  # there is room for it
+    held.release("b3:not there")
+    assert list(held) == ["b3:a", "b3:c"]
+    held.get("b3:d", str(tmp_path))
+    assert list(held) == ["b3:c", "b3:d"]
+
+
 def test_one_model_may_be_larger_than_the_budget(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("instar.serve.processes.measuring.resident_bytes_here", lambda: 0)
     held = Models(lambda folder: object(), 1)

@@ -70,6 +70,22 @@ def test_what_is_reserved_is_loaded_from_the_start_and_again(folder: Path) -> No
         wait_for(lambda: (state(client), state(client, "other")) == ("warm", "warm"))
 
 
+def test_what_is_reserved_no_more_makes_room_in_its_process(folder: Path) -> None:
+    versions = {name: [fakes.version(folder, 1, bias=at)] for at, name in enumerate(("a", "b", "c", "d"))}
+    for name, one in versions.items():
+        fakes.route(folder, one, endpoint=name, terms=Terms(reserve=name == "a"))
+    environment = {"INSTAR_MEMORY": "1MiB"}  # of which the portable worker has half: two models
+    with start(folder, environment=environment) as server, httpx2.Client(base_url=server.url, timeout=30) as client:
+        acknowledged(folder, 4)
+        for name in ("b", "c", "d"):
+            client.post(f"/v2/models/{name}/infer", json=fakes.body()).raise_for_status()
+        assert [state(client, name) for name in ("a", "b", "c")] == ["warm", "cold", "cold"]
+        acknowledged(folder, fakes.route(folder, versions["a"], endpoint="a"))
+        client.post("/v2/models/b/infer", json=fakes.body()).raise_for_status()
+        client.post("/v2/models/c/infer", json=fakes.body()).raise_for_status()
+        wait_for(lambda: state(client, "a") == "cold")
+
+
 def test_an_idle_worker_goes_and_the_next_call_has_it_back(folder: Path) -> None:
     fakes.route(folder, [fakes.version(folder, 1, native=True)], terms=Terms(idle_seconds=0.2))
     with start(folder) as server, httpx2.Client(base_url=server.url, timeout=30) as client:

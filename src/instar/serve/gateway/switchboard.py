@@ -249,7 +249,7 @@ class Switchboard:
                 if route.reserves(version):
                     kept.add((version.worker, version.bundle))
         for worker, group in self._groups.items():
-            group.kept = {bundle: folder for bundle, folder in group.kept.items() if (worker, bundle) in kept}
+            group.keep_only({bundle for named, bundle in kept if named == worker})
 
         async def ask(worker: str, bundle: str) -> tuple[list[str], str | None]:
             names, group, keep = bundles[worker, bundle], self.group(worker), (worker, bundle) in kept

@@ -137,6 +137,11 @@ class WorkerLine(asyncio.Protocol):
         self._transport.write(wire.encode_struct(wire.LOAD, job, wire.Load(bundle, folder, keep)))
         return await future
 
+    def release(self, bundle: str) -> None:
+        """Tell that a bundle which was loaded to be kept is not reserved any more."""
+        if self._transport is not None:
+            self._transport.write(wire.encode(wire.RELEASE, 0, bundle.encode()))
+
     def silence(self, now: float) -> float:
         """Seconds for which the process said nothing though calls wait; asks it whether it is there. Called now and then.
 

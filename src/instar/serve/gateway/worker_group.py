@@ -151,6 +151,13 @@ class WorkerGroup:
             return str(problem)
         return reason
 
+    def keep_only(self, bundles: set[str]) -> None:
+        """Of what is reserved only these still are; processes that hold the others hear so."""
+        for bundle in self.kept.keys() - bundles:
+            del self.kept[bundle]
+            for line in self._lines.values():
+                line.release(bundle)
+
     def plan(self, plan: wire.Plan) -> None:
         """Know a plan by its number."""
         self._plans[plan.number] = wire.encode_struct(wire.PLAN, 0, plan)

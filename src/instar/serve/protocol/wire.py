@@ -15,7 +15,7 @@ from instar.core.errors import Damaged
 from instar.serve.protocol.signature import Signature
 
 # Gateway to worker.
-LOAD, PLAN, INFER, PING = 1, 2, 3, 4
+LOAD, PLAN, INFER, PING, RELEASE = 1, 2, 3, 4, 5
 # Worker to gateway.
 LOADED, ANSWER, LATER, PONG, HELD = 11, 12, 13, 14, 15
 
@@ -35,7 +35,7 @@ _PARTS = struct.Struct("<HBBIIII")
 
 
 class Load(msgspec.Struct, frozen=True, array_like=True):
-    """Have a bundle ready; answered by `Loaded`. With `keep` it is never the one that makes room."""
+    """Have a bundle ready; answered by `Loaded`. With `keep` it is never the one that makes room, until `RELEASE` names it."""
 
     bundle: str
     folder: str

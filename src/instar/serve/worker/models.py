@@ -116,6 +116,13 @@ class Models:
         self._make_room(bundle)
         return model
 
+    def release(self, bundle: str) -> None:
+        """A bundle was kept and is so no more: it makes room like others, at once where there is too little."""
+        loaded = self._models.get(bundle)
+        if loaded is not None and loaded.kept:
+            loaded.kept = False
+            self._make_room("")
+
     def failed(self) -> dict[str, str]:
         """Bundles that could not be loaded when it was last tried, and why."""
         return {bundle: str(failed.problem) for bundle, failed in self._failed.items()}

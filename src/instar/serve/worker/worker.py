@@ -98,6 +98,9 @@ class Host:
         if kind == wire.PLAN:
             connection.learn(_plan.decode(payload))
             return
+        if kind == wire.RELEASE:
+            self._runtime.models.release(payload.decode())
+            return
         if kind == wire.LOAD:
             self._loads.append((connection, job, _load.decode(payload)))
         else:
