@@ -25,9 +25,11 @@ def test_a_first_model_is_served_as_the_tutorial_says(tmp_path: Path) -> None:
     assert "with answers equal to the last bit" in said
     assert "calls are answered one by one" in said
     wanted = [float(number) for number in re.search(r"^\[(.*)\]$", said, re.MULTILINE)[1].split()]  # type: ignore[index]
-    given = re.findall(r"version (\d)  label \[\d\]  probabilities \[\[[^,]+, ([^\]]+)\]\]", said)
+    given = re.findall(r"version (\d)  label \d  probabilities \[[^,]+, ([^\]]+)\]", said)
     assert [version for version, _ in given] == ["1"] * 3 + ["2"] * 3
     assert [float(number) for _, number in given] == pytest.approx(wanted * 2, abs=1e-4)
+    assert "row,prediction,version,label,probabilities[0],probabilities[1],error" in said
+    assert "3 rows answered, 0 refused" in done.stderr
     assert '"id":"from the ward"' in said
     assert "refused" in said
     assert "answered by model version tumour@1" in said

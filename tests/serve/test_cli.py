@@ -15,6 +15,7 @@ import pytest
 from click.testing import CliRunner
 
 from instar.core.errors import BadInput, ContractError
+from instar.interfaces.cli.predict import commands as asking
 from instar.interfaces.cli.serve import commands
 from instar.serve.root.process import ServerTree, running
 from tests.serve.conftest import wait_for
@@ -23,9 +24,7 @@ ROW = ["distance=1000", "hour=8", "carrier=", "wind=", "holiday=true"]
 
 
 def predict(server: ServerTree, *arguments: str) -> str:
-    result = CliRunner().invoke(
-        commands["predict"], ["--url", server.url, *arguments], catch_exceptions=False, obj=None
-    )
+    result = CliRunner().invoke(asking["predict"], ["--url", server.url, *arguments], catch_exceptions=False, obj=None)
     return result.output
 
 
@@ -53,7 +52,7 @@ def test_a_file_of_rows(server: ServerTree, tmp_path: Path, form: str) -> None:
 
 def test_a_refusal_ends_with_status_1(server: ServerTree) -> None:
     arguments = ["--url", server.url, "delay", "distance=far", *ROW[1:]]
-    result = CliRunner().invoke(commands["predict"], arguments, obj=None)
+    result = CliRunner().invoke(asking["predict"], arguments, obj=None)
     assert result.exit_code == 1
     assert "400" in result.output
     assert "distance" in result.output

@@ -1,4 +1,4 @@
-"""A thin client for calls of one row: what the demo and `instar predict` talk to an endpoint with.
+"""A thin client for calls of one row: what the demo talks to an endpoint with.
 
 It keeps some connections open and one call on each, writes bodies from parts that were encoded once, and makes neither a
 task nor a future for a call. A call is never repeated by itself: a repeated request is a new call on the record.

@@ -36,7 +36,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "apply": ("operate", "Put the state of instar.toml into effect."),
     "schedule": ("schedule", "Show and run the schedules of instar.toml."),
     "up": ("serve", "Serve everything on one port."),
-    "predict": ("serve", "Ask an endpoint for a prediction."),
+    "predict": ("predict", "Ask an endpoint for a prediction."),
     "cost": ("cost", "Say what each version costs to serve."),
     "promote": ("operate", "Make a model version the champion."),
     "route": ("route", "Show and change the traffic of an endpoint: weights, rules, shadows."),

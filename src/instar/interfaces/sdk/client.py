@@ -4,8 +4,7 @@
         answers = server.predict("delay", [{"distance": 1400.0, "carrier": "UA"}])
         server.post_outcomes([{"prediction": answers[0].id, "value": True}])
 
-Errors of the server are raised as the same classes as inside (`instar.core.errors`). No call is repeated by itself: a
-repeated prediction would be a new call on the record.
+Errors of the server are raised as the same classes as inside (`instar.core.errors`). No call is repeated by itself.
 """
 
 from __future__ import annotations
@@ -24,6 +23,7 @@ from instar.core.errors import BadInput, Unavailable
 from instar.core.settings import read_settings
 from instar.interfaces.sdk.asking import Inference, Prediction, inference_of, predictions_of, rows_body, tensors_body
 from instar.interfaces.sdk.calls import gather
+from instar.interfaces.sdk.frames import Frames
 from instar.interfaces.sdk.proof import authorization
 from instar.interfaces.sdk.traffic import Traffic
 from instar.interfaces.wire import Rows, error_of, moment, plain
@@ -55,7 +55,7 @@ def connect(
     return Client(url or address_here(), project=project, transport=transport)
 
 
-class Client:
+class Client(Frames):
     """A connection to one server; use it as a context manager, or close it."""
 
     def __init__(self, url: str, *, project: str | None = None, transport: httpx2.BaseTransport | None = None) -> None:
@@ -81,7 +81,7 @@ class Client:
         table_version: str | None = None,
         request_id: str | None = None,
     ) -> list[Prediction]:
-        """Ask an endpoint for predictions, in one call.
+        """Ask an endpoint for predictions, in one call; `predict_frame` takes many rows.
 
         Args:
             rows: Rows as mappings, columns as sequences, or a DataFrame; NaN counts as missing.

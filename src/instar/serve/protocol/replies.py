@@ -121,6 +121,8 @@ def metadata(
     Args:
         decides: The champion answers with decisions, not with scores alone.
         state: `"warm"`: it is loaded; `"cold"`: the next call loads it.
+
+    `rows` among the parameters says that the first dimension counts predictions, so that rows can be sent together.
     """
     inputs: list[dict[str, Any]] = [
         {
@@ -149,7 +151,7 @@ def metadata(
             "platform": "instar",
             "inputs": inputs,
             "outputs": outputs,
-            "parameters": {"state": state},
+            "parameters": {"state": state, "rows": signature.rows or not signature.tensors},
         }
     )
 
