@@ -81,8 +81,7 @@ def test_an_approval_is_asked_of_whoever_comes_to_answer_more_callers(
             change(store, draft)
     change(store, traffic.with_shadow(policy, Shadow(4)))  # the record alone may hear it
     change(store, traffic.with_weights(now(store), {2: 40}))
-    (given,) = approval.approvals(store, "flights", version=versions[1].id)
-    approval.withdraw(store, given, "it smells")
+    approval.withdraw(store, versions[1], "it smells")
     change(store, traffic.with_weights(now(store), {2: 30}))  # less is no new route
     with pytest.raises(Blocked, match="approval"):
         change(store, traffic.with_weights(now(store), {2: 31}))
@@ -98,8 +97,7 @@ def test_the_way_back_needs_no_approval_that_still_holds(store: Store, versions:
     assert back.revision is not None
     assert (back.policy.number, back.policy.canary) == (5, None)
     assert back.revision.cause == "back to revision 1: to the first"
-    (given,) = approval.approvals(store, "flights", version=versions[1].id)
-    approval.withdraw(store, given, "it smells")
+    approval.withdraw(store, versions[1], "it smells")
     with pytest.raises(Blocked, match="approval"):
         traffic.back(store, "flights", "delay", "again", to=2, publish=silent)
     with pytest.raises(NotFound):

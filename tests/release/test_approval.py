@@ -135,8 +135,19 @@ def test_a_withdrawn_approval_allows_nothing(store: Store, judge: Judge) -> None
     found = judge()
     version = registered(store, found)
     given = approval.decide(store, version, found, "automatic")
-    assert approval.withdraw(store, given, "the source was wrong").state == "withdrawn"
+    with pytest.raises(BadInput, match="reason"):
+        approval.withdraw(store, version, "  ")
+    (taken,) = approval.withdraw(store, registry.find(store, version.project, version.id), "the source was wrong")
+    assert (taken.id, taken.state) == (given.id, "withdrawn")
     assert approval.holding(store, version) is None
+    again = registry.find(store, version.project, version.id)
+    assert again.state == "registered"
+    with pytest.raises(Conflict, match="no approval"):
+        approval.withdraw(store, again, "once more")
+    with store.database.read() as tx:
+        (entry,) = journal.entries(tx, version.project, kind="approval withdrawn")
+    assert (entry.subject, entry.body["reason"]) == (given.id, "the source was wrong")
+    assert approval.decide(store, again, found, "automatic").id != given.id
 
 
 def test_a_waiver_lets_one_gate_pass_until_it_ends(store: Store, judge: Judge) -> None:

@@ -10,7 +10,7 @@ person allows it on their own word (`allow`).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Literal
 
@@ -18,7 +18,7 @@ import sqlalchemy as sa
 
 from instar.core import ids, journal, lineage
 from instar.core.database import Instant, Transaction, metadata
-from instar.core.errors import Blocked, Conflict, GateFailed, NotAllowed
+from instar.core.errors import BadInput, Blocked, Conflict, GateFailed, NotAllowed
 from instar.core.identity import Permission, require
 from instar.core.store import Store
 from instar.evaluate.evaluation import Evaluation
@@ -190,15 +190,34 @@ def allow(
     return store.database.write(work, durable=True)
 
 
-def withdraw(store: Store, approval: Approval, reason: str) -> Approval:
-    """Take an approval back: no new route is given to the version. A live route stays until it is changed."""
-    require(store.actor, Permission.APPROVE)
+def withdraw(store: Store, version: ModelVersion, reason: str) -> list[Approval]:
+    """Take back all that allows a version, and what was asked for: no new route leads to it. Where it answers, it goes on.
 
-    def work(tx: Transaction) -> Approval:
-        tx.execute(approval_table.update().where(approval_table.c.id == approval.id).values(state="withdrawn"))
-        body = {"version": approval.version, "reason": reason}
-        journal.append(tx, store.clock, store.actor, approval.project, "approval withdrawn", approval.id, body)
-        return Approval(**{**approval.__dict__, "state": "withdrawn"})
+    Returns:
+        What was taken back, oldest first.
+
+    Raises:
+        NotAllowed: The actor may not approve.
+        BadInput: There is no reason.
+        Conflict: Nobody has approved it, or it was taken back already.
+    """
+    require(store.actor, Permission.APPROVE)
+    if not reason.strip():
+        raise BadInput("an approval is taken back for a reason", subject=version.name, asked="why, in a few words")
+
+    def work(tx: Transaction) -> list[Approval]:
+        standing = (approval_table.c.version == version.id, approval_table.c.state != "withdrawn")
+        rows = tx.execute(sa.select(approval_table).where(*standing).order_by(approval_table.c.id))
+        taken = [replace(Approval(**row._mapping), state="withdrawn") for row in rows]
+        if not taken:
+            raise Conflict("no approval of it stands", subject=version.name, found=version.state)
+        tx.execute(approval_table.update().where(*standing).values(state="withdrawn"))
+        if version.state == "approved":
+            registry.write_state(tx, version, "registered")
+        body = {"version": version.name, "version_id": version.id, "reason": reason}
+        for one in taken:
+            journal.append(tx, store.clock, store.actor, one.project, "approval withdrawn", one.id, body)
+        return taken
 
     return store.database.write(work, durable=True)
 

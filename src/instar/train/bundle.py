@@ -302,11 +302,6 @@ def load_manifest(blobs: Blobs, digest: str) -> Manifest:
     return decode(blobs.get(digest), f"bundle {digest}")
 
 
-def with_threshold(manifest: Manifest, threshold: float) -> Manifest:
-    """The same model, deciding at another threshold."""
-    return msgspec.structs.replace(manifest, threshold=threshold)
-
-
 def parts(manifest: Manifest) -> dict[str, str]:
     """Digests of the blobs that belong to a bundle, by what they are."""
     named = {

@@ -31,6 +31,12 @@ class Approve(msgspec.Struct, forbid_unknown_fields=True):
     expires_at: datetime | None = None
 
 
+class Withdraw(msgspec.Struct, forbid_unknown_fields=True):
+    """Body of `POST …/withdraw`."""
+
+    reason: str
+
+
 class Waive(msgspec.Struct, forbid_unknown_fields=True):
     """Body of `POST …/waivers`."""
 
@@ -92,6 +98,12 @@ def approve(request: Request) -> Reply:
         expires_at=_aware(body.expires_at),
     )
     return Reply(approval.document(given), status=201)
+
+
+def withdraw(request: Request) -> Reply:
+    """Take back what allows a version; where it answers now it goes on until its route is changed."""
+    taken = approval.withdraw(request.app.store, _version(request), request.json(Withdraw).reason)
+    return Reply({"withdrawn": [approval.document(one) for one in taken]})
 
 
 def waive(request: Request) -> Reply:
@@ -174,6 +186,7 @@ routes = [
     Route("PUT", _VERSION + "/stage", Permission.RELEASE, set_stage),
     Route("POST", _VERSION + "/evaluate", Permission.RELEASE, judge_again),
     Route("POST", _VERSION + "/approve", Permission.APPROVE, approve),
+    Route("POST", _VERSION + "/withdraw", Permission.APPROVE, withdraw),
     Route("GET", "/api/projects/{project}/evaluations", Permission.READ, list_evaluations),
     Route("GET", _EVALUATION, Permission.READ, show_evaluation),
     Route("GET", _EVALUATION + "/report", Permission.READ, show_report),

@@ -175,12 +175,13 @@ def evaluate(folder: str | None, version: str, as_json: bool) -> None:
 @click.option(
     "--waive", "gate", default=None, metavar="GATE", help="Pass over this gate; needs --note and --expires-at."
 )
+@click.option("--withdraw", is_flag=True, help="Take back what allows it; needs --note. It goes on where it answers.")
 @AS_JSON
 @click.pass_obj
 def approve(
-    folder: str | None, version: str, note: str, expires_at: str | None, gate: str | None, as_json: bool
+    folder: str | None, version: str, note: str, expires_at: str | None, gate: str | None, withdraw: bool, as_json: bool
 ) -> None:
-    """Approve VERSION on its evidence, by the policy of its problem."""
+    """Approve VERSION on its evidence, by the policy of its problem; or take its approval back."""
     from instar.app import open_app
     from instar.core.errors import BadInput
     from instar.evaluate.evaluation import get_evaluation
@@ -190,6 +191,11 @@ def approve(
     from instar.train import proofs
     from instar.train.bundle import load_manifest
 
+    if withdraw:
+        if expires_at or gate:
+            raise BadInput("an approval is given or taken back, not both", subject=version, found="--withdraw")
+        _withdraw(folder, version, note, as_json)
+        return
     ends = moment_if(expires_at)
     with open_app(folder, need_project=False, make=False) as app:
         found = review.find_version(app.store, app.project_name, version)
@@ -210,6 +216,24 @@ def approve(
         click.echo(f"{found.name} is approved by {given.approved_by} ({given.id})")
         more = "" if proven or not made_by else f"; to prove it: instar reproduce {made_by}"
         click.echo(f"made again: {proofs.said(proven)}{more}")
+
+
+def _withdraw(folder: str | None, version: str, reason: str, as_json: bool) -> None:
+    from instar.app import open_app
+    from instar.operate import review
+    from instar.release import approval
+    from instar.serve.traffic import routing
+
+    with open_app(folder, need_project=False, make=False) as app:
+        found = review.find_version(app.store, app.project_name, version)
+        taken = approval.withdraw(app.store, found, reason)
+        now = routing.current(app.store, found.model)
+    if as_json:
+        click.echo(json.dumps([approval.document(one) for one in taken], indent=2))
+        return
+    click.echo(f"{found.name} is approved no more: {reason} ({', '.join(one.id for one in taken)})")
+    if now is not None and now.policy.project == found.project and found.number in now.policy.answering:
+        click.echo(f"it answers calls of {found.model} until that is changed: instar rollback, or instar route")
 
 
 def _row(version: ModelVersion, names: list[str]) -> list[str]:

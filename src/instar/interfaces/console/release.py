@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 
 from instar.core import lineage
+from instar.core.identity import Permission
 from instar.core.store import Store
 from instar.evaluate.evaluation import Evaluation, evaluations, get_evaluation
 from instar.interfaces.api.routes import Request
@@ -75,6 +76,7 @@ def version(request: Request) -> dict[str, Any]:
         "report": _report(store, evaluation) if evaluation else None,
         "others": [one for one in evaluations(store, project, bundle=found.bundle) if one.id != found.evaluation],
         "effects": effects,
+        "may_approve": request.caller.may(Permission.APPROVE, project),
     }
 
 

@@ -17,7 +17,6 @@ import msgspec
 
 from instar.core.errors import MalformedRequest, MissingInput, OutOfRange, RequestError, WrongDatatype, WrongShape
 from instar.core.limits import Limits
-from instar.serve.protocol.signature import Signature
 
 BODY_LIMIT_BYTES = 16 * 1024 * 1024
 
@@ -163,27 +162,6 @@ def asked_of(request: Request, rows: int, outputs: Sequence[str]) -> Asked:
         _binary(request),
         _timeout(parameters),
     )
-
-
-def encode_request(
-    columns: dict[str, list[Any]],
-    signature: Signature,
-    request_id: str | None = None,
-    parameters: dict[str, Any] | None = None,
-) -> bytes:
-    """The body of a request, for clients: `columns` as the signature names them."""
-    body: dict[str, Any] = {
-        "inputs": [
-            {"name": c.name, "shape": [len(columns[c.name])], "datatype": c.datatype, "data": columns[c.name]}
-            for c in signature.columns
-            if c.name in columns
-        ]
-    }
-    if request_id is not None:
-        body["id"] = request_id
-    if parameters:
-        body["parameters"] = parameters
-    return _encoder.encode(body)
 
 
 def short(value: object) -> str:
