@@ -15,7 +15,10 @@ import pytest
 from instar.core.store import Store
 from instar.serve.log import record, segments
 from instar.serve.log.calls import CallLog
+from instar.serve.log.segments import alive_boots
+from instar.serve.root import condition
 from instar.serve.root.process import ServerTree
+from instar.serve.traffic import routes
 from tests.serve import fakes
 from tests.serve.conftest import acknowledged, start, wait_for
 from tests.serve.test_crash import children
@@ -129,3 +132,40 @@ def skipped(folder: Path) -> list[record.Skipped]:
             if isinstance(entry, record.Skipped):
                 found.append(entry)
     return found
+
+
+def test_a_disk_that_takes_nothing_ends_no_process_and_stops_no_change(store: Store) -> None:
+    """The root and the gateway cannot write down what they say: answers and routes change all the same, and it is told after."""
+    folder = store.folder
+    fakes.route(folder, [fakes.version(folder, 1)])
+    with start(folder) as server, httpx2.Client(timeout=30) as client:
+        acknowledged(folder, 1)
+        (gateway,) = children(server.pid, "instar.serve.gateway.gateway")
+        conditions, (boot,) = condition.read(folder), alive_boots(folder / "calls")
+        (said,) = routes.serve_folder(folder).rglob(f"*{boot}*.json")
+        # A folder where each of them makes its new file: the system refuses, as a full disk does.
+        blocks = [
+            routes.serve_folder(folder) / f".conditions.json.{server.pid}",
+            said.with_name(f".{said.name}.{gateway}"),
+        ]
+        for block in blocks:
+            block.mkdir()
+        given = [fakes.version(folder, 1), fakes.version(folder, 2, bias=0.5, native=True)]
+        number = fakes.route(folder, given, champion=2)
+
+        def answering() -> str:
+            found: str = client.post(f"{server.url}/v2/models/delay/infer", content=BODY).json()["model_version"]
+            return found
+
+        wait_for(lambda: answering() == "2")
+        for words in ("cannot be written down", "not acknowledged"):
+            wait_for(lambda words=words: words in server.log.read_text())
+        assert answering() == "2"
+        assert children(server.pid, "instar.serve.gateway.gateway") == [gateway]
+        ack = routes.read_ack(folder, boot)
+        assert ack is not None
+        assert ack.number < number
+        for block in blocks:
+            block.rmdir()
+        acknowledged(folder, number)
+        wait_for(lambda: condition.read(folder) != conditions)

@@ -89,7 +89,7 @@ class Rates:
     def _open(self) -> mmap.mmap:
         try:
             self._fd = os.open(self._file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-            os.ftruncate(self._fd, _SIZE)
+            os.posix_fallocate(self._fd, 0, _SIZE)  # a hole that a full disk cannot fill would end the process
             self._page = mmap.mmap(self._fd, _SIZE)
         except OSError as problem:
             _log.error("rates of callers hold in each process alone: %s", problem)

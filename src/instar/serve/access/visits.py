@@ -86,12 +86,16 @@ class Visits:
                 self._refused[kind] = self._refused.get(kind, 0) + count
 
     def leave(self, passes: Iterable[Pass]) -> bool:
-        """Leave what was seen for the control process; False while what was left before still lies there."""
+        """Leave what was seen for the control process; False while it cannot be, or what was left before still lies there."""
         if self._file.exists():
             return False
         used, refused = self.take(passes)
-        if used or refused:
-            replace_file(self._file, msgspec.json.encode(_Report(used, list(refused.items()))), durable=False)
+        try:
+            if used or refused:
+                replace_file(self._file, msgspec.json.encode(_Report(used, list(refused.items()))), durable=False)
+        except OSError:  # a full disk, of which the log says more
+            self.put_back(used, refused)
+            return False
         return True
 
 

@@ -88,6 +88,7 @@ class Switchboard:
     _leases_seen: tuple[int, int] = (0, 0)
     _leased: dict[str, _Leased] = field(default_factory=dict)
     _refused: int = 0
+    _unsaid: tuple[int, dict[str, str], str | None] | None = None
 
     def __post_init__(self) -> None:
         self._root = RootLine(self.loop, root_socket(self.store_folder), self._heard, self._ask_again)
@@ -111,8 +112,8 @@ class Switchboard:
                 changed.clear()
                 try:
                     await self.look()
-                except Damaged as problem:
-                    _log.error("%s", problem)
+                except (Damaged, OSError) as problem:  # or a disk that is full or away: it is tried again
+                    _log.error("routes are not taken up, or not acknowledged: %s", problem)
                 self._tidy()
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(changed.wait(), LOOK_SECONDS if watch.tells else BLIND_LOOK_SECONDS)
@@ -123,6 +124,8 @@ class Switchboard:
 
     async def look(self) -> None:
         """Take up the snapshot on disk if it is another than the one in use, and what was said of canaries since."""
+        if self._unsaid is not None:
+            self._say(*self._unsaid)
         mark = _mark(routes_file(self.store_folder))
         if mark is not None and mark != self._seen:
             snapshot = read_snapshot(self.store_folder, self._reading)
@@ -180,7 +183,7 @@ class Switchboard:
             if reason is not None and known is not None and known.champion is not None:
                 self._refused = snapshot.number
                 _log.error("route snapshot %d refused: version %s of %s: %s", snapshot.number, champion, name, reason)
-                self.acknowledge(snapshot.number, failed, f"version {champion} of {name} does not load: {reason}")
+                self._say(snapshot.number, failed, f"version {champion} of {name} does not load: {reason}")
                 return
         before = self.snapshot.endpoints
         self.endpoints = {
@@ -198,7 +201,13 @@ class Switchboard:
         self._forget()
         for what, reason in failed.items():
             _log.error("route snapshot %d: version %s does not load: %s", snapshot.number, what, reason)
-        self.acknowledge(snapshot.number, failed, None)
+        self._say(snapshot.number, failed, None)
+
+    def _say(self, number: int, failed: dict[str, str], error: str | None) -> None:
+        """Acknowledge a snapshot, now or when there is room to."""
+        self._unsaid = number, failed, error
+        self.acknowledge(number, failed, error)
+        self._unsaid = None
 
     def _whole(self, name: str) -> Endpoint:
         """An endpoint with its canary, watched or not."""

@@ -128,13 +128,17 @@ class Accounts:
             self.write()
 
     def write(self) -> None:
-        """Write the account since the last one."""
+        """Write the account since the last one.
+
+        Raises:
+            OSError: It cannot be written now; what was used is kept for the next.
+        """
         self._due = time.monotonic() + WRITE_SECONDS
         now = time.time_ns()
         account = Account(self._since, now // 1000, lines_of(self._wholes, self._versions, self._routed))
-        self._since, self._wholes, self._versions = now // 1000, {}, {}
         if account.lines:
             replace_file(usage_folder(self._folder) / f"{now:020d}.{os.getpid()}.json", msgspec.json.encode(account))
+        self._since, self._wholes, self._versions = now // 1000, {}, {}
 
 
 def usage_folder(store_folder: Path) -> Path:

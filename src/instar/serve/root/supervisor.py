@@ -82,6 +82,7 @@ class Root:
     _routes_mark: tuple[int, int] = (0, 0)
     _accounted: float = 0.0
     _conditions: dict[str, condition.Condition] | None = None
+    _unwritten: str = ""
     _reading: routes.Reading = field(default_factory=routes.Reading)
 
     def run(self) -> None:
@@ -290,11 +291,22 @@ class Root:
         if now - self._accounted > ACCOUNT_SECONDS:
             self._accounted = now
             self._measure()
-            self._accounts.write_if_due()
+            self._write_down()
+
+    def _write_down(self) -> None:
+        """Where that cannot be done, the disk is full for instance, answers go on, and it is tried again."""
+        try:
             conditions = self._workers.conditions()
             if conditions != self._conditions:
-                self._conditions = conditions
                 condition.write(self.folder, conditions)
+                self._conditions = conditions
+            self._accounts.write_if_due()
+        except OSError as problem:
+            if self._unwritten != str(problem):
+                _log.error("what the server uses, and how its versions are, cannot be written down: %s", problem)
+            self._unwritten = str(problem)
+        else:
+            self._unwritten = ""
 
     def _measure(self) -> None:
         found = [(name, process.pid, size) for name, process, size in self._workers.processes()]
@@ -315,7 +327,10 @@ class Root:
         self._hear(set(self._ear.filenos()))  # the last words of workers on what they used
         self._nursery.close()
         self._end(others, deadline)
-        self._accounts.write()
+        try:
+            self._accounts.write()
+        except OSError as problem:
+            _log.error("what was used since the last account is lost: %s", problem)
         self._ear.close()
         listening.clear_sockets(self.folder)
 
