@@ -27,6 +27,7 @@
 | `INSTAR_FORK` | `off`: worker processes are started afresh, not forked from a warm one |
 | `INSTAR_CPU_HOUR_PRICE`, `INSTAR_GB_HOUR_PRICE`, `INSTAR_CURRENCY` | what `instar cost` multiplies by; default no prices |
 | `INSTAR_LOOPBACK` | `token`: callers on this machine prove who they are, too; default `trust` |
+| `INSTAR_TLS_CERT`, `INSTAR_TLS_KEY` | PEM files by which a server speaks TLS, as `--tls-cert` and `--tls-key` |
 | `INSTAR_HOSTS` | names under which others reach the server, with commas; then everybody needs a token |
 | `INSTAR_IDENTITY_MAX_STALE` | time without word about tokens after which they are refused, as in `15m`; default: none |
 | `INSTAR_CONTROLLERS` | `off`: the server watches, retrains and rolls out nothing by itself |
@@ -77,6 +78,8 @@ class Settings:
     currency: str = "EUR"
     loopback: str = "trust"
     hosts: tuple[str, ...] = ()
+    tls_certificate: Path | None = None
+    tls_key: Path | None = None
     identity_max_stale_seconds: int | None = None
 
     @property
@@ -110,6 +113,8 @@ def read_settings(environment: Mapping[str, str] | None = None) -> Settings:
         webhook_targets=values.get("INSTAR_WEBHOOK_TARGETS", "public").lower(),
         loopback=_one_of(values, "INSTAR_LOOPBACK", ("trust", "token")),
         hosts=tuple(host.strip().lower() for host in values.get("INSTAR_HOSTS", "").split(",") if host.strip()),
+        tls_certificate=_file(values, "INSTAR_TLS_CERT"),
+        tls_key=_file(values, "INSTAR_TLS_KEY"),
         identity_max_stale_seconds=_seconds(values, "INSTAR_IDENTITY_MAX_STALE"),
         controllers=values.get("INSTAR_CONTROLLERS", "on").lower() not in ("off", "0", "no", "false"),
         upload_limit_bytes=_number(values, "INSTAR_UPLOAD_LIMIT", defaults.upload_limit_bytes, SIZES),
@@ -140,6 +145,11 @@ def size_bytes(text: str) -> int:
         ValueError: It is none.
     """
     return _read_number(text, SIZES)
+
+
+def _file(values: Mapping[str, str], name: str) -> Path | None:
+    text = values.get(name, "").strip()
+    return Path(text).expanduser().absolute() if text else None
 
 
 def _number(values: Mapping[str, str], name: str, default: int, units: Mapping[str, int] | None = None) -> int:

@@ -29,6 +29,14 @@ PORT = 5000  # where clients of MLflow's protocol look first
     help="Answer when a call's record is on the disk, or when the operating system has it.",
 )
 @click.option(
+    "--tls-cert",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Speak TLS with this certificate (PEM, with those that sign it); default INSTAR_TLS_CERT, else plain HTTP.",
+)
+@click.option(
+    "--tls-key", type=click.Path(dir_okay=False, path_type=Path), help="Its key (PEM); default INSTAR_TLS_KEY."
+)
+@click.option(
     "--call-limit",
     type=click.FloatRange(0, min_open=True),
     metavar="SECONDS",
@@ -47,6 +55,8 @@ def up_command(
     grpc_port: int | None,
     gateways: int,
     record: str,
+    tls_cert: Path | None,
+    tls_key: Path | None,
     call_limit: float | None,
     store: Path | None,
 ) -> None:
@@ -71,6 +81,9 @@ def up_command(
 
     if call_limit is not None:
         os.environ["INSTAR_CALL_LIMIT"] = f"{call_limit:g}"  # for all processes of the server
+    for name, file in (("INSTAR_TLS_CERT", tls_cert), ("INSTAR_TLS_KEY", tls_key)):
+        if file is not None:
+            os.environ[name] = str(file.absolute())
     server = Root(folder, root, host, port, gateways, grpc_port, record == "durable", listening=listening)
     server.run()
     click.echo("drained: every call that was taken is answered and on the record")

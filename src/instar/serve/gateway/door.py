@@ -3,6 +3,8 @@
 Clients that track runs never ask for predictions: their connections are handed to the control process whole (SCM_RIGHTS,
 unix(7)), so that none of their calls, nor a byte of an artifact, goes through a gateway. Every other connection stays, and what
 is not inference on it is relayed. When the control process cannot take a connection, it stays as well.
+
+With a certificate the same port speaks TLS, told by a first byte, and such connections stay. Plain HTTP is then for this machine.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ import contextlib
 import errno
 import logging
 import socket
+import ssl
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from types import FrameType
@@ -20,6 +23,7 @@ from typing import Any, cast
 import uvicorn
 
 from instar.core.settings import Settings
+from instar.serve.access.certificates import LOOK_SECONDS, Certificate
 from instar.serve.gateway.direct import DirectProtocol
 
 PEEK_BYTES = 4096
@@ -35,6 +39,12 @@ FULL = (
 PAUSE_SECONDS = 1.0  # when the process has as many files open as it may
 
 _log = logging.getLogger("instar.serve")
+
+HANDSHAKE = b"\x16"  # the first byte of a connection by TLS (RFC 8446, section 5.1)
+PLAIN = (
+    b"HTTP/1.1 400 Bad Request\r\nconnection: close\r\ncontent-type: application/json\r\n"
+    b'content-length: 46\r\n\r\n{"error":"this port speaks TLS: use https://"}'
+)
 
 Protocols = Callable[[], asyncio.Protocol]
 
@@ -67,10 +77,16 @@ class DoorServer(QuietServer):
         listening: Where connections come in; shared by all gateways.
         door: Socket on which the control process takes connections.
         settings: How many connections may be open, and how long a request may take to come.
+        certificate: By which connections speak TLS; None: none does.
     """
 
-    def __init__(self, config: uvicorn.Config, listening: socket.socket, door: Path, settings: Settings) -> None:
+    def __init__(
+        self, config: uvicorn.Config, listening: socket.socket, door: Path, settings: Settings,
+        certificate: Certificate | None = None,
+    ) -> None:  # fmt: skip
         super().__init__(config)
+        self._certificate = certificate
+        self._certificate_seen = 0.0
         self._settings = settings
         self._listening = listening
         self._handing = HandingOver(door)
@@ -110,7 +126,8 @@ class DoorServer(QuietServer):
                     self._loop.call_later(PAUSE_SECONDS, self._accept_again)
                 return  # none is left, another gateway was quicker, or it is gone already
             connection.setblocking(False)
-            if len(self._undecided) + len(self.server_state.connections) >= self._settings.most_connections:
+            taken = len(self._undecided) + len(self._opening) + len(self.server_state.connections)
+            if taken >= self._settings.most_connections:
                 with contextlib.suppress(OSError):
                     connection.send(FULL)
                 connection.close()
@@ -132,6 +149,13 @@ class DoorServer(QuietServer):
         self._decided(connection)
         if not seen:
             connection.close()
+        elif self._certificate is not None and seen[:1] == HANDSHAKE:
+            context = self._certificate.context
+            _open(self._loop, self._protocol, connection, self._opening, context, self._settings.head_seconds)
+        elif self._certificate is not None and not _is_here(connection):
+            with contextlib.suppress(OSError):
+                connection.send(PLAIN)
+            connection.close()
         elif is_tracking(seen) and self._handing.give(connection):
             connection.close()  # the control process has a copy
         else:
@@ -150,12 +174,23 @@ class DoorServer(QuietServer):
                 connection.close()
         for protocol in list(self.server_state.connections):
             cast(DirectProtocol, protocol).sweep(now)
+        if self._certificate is not None and now - self._certificate_seen > LOOK_SECONDS:
+            self._certificate_seen = now
+            self._certificate.look()
         self._sweeping = self._loop.call_later(SWEEP_SECONDS, self._sweep)
 
     def _protocol(self) -> asyncio.Protocol:
         protocol = cast(DirectProtocol, make_protocol(self))
         protocol.head_seconds, protocol.body_seconds = self._settings.head_seconds, self._settings.body_seconds
         return protocol
+
+
+def _is_here(connection: socket.socket) -> bool:
+    """Is the other end on this machine?"""
+    try:
+        return bool(connection.getpeername()[0] == connection.getsockname()[0])
+    except OSError:
+        return False
 
 
 def is_tracking(seen: bytes) -> bool:
@@ -271,13 +306,16 @@ def make_protocol(server: uvicorn.Server) -> Any:
 
 
 def _open(
-    loop: asyncio.AbstractEventLoop, make: Protocols, connection: socket.socket, opening: set[asyncio.Task[Any]]
-) -> None:
+    loop: asyncio.AbstractEventLoop, make: Protocols, connection: socket.socket, opening: set[asyncio.Task[Any]],
+    tls: ssl.SSLContext | None = None, handshake_seconds: float | None = None,
+) -> None:  # fmt: skip
     """Serve an accepted connection."""
 
     async def connect() -> None:
         try:
-            await loop.connect_accepted_socket(make, connection)
+            await loop.connect_accepted_socket(
+                make, connection, ssl=tls, ssl_handshake_timeout=handshake_seconds if tls is not None else None
+            )
         except OSError:  # it is gone already
             connection.close()
 

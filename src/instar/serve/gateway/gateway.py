@@ -17,6 +17,7 @@ from pathlib import Path
 
 from instar.core import ids, settings, telemetry
 from instar.core.errors import InstarError, MalformedRequest, TooLarge
+from instar.serve.access.certificates import Certificate
 from instar.serve.access.entrance import Entrance
 from instar.serve.gateway.about import About, is_scoring
 from instar.serve.gateway.arrivals import Arrivals
@@ -253,7 +254,8 @@ def main(arguments: list[str] | None = None) -> None:
         timeout_graceful_shutdown=math.ceil(chosen.call_seconds) + 2,
     )  # fmt: skip
     listening = socket.socket(fileno=options.fd)
-    uvloop.run(DoorServer(config, listening, door_socket(options.folder), chosen).serve())
+    door = DoorServer(config, listening, door_socket(options.folder), chosen, Certificate.of(chosen))
+    uvloop.run(door.serve())
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ import msgspec
 
 from instar.core.errors import InstarError, Unavailable
 from instar.core.settings import Settings
+from instar.serve.access.certificates import Certificate
 from instar.serve.gateway.flight import Fields, Respond
 from instar.serve.protocol import grpc_tensors, v2_json
 from instar.serve.protocol.grpc_messages import HEALTH_PACKAGE, HEALTH_SERVICE, PACKAGE, SERVICE, message
@@ -65,12 +66,13 @@ class GrpcPort:
 
     Args:
         address: Host and port.
-        settings: How many calls may be there at once, and how long a message may take to come.
+        settings: How many calls may be there at once, how long a message may take to come, and by which certificate.
     """
 
     def __init__(self, gateway: Gateway, address: str, settings: Settings) -> None:
         self._gateway = gateway
         self._address = address
+        self._certificate = Certificate.of(settings)
         self._most_calls = settings.most_calls
         self._message_seconds = settings.body_seconds * MESSAGE_TIMES
         self._server: Any = None
@@ -98,7 +100,11 @@ class GrpcPort:
         self._server = grpc.aio.server(options=options, maximum_concurrent_rpcs=self._most_calls)
         self._server.add_generic_rpc_handlers((self._service(grpc), self._health(grpc)))
         try:
-            self._server.add_insecure_port(self._address)
+            if self._certificate is None:
+                self._server.add_insecure_port(self._address)
+            else:
+                credentials = grpc.ssl_server_credentials([self._certificate.pair()])
+                self._server.add_secure_port(self._address, credentials)
         except RuntimeError as problem:
             raise Unavailable(f"the port cannot be opened: {problem}", subject=self._address) from None
         await self._server.start()

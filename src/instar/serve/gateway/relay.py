@@ -216,8 +216,13 @@ class _Exchange:
         if scope["query_string"]:
             target += b"?" + scope["query_string"]
         lines = [b"%b %b HTTP/1.1" % (scope["method"].encode(), target)]
+        secure = scope.get("scheme") == "https"  # it came by our own TLS, whatever the caller says
+        if secure:
+            lines.append(b"x-forwarded-proto: https")
         for name, value in scope["headers"]:
             if name in HOP_BY_HOP or (name == b"expect" and not self._expects):
+                continue
+            if secure and name == b"x-forwarded-proto":
                 continue
             if name == b"content-length" and self._chunked:
                 continue

@@ -27,6 +27,7 @@ from instar.core import settings
 from instar.core.errors import Damaged, InstarError, Unavailable
 from instar.core.silence import keep_silence
 from instar.core.watching import FolderWatch
+from instar.serve.access.certificates import Certificate
 from instar.serve.access.keyring import LOOPBACK, require_administrator
 from instar.serve.processes import measuring, needs
 from instar.serve.processes.children import Child, bury_strangers, reason_of
@@ -91,9 +92,13 @@ class Root:
         Raises:
             Conflict: A server runs on this store already.
             NotAllowed: The host is not loopback, and nobody has a token to administrate it.
+            BadInput: The certificate that settings name cannot be used.
             Unavailable: The port is taken, or a process that must be there cannot start; it said why.
         """
         self.folder = self.folder.absolute()
+        Certificate.of(
+            settings.read_settings()
+        )  # gateways read it, too: one that is wrong is said before there are any
         keep_silence()
         if self.host not in LOOPBACK:
             require_administrator(self.folder, self.host)
