@@ -18,10 +18,11 @@ from instar.interfaces.api import calls, operate
 from instar.interfaces.cli.main import cli
 from instar.interfaces.console import pages
 from instar.interfaces.sdk.client import Client
-from instar.serve.log import erasing, sealing
+from instar.serve.log import erasing, record, sealing
 from tests.operate.conftest import CONTRACT
 from tests.operate.test_api import P
 from tests.serve.filled import fill
+from tests.serve.writing import Segment
 
 
 @pytest.fixture
@@ -165,3 +166,22 @@ def test_the_contract_says_how_long_the_record_is_kept(folder: Path, store: Stor
     for wrong in ('keep = "0d"', 'keep = "1d"\ninputs = "2d"', 'keap = "1d"'):
         with pytest.raises(ContractError):
             parse_contract(CONTRACT + f"\n[problem.delay.record]\n{wrong}\n")
+
+
+def test_calls_that_are_only_counted_are_told_where_calls_are_searched(client: TestClient, store: Store) -> None:
+    segment = Segment(store.folder, boot=78)
+    segment.put(
+        record.encode_entry(record.Skipped(1_700_000_000_000_000, 1_700_000_060_000_000, 2, 1234, "Overloaded: full"))
+    )
+    segment.end()
+    sealing.seal(store)
+    assert "1,234 refused and 2 answered, 2023-11-14 22:13:20Z to 2023-11-14 22:14:20Z: Overloaded" in run(
+        "audit", "search"
+    )
+    (told,) = run("audit", "search", "--json")["counted"]
+    assert (told["endpoint"], told["refused"], told["answered"]) == ("delay", 1234, 2)
+    assert client.get(f"{P}/calls").json()["counted"] == [told]
+    page = client.get("/console/flights/calls", headers={"accept": "text/html"})
+    assert "Only counted" in page.text
+    assert "Overloaded: full" in page.text
+    assert client.get(f"{P}/calls", params={"since": "2024-01-01"}).json()["counted"] == []
