@@ -76,6 +76,14 @@ def answer(asked: dict[str, Any], given: dict[str, Any]) -> tuple[int, dict[str,
         os._exit(9)
     if given["carrier"][0] == "hangs":
         time.sleep(60)
+    if FAULT.startswith("reads "):
+        try:
+            open(FAULT.removeprefix("reads ")).close()
+            output["data"] = [1.0] * rows
+        except PermissionError:
+            output["data"] = [0.25] * rows
+    if FAULT == "leaves a child":
+        output["data"] = [subprocess.Popen(["sleep", "600"], start_new_session=True).pid] * rows
     if given["carrier"][0] == "burn":
         while time.process_time() < 1.5:
             pass

@@ -11,16 +11,21 @@ import httpx2
 import pytest
 
 from instar.core.store import Store
+from instar.serve import trial
 from instar.serve.processes import fence
 from instar.serve.traffic import routes
+from instar.train.command_bundle import pack_command
 from tests.serve import fakes
-from tests.serve.conftest import ROOT, acknowledged, start
+from tests.serve.conftest import ROOT, acknowledged, start, wait_for
+from tests.serve.programs import folder as program
+from tests.serve.test_crash import gone
 
 needs_fence = pytest.mark.skipif(fence.abi() == 0, reason="this kernel has no Landlock")
 
 PROGRAM = """
 import os, sys
 from pathlib import Path
+from instar.serve import trial
 from instar.serve.processes import fence
 mine, scratch, other, store = map(Path, sys.argv[1:])
 assert fence.enclose([*fence.readable(store), mine], [scratch])
@@ -88,3 +93,20 @@ def test_a_model_that_looks_around_finds_the_store_closed(store: Store, native: 
     answer: Any = reply.json()
     assert reply.status_code == 500
     assert "PermissionError" in answer["error"]
+
+
+@needs_fence
+@pytest.mark.parametrize(("wanted", "score"), [("on", 0.25), ("off", 1.0)])
+def test_a_trial_is_behind_it_too(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wanted: str, score: float
+) -> None:
+    monkeypatch.setenv("INSTAR_FENCE", wanted)
+    (tmp_path / "secret").write_text("of somebody")
+    digest = pack_command(store, program(tmp_path / "m", f"reads {tmp_path / 'secret'}"), name="m")
+    assert trial.try_out(store, digest).facts["score"] == score
+
+
+def test_a_trial_leaves_nothing_behind(store: Store, tmp_path: Path) -> None:
+    digest = pack_command(store, program(tmp_path / "m", "leaves a child"), name="m")
+    left = int(trial.try_out(store, digest).facts["score"])
+    wait_for(lambda: gone(left))

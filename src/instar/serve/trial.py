@@ -1,9 +1,10 @@
 """Trying a brought model out before a person lets it answer: loaded and asked once, in a process of its own, as a worker would.
 
-Nothing that came from outside is loaded in the control process. What the trial finds (two classes or a number) decides how the
+Nothing that came from outside is loaded in the control process, and the process of a trial is behind the fence of workers, and
+leaves nothing behind. What the trial finds (two classes or a number) decides how the
 version answers, so it is kept with the bundle; what cannot answer is refused with the reason.
 
-    python -m instar.serve.trial FOLDER DIGEST       # one line of JSON: what it is, or why not
+    python -m instar.serve.trial FOLDER DIGEST --store FOLDER --scratch FOLDER       # one line of JSON: what it is, or why not
 """
 
 from __future__ import annotations
@@ -11,8 +12,10 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import os
 import subprocess
 import sys
+import tempfile
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -24,6 +27,8 @@ from instar.core import errors
 from instar.core.database import Instant, Json, Transaction, metadata
 from instar.core.errors import Blocked, InstarError, StepFailed, Unavailable
 from instar.core.store import Store
+from instar.serve.processes import fence
+from instar.serve.processes.leftovers import MARK, end_marked
 from instar.serve.traffic.routes import bundle_folder
 from instar.serve.worker.models import named
 from instar.train import bundle, folder_lock, own_environment
@@ -161,16 +166,20 @@ def _settle(store: Store, manifest: Manifest) -> tuple[str, InstarError | None]:
 
 
 def _ask(store: Store, folder: Path, digest: str, manifest: Manifest, environment: str) -> dict[str, Any]:
-    command = [sys.executable, "-m", "instar.serve.trial", str(folder), digest]
-    command += ["--environment", environment, "--store", str(store.folder)] if environment else []
-    try:
-        done = subprocess.run(
-            command, capture_output=True, text=True, timeout=TIMEOUT_SECONDS, stdin=subprocess.DEVNULL
-        )
-    except subprocess.TimeoutExpired:
-        raise Unavailable(
-            f"it did not load within {TIMEOUT_SECONDS:.0f} s", subject=f"model {manifest.model}"
-        ) from None
+    command = [sys.executable, "-m", "instar.serve.trial", str(folder), digest, "--store", str(store.folder)]
+    command += ["--environment", environment] if environment else []
+    with tempfile.TemporaryDirectory(prefix="instar-trial-") as scratch:
+        try:
+            done = subprocess.run(
+                [*command, "--scratch", scratch], capture_output=True, text=True, timeout=TIMEOUT_SECONDS,
+                stdin=subprocess.DEVNULL, env={**os.environ, MARK: scratch},
+            )  # fmt: skip
+        except subprocess.TimeoutExpired:
+            raise Unavailable(
+                f"it did not load within {TIMEOUT_SECONDS:.0f} s", subject=f"model {manifest.model}"
+            ) from None
+        finally:
+            end_marked(scratch)
     last = done.stdout.strip().splitlines()[-1:] or [""]
     try:
         said: dict[str, Any] = json.loads(last[0])
@@ -194,8 +203,15 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("digest")
     parser.add_argument("--environment", help="name of the environment that it is asked in")
-    parser.add_argument("--store", type=Path, help="the store's folder, where that environment is")
+    parser.add_argument(
+        "--store", type=Path, required=True, help="the store's folder, of which that bundle alone is read"
+    )
+    parser.add_argument(
+        "--scratch", type=Path, required=True, help="a folder of its own, the only one that it may write to"
+    )
     options = parser.parse_args(arguments)
+    if fence.wanted():
+        fence.around_model(options.store, options.scratch, options.folder, options.environment or "")
     try:
         said: dict[str, Any] = _try(options.folder, options.digest, options.store, options.environment)
     except InstarError as error:
@@ -209,11 +225,11 @@ def main(arguments: list[str] | None = None) -> None:
     print(json.dumps(said), flush=True)
 
 
-def _try(folder: Path, digest: str, store_folder: Path | None, environment: str | None) -> dict[str, Any]:
+def _try(folder: Path, digest: str, store_folder: Path, environment: str | None) -> dict[str, Any]:
     from instar.serve.worker.loading import EnvironmentLoader, load
 
     manifest = bundle.decode((folder / bundle.MANIFEST_FILE).read_bytes())
-    own = EnvironmentLoader(store_folder, environment) if store_folder is not None and environment else None
+    own = EnvironmentLoader(store_folder, environment) if environment else None
     if own is None:
         model: Any = load(folder, named=digest)
     else:

@@ -12,6 +12,7 @@ import ctypes
 import os
 import struct
 import sys
+import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -75,6 +76,23 @@ def of_environment(environments: Path, name: str) -> list[Path]:
     base = (place / "venv" / "bin" / "python").resolve().parents[1]
     system = [] if base == Path("/") or base in environments.resolve().parents else [base]
     return [place, environments / "failed", *system]
+
+
+def around_model(store: Path, scratch: Path, bundles: Path, environment: str = "") -> int:
+    """Fence a process that loads models: it reads its bundles and its environment, and writes to its scratch folder alone.
+
+    What it starts lives behind the same fence: a program, or the process of an environment of its own.
+
+    Args:
+        scratch: Made if it is not there.
+        environment: Name of its own environment, if it has one.
+
+    Returns, Raises: As `enclose`.
+    """
+    scratch.mkdir(mode=0o700, exist_ok=True)
+    os.environ["TMPDIR"] = tempfile.tempdir = str(scratch)
+    python = of_environment(store / "environments", environment) if environment else []
+    return enclose([*readable(store), bundles, *python], [scratch])
 
 
 def enclose(read: Iterable[Path], write: Iterable[Path]) -> int:

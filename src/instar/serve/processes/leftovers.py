@@ -17,6 +17,7 @@ from pathlib import Path
 from instar.serve.processes.measuring import TICK
 
 MARK = "INSTAR_WORKER"  # the variable with the path of the worker's socket
+_NO_SESSION = -1
 MOST_LOOKS = 10  # what forks faster than it is found is not followed for ever
 
 
@@ -37,6 +38,11 @@ def end_leftovers(leader: int, mark: str = "") -> float:
                 os.kill(pid, signal.SIGKILL)
         used |= found
     return sum(used.values())
+
+
+def end_marked(mark: str) -> None:
+    """Kill all that carries a mark, where the process that was given it has been waited for."""
+    end_leftovers(_NO_SESSION, mark)
 
 
 def _belonging(leader: int, mark: bytes) -> Iterator[tuple[int, float]]:

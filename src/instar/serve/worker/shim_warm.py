@@ -14,7 +14,6 @@ import pathlib
 import pickletools
 import signal
 import socket
-import tempfile
 import warnings
 from typing import Any, Callable
 
@@ -52,11 +51,8 @@ def _enclose(fence: Any, arguments: list[str]) -> None:
     if not fence.wanted():
         return
     said = dict(zip(arguments[::2], arguments[1::2]))
-    store, scratch = pathlib.Path(said["--store"]), pathlib.Path(said["--scratch"])
-    scratch.mkdir(mode=0o700, exist_ok=True)
-    os.environ["TMPDIR"] = tempfile.tempdir = str(scratch)
-    own = fence.of_environment(store / "environments", said["--environment"])
-    fence.enclose([*fence.readable(store), pathlib.Path(said["--bundle"]), *own], [scratch])
+    store, scratch, bundle = (pathlib.Path(said[name]) for name in ("--store", "--scratch", "--bundle"))
+    fence.around_model(store, scratch, bundle, said["--environment"])
 
 
 def _warm(arguments: list[str]) -> None:

@@ -18,7 +18,6 @@ import logging
 import os
 import signal
 import sys
-import tempfile
 from collections import OrderedDict, deque
 from pathlib import Path
 from socket import AF_UNIX
@@ -48,7 +47,6 @@ LATER_CALLS = 64  # in one batch for the record alone; bounds how long an answer
 LATER_SECONDS = 0.01
 LATER_LIMIT = 2048  # calls whose shadows wait; beyond it shadows go before new answers, so that memory is bounded
 BACKLOG = 64
-ENVIRONMENTS = "environments"  # folder in the store, in which models of other environments have theirs
 ACCOUNT_SECONDS = 2.0  # between two words to the root on what versions used
 LEAVE_SECONDS = 5.0  # beyond a call's longest time, for gateways to hang up, once it was told to end
 # Lists of a batch are many, live for a moment and form no rings: Python need not look through them while they are in use.
@@ -297,19 +295,6 @@ class Account:
                 self._line.sendall(needs.encode(word))
 
 
-def _enclose(store: Path, scratch: Path, bundle: Path | None, environment: str | None) -> None:
-    """Fence this process: it reads its bundle, or all where it holds all portable ones, and writes to its scratch folder.
-
-    The process of an environment of its own, which this one starts, lives behind the same fence.
-    """
-    scratch.mkdir(mode=0o700, exist_ok=True)
-    os.environ["TMPDIR"] = tempfile.tempdir = str(scratch)
-    bundles = bundle if bundle is not None else bundles_folder(store)
-    bundles.mkdir(parents=True, exist_ok=True)
-    python = [] if not environment else fence.of_environment(store / ENVIRONMENTS, environment)
-    fence.enclose([*fence.readable(store), bundles, *python], [scratch])
-
-
 def load_function(name: str) -> Loader:
     """The loader named `module:function`."""
     module, _, function = name.partition(":")
@@ -348,7 +333,11 @@ def main(arguments: list[str] | None = None) -> None:
     call_process(options.worker)
     listening = listen(options.socket)
     if options.store is not None and options.scratch is not None and fence.wanted():
-        _enclose(options.store, options.scratch, options.bundle, options.environment)
+        bundles = options.bundle or bundles_folder(
+            options.store
+        )  # it reads its bundle, or all where it holds all portable ones
+        bundles.mkdir(parents=True, exist_ok=True)
+        fence.around_model(options.store, options.scratch, bundles, options.environment or "")
     if options.bundle is not None:
         # What does not load is the answer to the first who asks.
         runtime.load(bundle_of(options.bundle), str(options.bundle))
