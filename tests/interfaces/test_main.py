@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
@@ -11,7 +12,7 @@ import pytest
 from click.testing import CliRunner
 
 from instar.core import errors
-from instar.interfaces.cli.main import COMMANDS, cli, exit_status
+from instar.interfaces.cli.main import COMMANDS, cli, exit_status, main
 
 
 def _instar(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
@@ -23,6 +24,20 @@ def test_help_lists_every_command_in_the_order_of_the_life_cycle() -> None:
     text = CliRunner().invoke(cli, ["--help"]).output
     places = [text.index(f"  {name} ") for name in COMMANDS]
     assert places == sorted(places)
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
+def test_a_full_disk_is_said_without_a_traceback(
+    number: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(**_: object) -> None:
+        raise OSError(number, os.strerror(number), "/store/.instar/serve/server.json")
+
+    monkeypatch.setattr(cli, "main", full)
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 1
+    assert "server.json: no room is left" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", COMMANDS)

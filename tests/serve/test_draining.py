@@ -116,6 +116,10 @@ def test_a_full_disk_stops_answers_or_is_said_with_each(store: Store, policy: st
         resource.prlimit(gateway, resource.RLIMIT_FSIZE, (most, most))
         good = wait_for(lambda: (reply := ask()).status_code == 200 and "instar-record" not in reply.headers and reply)
         kept.append(good.headers["instar-call"])
+    said = server.log.read_text()
+    # Loudly, and not with each call: a new segment may take some before the disk is full again.
+    assert 0 < said.count("endpoint delay: records of calls cannot be kept") < 5
+    assert "endpoint delay: records of calls are kept again" in said
     rows = CallLog(store).read("delay")
     assert set(kept) <= set(rows["call"])
     gaps = skipped(folder)

@@ -5,6 +5,7 @@ Exit status: 0 done, 1 it failed, 2 wrong usage or input, 3 it needs somebody or
 
 from __future__ import annotations
 
+import errno
 import importlib
 import os
 import sys
@@ -104,6 +105,14 @@ def main() -> None:
     except errors.InstarError as error:
         click.echo(f"{type(error).__name__}: {error}", err=True)
         sys.exit(exit_status(error))
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        click.echo(
+            f"StoreFull: {error.filename or 'a file'}: no room is left on its disk.\nNext: Make room there, then try again.",
+            err=True,
+        )
+        sys.exit(1)
 
 
 def exit_status(error: errors.InstarError) -> int:

@@ -227,14 +227,15 @@ class Gap:
         self._told, self._waiting = self._waiting, None
         return self._told
 
-    def told(self, problem: str | None) -> None:
-        """The entry is kept, or has to be said again."""
+    def told(self, problem: str | None) -> record.Skipped | None:
+        """The entry is kept, or has to be said again; returns what it was of."""
         told, self._told = self._told, None
         if problem is not None and told is not None:
             more = self._waiting
             self._waiting = told
             if more is not None:
                 self.add(more.reason, answered=more.answered, refused=more.refused)
+        return told
 
 
 class EndpointLog:
@@ -255,6 +256,7 @@ class EndpointLog:
         self._current: Segment | None = None
         self._retired: list[Segment] = []
         self._again = 0.0
+        self._complained = False  # of a disk that fails: once, until records are kept again
         self.gap = Gap(wall_us)
 
     @property
@@ -271,6 +273,9 @@ class EndpointLog:
         now = time.monotonic()
         if not self._again:
             self._again = now + AGAIN_SECONDS
+            if not self._complained:
+                log.error("endpoint %s: records of calls cannot be kept: %s", self._endpoint, segment.broken)
+                self._complained = True
         return segment.broken if now < self._again else None
 
     def current(self) -> Segment:
@@ -296,7 +301,16 @@ class EndpointLog:
 
     def _say_gap(self, segment: Segment) -> None:
         if self.gap.open:
-            self._put(segment, b"", record.encode_entry(self.gap.take()), told=self.gap.told)
+            self._put(segment, b"", record.encode_entry(self.gap.take()), told=self._said_gap)
+
+    def _said_gap(self, problem: str | None) -> None:
+        gap = self.gap.told(problem)
+        if problem is None and gap is not None and self._complained:
+            self._complained = False
+            log.warning(
+                "endpoint %s: records of calls are kept again; %d answers have none, %d calls were refused",
+                self._endpoint, gap.answered, gap.refused,
+            )  # fmt: skip
 
     def schema(self, segment: Segment, schema: record.Schema) -> None:
         """Make sure that a segment holds the schema its next call names."""
