@@ -9,12 +9,23 @@ import pytest
 from instar.core import journal
 from instar.core.errors import BadInput, Conflict, NotFound
 from instar.core.store import Store
-from instar.serve.log import catalogue, erasing, holds, masking, merging, retention, sealing, segments, verification
+from instar.serve.log import (
+    catalogue,
+    erasing,
+    holds,
+    masking,
+    merging,
+    record,
+    retention,
+    sealing,
+    segments,
+    verification,
+)
 from instar.serve.log.calls import CallLog
 from instar.serve.log.erasing import Selector
 from instar.serve.log.record import Personal
-from instar.serve.traffic import routes
-from tests.serve.filled import HOUR, fill
+from instar.serve.traffic import routes, routing
+from tests.serve.filled import BUNDLE, HOUR, fill
 from tests.serve.writing import BEGIN, Segment
 
 PERSONAL = (("distance", "FP64", True), ("carrier", "BYTES", True), ("wind", "FP64", False))
@@ -204,3 +215,22 @@ def test_what_is_kept_no_longer_goes_and_says_by_which_policy(with_people: Store
             if "policy" in one.body and "dropped" in one.kind
         }
     assert policies == {("inputs dropped", "inputs = 1d"), ("calls dropped", "keep = 1d")}
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_failed_calls_beside_an_erased_one_of_a_tensor_model_are_proven_still(store: Store, first: bool) -> None:
+    """A failed call alone has no outputs; beside one that was answered it had nulls."""
+    routing.set_policy(store, "flights", "delay", champion=3, bundles={3: BUNDLE}, cause="test")
+    segment = Segment(store.folder)
+    schema = record.Schema(0, (), (("x", "FP32", (-1, 1), False),), (("score", "FP32", (-1, 1)),), True)
+    segment.put(record.encode_entry(schema))
+    if first:
+        segment.failed()
+    one = [record.Tensor(name, "FP32", (1, 1), bytes(4)) for name in ("x", "score")]
+    segment.tensor_call(one[:1], one[1:], entities=["ada"])
+    segment.failed(BEGIN + HOUR)
+    segment.end()
+    sealing.seal(store)
+    erasing.ask(store, "flights", Selector("entity", "ada"), "request 24")
+    assert [done.predictions for done in erasing.carry_out(store)] == [1]
+    assert verification.verify(store) == []

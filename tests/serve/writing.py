@@ -100,11 +100,12 @@ class Segment:
         scores: list[float] | None = None,
         extra: Sequence[Answer] = (),
         personal: Personal | None = None,
+        entities: list[str] | None = None,
         laters: int = 0,
     ) -> str:
         """An answered call of a tensor model, by the schema of number 0; returns its id."""
         champion = Answer(3, "champion", scores or [], [], None, None, outputs)
-        work = Work(None, None, None, 0, rows, [], 3, [champion, *extra], 10, 20, None, tensors)
+        work = Work(None, entities, None, 0, rows, [], 3, [champion, *extra], 10, 20, None, tensors)
         sealed = (b"salt" * 4, record.encode_entry(personal)) if personal is not None else (None, None)
         return self._call(at, Call("", 0, 0, "ada", 7, "champion", 3, None, 200, 420, 300, None, work, laters), *sealed)
 

@@ -269,29 +269,29 @@ def _what_is_left(name: segments.SegmentName, whole: Sequence[record.Frame], row
 
 
 def _same(there: pl.DataFrame, said: pl.DataFrame) -> bool:
-    if there.columns != said.columns or there.height != said.height:
+    """Do rows say the same? Those of several segments have the columns of all: what some do not have is null in them."""
+    if there.height != said.height:
         return False
-    for name in there.columns:
-        left, right = there[name], said[name]
-        if isinstance(left.dtype, pl.Struct) and left.dtype != right.dtype:
-            # Rows of several segments have the columns of all of them: those that this one does not have are null.
-            left, right = _common(left, right)
-        if left.dtype != right.dtype or not left.equals(right, null_equal=True):
+    left, right = (dict(_leaves(frame, ())) for frame in (there, said))
+    for path in left.keys() | right.keys():
+        one, other = left.get(path), right.get(path)
+        if one is None or other is None:
+            alone = other if one is None else one
+            if alone is not None and alone.null_count() < len(alone):
+                return False
+        elif one.dtype != other.dtype or not one.equals(other, null_equal=True):
             return False
     return True
 
 
-def _common(left: pl.Series, right: pl.Series) -> tuple[pl.Series, pl.Series]:
-    """Both with the fields of either, in one order."""
-    one, other = left.struct.unnest(), right.struct.unnest()
-    both = {**one.schema, **other.schema}
-    wide = [_with(frame, both).to_struct(left.name) for frame in (one, other)]
-    return wide[0], wide[1]
-
-
-def _with(frame: pl.DataFrame, columns: Mapping[str, pl.DataType]) -> pl.DataFrame:
-    has = set(frame.columns)
-    return frame.select(pl.col(n) if n in has else pl.lit(None, dtype=kind).alias(n) for n, kind in columns.items())
+def _leaves(frame: pl.DataFrame, above: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], pl.Series]]:
+    """Columns of a frame by their path, fields of structs among them instead of the structs."""
+    for column in frame:
+        path = (*above, column.name)
+        if isinstance(column.dtype, pl.Struct):
+            yield from _leaves(column.struct.unnest(), path) if column.dtype.fields else ()
+        else:
+            yield path, column
 
 
 def _name(unit: Unit) -> str:
