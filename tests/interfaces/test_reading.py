@@ -46,7 +46,7 @@ def made(store: Store, loss: float, experiment: str = "songs") -> str:
 def test_runs_are_found_by_a_search_in_the_order_that_was_asked_for(
     server: Client, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from instar.interfaces.sdk import client
+    from instar.interfaces.sdk import connection
 
     names = [made(store, loss) for loss in (0.3, 0.1, 0.2)]
     other = made(store, 0.1, "calls")
@@ -58,7 +58,7 @@ def test_runs_are_found_by_a_search_in_the_order_that_was_asked_for(
     assert [one["id"] for one in server.runs(order_by=["metrics.loss DESC"], limit=1)] == [names[0]]
     assert server.runs(experiment="nothing", filter="metrics.loss < 9") == []
     assert server.runs(experiment="nothing") == []
-    monkeypatch.setattr(client, "A_PAGE", 2)
+    monkeypatch.setattr(connection, "A_PAGE", 2)
     assert [one["id"] for one in server.runs(limit=5000)] == [one["id"] for one in server.runs()]
     assert len(server.runs(limit=3)) == 3
     with pytest.raises(BadInput):
@@ -70,11 +70,11 @@ def test_runs_are_found_by_a_search_in_the_order_that_was_asked_for(
 def test_histories_come_in_pages_and_whole(
     server: Client, store: Store, api: TestClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from instar.interfaces.sdk import client
+    from instar.interfaces.sdk import connection
 
     run = made(store, 0.0)
     runs.log(store, run, points=[("loss", math.nan, 3, NOW)])
-    monkeypatch.setattr(client, "A_PAGE", 3)
+    monkeypatch.setattr(connection, "A_PAGE", 3)
     assert [(one["step"], one["value"]) for one in server.history(run, "loss")] == [
         (0, 0.0),
         (1, 1.0),

@@ -7,8 +7,9 @@ from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
 
-from instar.core.errors import BadInput, NotFound, Unavailable
+from instar.core.errors import BadInput, NotAllowed, NotFound, Unavailable
 from instar.serve.client import Ask, InferClient
+from instar.serve.refusal import refused
 from instar.serve.root.process import ServerTree
 
 ROW = {"distance": 1000.0, "hour": 8, "carrier": "UA", "wind": None, "holiday": False}
@@ -108,3 +109,23 @@ def test_a_connection_that_breaks_loses_its_own_call_only() -> None:
         listening.shutdown(socket.SHUT_RDWR)
     thread.join(10)
     assert [answer.status for answer in answers] == [200, 200, 0, 200, 200, 0, 200, 200]
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "kind", "said"),
+    [
+        (
+            404,
+            b'{"error":"endpoint x: there is no such endpoint.\\nNext: GET /v2 lists the endpoints.","kind":"NotFound"}',
+            NotFound,
+            "endpoint x: there is no such endpoint.\nNext: GET /v2 lists the endpoints.",
+        ),
+        (403, b'{"error":"endpoint x: you may not"}', NotAllowed, "endpoint x: you may not."),
+        (502, b"<html>bad gateway", Unavailable, "endpoint x: the server answers 502: <html>bad gateway."),
+        (503, b"\xff", Unavailable, "endpoint x: the server answers 503: \ufffd."),
+    ],
+)
+def test_a_refusal_is_told_in_the_servers_words(status: int, body: bytes, kind: type[Exception], said: str) -> None:
+    found = refused("x", status, body)
+    assert type(found) is kind
+    assert str(found) == said

@@ -19,7 +19,8 @@ from urllib.parse import urlsplit
 import msgspec
 
 from instar.core import credentials
-from instar.core.errors import BadInput, NotAllowed, NotFound, Unauthenticated, Unavailable
+from instar.core.errors import BadInput, Unavailable
+from instar.serve.refusal import refused
 
 CONNECTIONS = 32
 CONNECT_SECONDS = 10.0
@@ -204,11 +205,7 @@ class InferClient:
 
         status, body = self._loop.run_until_complete(ask())
         if status != 200:
-            kind = {401: Unauthenticated, 403: NotAllowed}.get(status, NotFound)
-            raise kind(
-                f"the server answers {status}: {body[:300].decode(errors='replace')}",
-                subject=f"endpoint {self._endpoint}",
-            )
+            raise refused(self._endpoint, status, body)
         return {column.name: column.datatype for column in msgspec.json.decode(body, type=_Metadata).inputs}
 
     def encode(self, ask: Ask) -> bytes:

@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from urllib.parse import quote, urlsplit
 
 from instar.core import credentials
-from instar.core.errors import BadInput, InstarError, NotAllowed, NotFound, Unauthenticated, Unavailable
+from instar.core.errors import BadInput, Unavailable
 from instar.serve.batches import Endpoint, Reply
+from instar.serve.refusal import refused
 
 TIMEOUT_SECONDS = 120.0
 
@@ -41,11 +42,7 @@ class HttpLine:
         """
         reply = self._ask("GET", self._path, None, {})
         if reply.status != 200:
-            kinds: dict[int, type[InstarError]] = {401: Unauthenticated, 403: NotAllowed}
-            raise kinds.get(reply.status, NotFound)(
-                f"the server answers {reply.status}: {reply.body[:300].decode(errors='replace')}",
-                subject=f"endpoint {self._endpoint}",
-            )
+            raise refused(self._endpoint, reply.status, reply.body)
         return Endpoint.of(reply.body)
 
     def send(self, body: bytes, headers: Mapping[str, str]) -> Reply:

@@ -16,7 +16,7 @@ from instar.core.identity import Caller, Permission
 from instar.core.settings import Settings
 from instar.core.store import Store
 from instar.interfaces.api import sessions
-from instar.interfaces.api.routes import Request, Route
+from instar.interfaces.api.routes import Bound, Request, Route
 from instar.interfaces.api.status import status_of
 from instar.serve.access.keyring import LOOPBACK, Keyring, Pass, hostname
 from instar.serve.access.visits import NOBODY, Visits
@@ -88,11 +88,14 @@ class Doorkeeper:
             ))  # fmt: skip
         if route.allows(request):
             return
-        where = f" in {project}" if project else ""
+        where = (
+            f"in {project}" if project else "in any project" if route.bound is Bound.SOMEWHERE else "in all projects"
+        )
+        to = "administrate" if route.permission is Permission.ADMIN else route.permission.value
         problem = NotAllowed(
-            f"{caller.name} may not {route.permission.value}{where}",
+            f"{caller.name} may not {to}{f' {where}' if project else ''}",
             subject=f"{caller.kind} {caller.name}",
-            asked=f"the permission to {route.permission.value}{where or ' in all projects'}",
+            asked=f"the permission to {to} {where}",
             next_step="Ask an administrator of the project for a role that has it: instar whoami says which you have.",
         )
         self._refuse(route, caller, project, problem)

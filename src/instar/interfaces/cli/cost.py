@@ -48,7 +48,7 @@ def since_of(text: str, clock: Clock) -> datetime:
     from instar.plan.terms import duration
 
     span = duration(text)
-    return clock.wall() - span if span is not None else moment_of(text)
+    return clock.wall() - span if span is not None else moment_of(text, "since, which may be a span such as 24h, too")
 
 
 def table(found: list[Cost], currency: str) -> str:

@@ -86,7 +86,7 @@ def predict_command(
 ) -> None:
     """Ask an endpoint for predictions, of one row or of a file of rows; each row is a prediction on the record."""
     from instar.interfaces.cli.row_files import open_writer, read_rows
-    from instar.interfaces.sdk.client import address_here
+    from instar.interfaces.sdk.connection import address_here
     from instar.interfaces.sdk.proof import secret_for, store_of
     from instar.serve.batches import ROWS, Batches
     from instar.serve.http_line import HttpLine

@@ -65,6 +65,6 @@ def cut(text: str, width: int) -> str:
 
 def cell(value: Any) -> str:
     """One value as a person reads it: six digits, and a dash for none."""
-    if value is None:
+    if value is None or value != value:  # NaN: of nothing there is no mean
         return "-"
     return f"{value:.6g}" if isinstance(value, float) else str(value)

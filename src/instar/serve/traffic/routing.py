@@ -187,7 +187,10 @@ def get(store: Store, endpoint: str, number: int) -> Revision:
     with store.database.read() as tx:
         found = tx.execute(_select(endpoint).where(policy_revision.c.number == number)).one_or_none()
     if found is None:
-        raise NotFound("it has no such policy revision", subject=f"endpoint {endpoint}", found=number)
+        raise NotFound(
+            "it has no such policy revision", subject=f"endpoint {endpoint}", found=number,
+            next_step=f"See which there were: instar route history {endpoint}",
+        )  # fmt: skip
     return _revision(found)
 
 
