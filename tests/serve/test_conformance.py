@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shlex
+import sys
 from pathlib import Path
 
 import pytest
@@ -34,7 +36,7 @@ def test_a_good_program_passes_with_and_without_a_declaration(tmp_path: Path) ->
     for declared in (True, False):
         found = looked(folder(tmp_path / "m"), declared=declared)
         assert {one.state for one in found.values()} == {"passed"}, found
-        assert len(found) == 12
+        assert len(found) == 13
 
 
 @pytest.mark.parametrize(
@@ -54,6 +56,8 @@ def test_a_good_program_passes_with_and_without_a_declaration(tmp_path: Path) ->
         ("malformed is its fault", "malformed body", "failed", 'status 500 of the body {"inputs": ['),
         ("closes", "kept connection", "failed", "the connection was closed after answer 1"),
         ("one at a time", "concurrent calls", "failed", "status 500; found busy"),
+        ("one piece only", "large body", "failed", "a body of 16 MiB: "),
+        ("small bodies", "large body", "failed", "status 413; found too large"),
         ("nagle", "40 ms delay", "warned", "in two writes"),
     ],
 )
@@ -73,7 +77,7 @@ def test_the_command_looks_at_a_folder_and_says_how_it_went(tmp_path: Path) -> N
     done = CliRunner().invoke(check_runtime, [str(place)])
     assert done.exit_code == 0, done.output
     assert "passed    start             ready after" in done.output
-    assert "13 checks: 0 failed, 0 warned" in done.output
+    assert "14 checks: 0 failed, 0 warned" in done.output
     folder(place, "no id")
     done = CliRunner().invoke(check_runtime, [str(place)])
     assert done.exit_code == 1
@@ -97,15 +101,34 @@ def test_the_command_looks_at_an_address(tmp_path: Path) -> None:
         for arguments in ([f"{base}/v2/models/model"], [base, "--model", "model"]):
             done = CliRunner().invoke(check_runtime, arguments)
             assert done.exit_code == 0, done.output
-            assert "12 checks: 0 failed" in done.output
+            assert "13 checks: 0 failed" in done.output
         assert CliRunner().invoke(check_runtime, [base, "--model", "other"]).exit_code == 1
     finally:
         child.end()
 
 
+def test_the_command_starts_a_command_here_and_ends_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    place = folder(tmp_path / "m")
+    (place / "model.toml").unlink()  # none is needed
+    monkeypatch.chdir(place)
+    begin = f"{shlex.quote(sys.executable)} -I serve.py"
+    done = CliRunner().invoke(check_runtime, ["--command", begin])
+    assert done.exit_code == 0, done.output
+    assert "14 checks: 0 failed" in done.output
+    assert CliRunner().invoke(check_runtime, ["--command", begin, "--model", "mine", "--json"]).exit_code == 0
+    assert CliRunner().invoke(check_runtime, ["--command", f"{begin} 'no id'"]).exit_code == 1
+    gone = CliRunner().invoke(check_runtime, ["--command", "no-such-program-at-all"])
+    assert isinstance(gone.exception, Unavailable)
+    assert "cannot be started" in str(gone.exception)
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
+        ([], "name one thing to look at"),
+        (["folder", "--command", "true"], "name one thing to look at"),
+        (["--command", "'open"], "cannot be read"),
+        (["--command", " "], "it is empty"),
         (["http://127.0.0.1:1"], "does not name a model"),
         (["https://127.0.0.1:1/v2/models/m"], "no address of a program"),
         (["not-there"], "has no model.toml"),

@@ -31,6 +31,8 @@ from instar.train.stacking import TOLERANCE, example
 SECONDS = 10.0  # for one answer
 ROWS = 3
 CALLERS, CALLS = 4, 5
+LARGE_BYTES = 16 * 1024 * 1024  # of a body that comes in many pieces, as that of large tensors does
+LARGE_SECONDS = 60.0
 KEPT, FRESH = 16, 5  # calls on one connection, and calls with one each
 # An acknowledgement is delayed 40 ms on Linux; a program that waits for it answers the first call of a connection at once.
 DELAY_SECONDS = (0.030, 0.065)
@@ -107,9 +109,9 @@ class Subject:
     def title(self) -> str:
         return f"{self._host}:{self._port}{self.path}"
 
-    def line(self, *, in_two: bool = False, at_once: bool = True) -> Line:
+    def line(self, *, in_two: bool = False, at_once: bool = True, seconds: float = SECONDS) -> Line:
         """A new connection to it."""
-        return Line(self._host, self._port, SECONDS, in_two=in_two, at_once=at_once)
+        return Line(self._host, self._port, seconds, in_two=in_two, at_once=at_once)
 
     def once(self, method: str, path: str, body: bytes | None = None) -> Said:
         """Ask on a connection of its own."""
@@ -146,9 +148,14 @@ class Subject:
                 given[one.name] = example(one, at)[start:stop] if self.declared.rows else example(fixed, at)
         return answers.of_tensors(self.declared.inputs, given, id), id
 
-    def asked(self, start: int, stop: int, line: Line | None = None) -> tuple[Arrays, dict[str, Any]]:
-        """Outputs for made-up rows, held to what was declared; and the whole answer."""
+    def asked(self, start: int, stop: int, line: Line | None = None, padding: int = 0) -> tuple[Arrays, dict[str, Any]]:
+        """Outputs for made-up rows, held to what was declared; and the whole answer.
+
+        Args:
+            padding: Bytes of white space in the question, before all that it says.
+        """
         body, id = self.question(start, stop)
+        body = body[:1] + b" " * padding + body[1:]
         path = f"{self.path}/infer"
         said = line.ask("POST", path, body) if line is not None else self.once("POST", path, body)
         outputs = answers.read(said.status, said.body, id, self.title)
@@ -274,6 +281,25 @@ def _keeps(subject: Subject) -> str:
     return "3 calls on one connection"
 
 
+def _large(subject: Subject) -> str:
+    wanted, _ = subject.asked(0, 1)
+    with subject.line(seconds=LARGE_SECONDS) as line:
+        try:
+            found, _ = subject.asked(0, 1, line, LARGE_BYTES)
+        except (InstarError, OSError, HTTPException) as problem:
+            what = problem.what if isinstance(problem, InstarError) else f"{type(problem).__name__}: {problem}"
+            facts = f"; found {problem.found}" if isinstance(problem, InstarError) and problem.found else ""
+            raise Failed(
+                f"a body of {LARGE_BYTES >> 20} MiB: {what}{facts}",
+                "Read as many bytes as Content-Length says, however many pieces they come in, and allow large bodies.",
+            ) from problem
+    if not all(_alike(array, found[name]) for name, array in wanted.items()):
+        raise Failed(f"a body of {LARGE_BYTES >> 20} MiB got another answer than a small one that says the same",
+                     "Read the whole body before you take it apart.")  # fmt: skip
+    subject.asked(0, 1)  # it still lives
+    return f"{LARGE_BYTES >> 20} MiB, of which most is white space"
+
+
 def _concurrent(subject: Subject) -> str:
     wanted = [subject.asked(at, at + 1)[0] for at in range(CALLERS)]
 
@@ -357,5 +383,6 @@ _MORE: dict[str, Callable[[Subject], str]] = {
     "malformed body": _malformed,
     "kept connection": _keeps,
     "concurrent calls": _concurrent,
+    "large body": _large,
     "40 ms delay": _delay,
 }
