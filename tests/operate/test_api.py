@@ -114,7 +114,7 @@ def test_promotion_rollout_and_rollback(
     assert client.post(f"{P}/endpoints/delay/promote", json=unknown).status_code == 404
     done = client.post(f"{P}/endpoints/delay/promote", json={"reason": "first", "version": "delay@1"})
     assert done.json() == {
-            "endpoint": "delay", "policy": 1, "champion": "delay@1", "effect": {"routes": 1, "gateways": []},
+            "endpoint": "delay", "policy": 1, "champion": "delay@1", "effect": {"routes": 1, "gateways": [], "building": []},
         }  # fmt: skip
     problem = load_project(tmp_path).contract.problem["delay"]
     started = rollout_walk.start(store, "flights", "delay", second, terms_of(problem, refit=False), "test")

@@ -39,7 +39,7 @@ def test_a_policy_is_read_and_set_by_the_revision_that_was_looked_at(
     made = client.put(f"{E}/policy", json=first, headers={"If-Match": '"0"'})
     assert made.status_code == 200
     assert made.headers["etag"] == '"1"'
-    assert made.json()["effect"] == {"routes": 1, "gateways": []}
+    assert made.json()["effect"] == {"routes": 1, "gateways": [], "building": []}
     read = client.get(f"{E}/policy")
     assert read.json()["document"]["champion"] == 1
     assert read.json()["revision"]["bundles"] == {"1": one.bundle}

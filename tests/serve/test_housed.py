@@ -15,7 +15,7 @@ import pytest
 
 from instar.core.errors import Blocked, Damaged, InstarError, StepFailed, Unavailable
 from instar.core.store import Store
-from instar.serve import snapshot
+from instar.serve import building, snapshot
 from instar.serve.traffic import routing
 from instar.serve.traffic.routes import bundle_folder, read_snapshot
 from instar.serve.worker import housed, loading, shim
@@ -38,6 +38,13 @@ def prepared(store: Store, digest: str) -> tuple[Path, str]:
 def started(store: Store, name: str, **terms: Any) -> housed.Line:
     """A line to a process of an environment."""
     return housed.Line(lambda status: None, lambda: str(environments.places.python(store.folder, name)), **terms)
+
+
+def published(store: Store) -> int:
+    """The number of routes whose environments are built."""
+    snapshot.publish(store)
+    building.build(store)
+    return snapshot.publish(store)
 
 
 @pytest.fixture
@@ -256,7 +263,7 @@ def test_a_second_version_in_one_environment_is_forked_and_imports_nothing_anew(
     digests = {one: lamp_bundle(store, links, "1.0", lock=lock, pickled=pickled, threshold=0.1 * one) for one in (1, 2)}
     for version in digests:
         routing.set_policy(store, "flights", f"lamp{version}", champion=version, bundles=digests, cause="test")
-    number = snapshot.publish(store)
+    number = published(store)
     with (
         start(store.folder, loader="instar.serve.worker.loading:load") as server,
         httpx2.Client(base_url=server.url, timeout=60) as client,
@@ -272,7 +279,7 @@ def test_both_versions_serve_in_one_server_and_a_dead_one_is_replaced(store: Sto
     digests = {1: lamp_bundle(store, links, "1.0"), 2: lamp_bundle(store, links, "2.0")}
     for name, version in (("old", 1), ("new", 2)):
         routing.set_policy(store, "flights", name, champion=version, bundles=digests, cause="test")
-    number = snapshot.publish(store)
+    number = published(store)
     routes = read_snapshot(store.folder)
     assert len({one.environment for route in routes.endpoints.values() for one in route.held}) == 2
     with (

@@ -26,7 +26,7 @@ class Background:
         self._stop = threading.Event()
         self._threads = [
             threading.Thread(target=_again, args=(name, work, self._app, self._stop), name=name, daemon=True)
-            for name, work in (("controllers", _control), ("webhooks", _deliver), ("accounts", _account))
+            for name, work in _WORKS.items()
         ]
 
     def begin(self) -> None:
@@ -74,6 +74,13 @@ def _account(app: App, stop: threading.Event) -> None:
         costs.take_in(app.store)
 
 
+def _build(app: App, stop: threading.Event) -> None:
+    """Build the environments of versions that are routed."""
+    from instar.serve.building import Builder
+
+    Builder(app.store).run(stop)
+
+
 def _control(app: App, stop: threading.Event) -> None:
     """Wait until there is something to control, then control it."""
     from instar.operate import controllers
@@ -90,3 +97,8 @@ def _control(app: App, stop: threading.Event) -> None:
         controllers.run(app.loop(), stop, launch=launcher)
     finally:
         launcher.close()
+
+
+_WORKS: dict[str, Callable[[App, threading.Event], None]] = {
+    "controllers": _control, "webhooks": _deliver, "accounts": _account, "environments": _build,
+}  # fmt: skip

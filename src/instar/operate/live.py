@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
@@ -9,9 +10,13 @@ from instar.core.errors import NotFound
 from instar.core.store import Store
 from instar.operate.rollout import Rollout, rollouts
 from instar.release import registry
+from instar.serve import waiting
 from instar.serve.root import condition
 from instar.serve.traffic import routing
 from instar.serve.traffic.routing import Revision
+from instar.serve.waiting import Waiting
+
+BUILDING = "building"
 
 
 @dataclass(frozen=True)
@@ -22,7 +27,8 @@ class Answering:
         role: `champion`, `canary`, `arm NAME`, `rule NAME`, `pinned`, or a shadow's own.
         share: Of the calls that no rule takes, in per cent; 0 for one that answers a rule's calls or on the record only.
         heard: Share of the calls that a shadow hears, in per cent.
-        state: In a server that runs now: `warm`, `cold` (the next call loads it) or `failing`; empty for another time.
+        state: Now: `building` (its environment is being built, and it answers when that is ready); in a server that runs `warm`,
+            `cold` (the next call loads it) or `failing`; empty for another time.
         problem: Why it fails.
     """
 
@@ -79,7 +85,19 @@ def live(store: Store, project: str, at: datetime | None = None, endpoint: str |
         revision = routing.as_of(store, name, moment)
         if revision is not None:
             found.append(_with_condition(_live(store, project, revision, moment), conditions))
-    return found
+    return found if at is not None else [_with_building(one, waiting.read(store.folder)) for one in found]
+
+
+def _with_building(found: Live, waits: Sequence[Waiting]) -> Live:
+    by_name = {one.name: one for one in waits if one.endpoint == found.endpoint}
+
+    def said(one: Answering) -> Answering:
+        wait = by_name.get(one.version)
+        if wait is None:
+            return one
+        return replace(one, state=condition.FAILING if wait.failed else BUILDING, problem=wait.words)
+
+    return replace(found, answering=tuple(map(said, found.answering)))
 
 
 def _with_condition(found: Live, conditions: dict[str, condition.Condition] | None) -> Live:

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +21,7 @@ from instar.core.settings import size_bytes
 from instar.core.store import Store
 from instar.plan import revisions
 from instar.plan.contract import Serving
+from instar.serve import waiting
 from instar.serve.log import segments
 from instar.serve.traffic import leases, routing
 from instar.serve.traffic.capacity import DEFAULT, Terms
@@ -40,6 +40,8 @@ from instar.serve.traffic.routes import (
     serve_folder,
     write_snapshot,
 )
+from instar.serve.waiting import Waiting
+from instar.train import environment_places
 
 if TYPE_CHECKING:
     from instar.train.bundle import Manifest
@@ -50,7 +52,8 @@ log = logging.getLogger("instar.serve")
 def publish(store: Store, *, whole: bool = False) -> int:
     """Write the current policies of all endpoints as a snapshot; bundles come first. Returns its number.
 
-    Publishing what is published already makes no new number.
+    Publishing what is published already makes no new number. Nothing is built here: an endpoint whose new versions wait for
+    their environment answers as before until it is there (`building`), and a new one tells its calls so.
 
     Args:
         whole: Work out every route anew, and not only those whose policy is another: done when a server starts.
@@ -58,18 +61,31 @@ def publish(store: Store, *, whole: bool = False) -> int:
     Raises:
         NotFound: A bundle that a policy names is not in the store.
     """
-    _build_environments(store, whole)
     with one_at_a_time(serve_folder(store.folder) / "routes.lock"):
         before = _before(store)
         agreed = _Agreed(store)
-        routes = {}
+        routes: dict[str, EndpointRoute] = {}
+        waits: list[Waiting] = []
+        known_waits = waiting.read(store.folder)
         made_at = routing.microseconds(store.clock.wall())
         for revision in routing.endpoints(store):
             policy = revision.policy.at(made_at)
             name, terms = policy.endpoint, agreed.terms(policy)
-            known = None if whole else before.endpoints.get(name)
+            old = before.endpoints.get(name)
+            known = None if whole else old
             stays = known is not None and known.terms == terms and _holds(store, known, policy, revision.bundles)
-            routes[name] = known if known is not None and stays else _endpoint(store, policy, revision.bundles, terms)
+            if known is not None and stays and all(one.endpoint != name for one in known_waits):
+                routes[name] = known
+                continue
+            made = _endpoint(store, policy, revision.bundles, terms)
+            found = _waiting(store, made, known_waits, whole=whole)
+            lacking = any(
+                one.version in policy.answering for one in found
+            )  # what only the record hears holds up nothing
+            held = lacking and old is not None and old.policy != policy and _answers(store, old)
+            waits += [msgspec.structs.replace(one, held=held) for one in found]
+            routes[name] = old if held and old is not None else _building(made, found)
+        waiting.write(store.folder, waits)
         if before.made_at and routes == before.endpoints:
             return before.number
         canaries = {name: route.policy.number for name, route in routes.items() if route.policy.canary is not None}
@@ -88,13 +104,17 @@ def _before(store: Store) -> Snapshot:
 
 
 def take_effect(store: Store, timeout: float = 30.0) -> Effect:
-    """Publish, and wait until every gateway that runs answers from it: what a command does before it says "done".
+    """Publish, and wait until every gateway that runs answers from it; what is being built is named, and not waited for.
+
+    Args:
+        timeout: Seconds.
 
     Raises:
         Unavailable: A gateway refused the routes, or did not answer in time; the policy is on the record all the same.
     """
     number = publish(store)
-    return Effect(number, tuple(wait_acknowledged(store, number, timeout)))
+    building = tuple(one.name for one in waiting.read(store.folder) if not one.failed)
+    return Effect(number, tuple(wait_acknowledged(store, number, timeout)), building)
 
 
 @dataclass(frozen=True)
@@ -104,14 +124,23 @@ class Effect:
     Attributes:
         routes: Number of the snapshot.
         gateways: The word of each gateway that runs.
+        building: Versions that take effect when their environment is built.
     """
 
     routes: int
     gateways: tuple[Ack, ...]
+    building: tuple[str, ...] = ()
 
     @property
     def words(self) -> str:
         """Where it is in effect, for people."""
+        if self.building:
+            names = ", ".join(self.building)
+            return f"{self._where}; {names}: the environment is being built, and it answers when that is ready"
+        return self._where
+
+    @property
+    def _where(self) -> str:
         if not self.gateways:
             return "no gateway runs: it takes effect when one starts"
         count = len(self.gateways)
@@ -123,7 +152,7 @@ class Effect:
             {"gateway": segments.boot_letters(ack.boot), "routes": ack.number, "failed": ack.failed}
             for ack in self.gateways
         ]
-        return {"routes": self.routes, "gateways": gateways}
+        return {"routes": self.routes, "gateways": gateways, "building": list(self.building)}
 
 
 def wait_acknowledged(store: Store, number: int, timeout: float = 30.0) -> list[Ack]:
@@ -204,28 +233,39 @@ def _environment_of(store: Store, digest: str, manifest: Manifest) -> str:
         return ""
 
 
-def _build_environments(store: Store, whole: bool) -> None:
-    """Have environments ready that versions of new routes need: before the routes are taken hold of, since it may take minutes.
-
-    What cannot be built holds up no other endpoint: its version says why when it is loaded, which it is for proof at once.
-    """
-    from instar.train import bundle as bundles
-    from instar.train import own_environment
-
-    before = _before(store)
-    made_at = routing.microseconds(store.clock.wall())
-    for revision in routing.endpoints(store):
-        policy = revision.policy.at(made_at)
-        known = before.endpoints.get(policy.endpoint)
-        if not whole and known is not None and _holds(store, known, policy, revision.bundles):
+def _waiting(store: Store, route: EndpointRoute, known: Sequence[Waiting], *, whole: bool) -> list[Waiting]:
+    """Versions of a route whose environment is not built. What could not be built is tried again for another policy."""
+    found = []
+    for one in route.held:
+        if not one.environment or environment_places.is_built(store.folder, one.environment):
             continue
-        for version in policy.versions:
-            manifest = bundles.load_manifest(store.blobs, revision.bundles[version])
-            subject = f"{policy.endpoint}@{version}"
-            try:
-                own_environment.prepare(store, manifest, tell=partial(log.warning, "%s: %s", subject))
-            except InstarError as problem:
-                log.error("%s: %s", subject, problem)
+        name, number = route.policy.endpoint, route.policy.number
+        before = [w for w in known if (w.endpoint, w.environment, w.policy) == (name, one.environment, number)]
+        if whole or not before:
+            environment_places.note_building(store.folder, one.environment)
+        why = environment_places.why_not(store.folder, one.environment)
+        found.append(Waiting(name, one.version, one.bundle, one.environment, number, failed=why))
+    return found
+
+
+def _building(route: EndpointRoute, waits: Sequence[Waiting]) -> EndpointRoute:
+    """The route, whose versions that are being built say so."""
+    names = {one.environment for one in waits if not one.failed}
+    versions = {
+        number: msgspec.structs.replace(one, building=one.environment in names)
+        for number, one in route.versions.items()
+    }
+    return msgspec.structs.replace(route, versions=versions)
+
+
+def _answers(store: Store, route: EndpointRoute) -> bool:
+    """Can a route answer as it stands? One whose own champion waits, or whose bundle is gone, is not worth keeping."""
+    champion = None if route.policy.champion is None else route.versions.get(route.policy.champion)
+    return (
+        champion is not None
+        and bundle_folder(store.folder, champion.bundle).exists()
+        and (not champion.environment or environment_places.is_built(store.folder, champion.environment))
+    )
 
 
 def _holds(store: Store, route: EndpointRoute, policy: routing.Policy, digests: Mapping[int, str]) -> bool:

@@ -13,8 +13,13 @@ STAMP = "environment.json"  # written last: what has none is half built
 FOLDER = "environments"
 
 
-class _Failed(msgspec.Struct):
-    reason: str
+class NotBuilt(Unavailable):
+    """An environment is not ready: it may be in a moment."""
+
+
+class _Note(msgspec.Struct, omit_defaults=True):
+    reason: str = ""
+    building: bool = False
 
 
 def place(store_folder: Path, name: str) -> Path:
@@ -31,31 +36,54 @@ def interpreter(store_folder: Path, name: str) -> str:
     """The interpreter of an environment that is ready.
 
     Raises:
-        Unavailable: It is not, and why.
+        NotBuilt: It is not, and why.
     """
-    if (place(store_folder, name) / STAMP).exists():
+    if is_built(store_folder, name):
         return str(python(store_folder, name))
-    raise Unavailable(
+    if _read(store_folder, name).building:
+        raise NotBuilt(
+            "the environment of the version is being built", subject=f"environment {name[:11]}",
+            next_step="Ask again in a while: it answers as soon as that is ready.",
+        )  # fmt: skip
+    raise NotBuilt(
         "the environment of the version is not built", subject=f"environment {name[:11]}",
         found=why_not(store_folder, name) or None,
         next_step="Build it with `instar models build VERSION`, which says what is missing; then ask again.",
     )  # fmt: skip
 
 
+def is_built(store_folder: Path, name: str) -> bool:
+    """Is it ready?"""
+    return (place(store_folder, name) / STAMP).exists()
+
+
 def why_not(store_folder: Path, name: str) -> str:
-    """Why it could not be built when that was last tried; empty when it was not, or could."""
-    try:
-        return msgspec.json.decode(_note(store_folder, name).read_bytes(), type=_Failed).reason
-    except (OSError, msgspec.MsgspecError):
-        return ""
+    """Why it could not be built when that was last tried; empty when it was not, or could, or is being tried again."""
+    return _read(store_folder, name).reason
 
 
 def note(store_folder: Path, name: str, reason: str) -> None:
     """Keep why it could not be built; an empty reason forgets it."""
     if reason:
-        durable.replace_file(_note(store_folder, name), msgspec.json.encode(_Failed(reason)), durable=False)
+        _write(store_folder, name, _Note(reason))
     else:
         _note(store_folder, name).unlink(missing_ok=True)
+
+
+def note_building(store_folder: Path, name: str) -> None:
+    """Keep that it is being built, or is to be at once; what it could not be built for before is forgotten."""
+    _write(store_folder, name, _Note(building=True))
+
+
+def _read(store_folder: Path, name: str) -> _Note:
+    try:
+        return msgspec.json.decode(_note(store_folder, name).read_bytes(), type=_Note)
+    except (OSError, msgspec.MsgspecError):
+        return _Note()
+
+
+def _write(store_folder: Path, name: str, said: _Note) -> None:
+    durable.replace_file(_note(store_folder, name), msgspec.json.encode(said), durable=False)
 
 
 def _note(store_folder: Path, name: str) -> Path:

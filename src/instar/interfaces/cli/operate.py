@@ -165,13 +165,13 @@ def promote_command(project: str | None, version: str, reason: str) -> None:
     from instar.core.identity import Permission, require
     from instar.operate import promotion
     from instar.release import registry
-    from instar.serve import snapshot
+    from instar.serve import building
 
     with open_app(project, need_project=False, make=False) as app:
         require(app.store.actor, Permission.OPERATE)
         found = registry.find(app.store, app.project_name, version)
         revision = promotion.promote(app.store, app.project_name, found.model, found, reason)
-        effect = snapshot.take_effect(app.store)
+        effect = building.take_effect(app.store, lambda text: click.echo(text, err=True))
     click.echo(f"{found.name} answers at {found.model} (policy {revision.policy.number}): {reason}\n{effect.words}")
 
 
@@ -184,12 +184,12 @@ def rollback_command(project: str | None, endpoint: str, reason: str) -> None:
     from instar.app import open_app
     from instar.core.identity import Permission, require
     from instar.operate import promotion
-    from instar.serve import snapshot
+    from instar.serve import building
 
     with open_app(project, need_project=False, make=False) as app:
         require(app.store.actor, Permission.OPERATE)
         revision = promotion.rollback(app.store, app.project_name, endpoint, reason)
-        effect = snapshot.take_effect(app.store)
+        effect = building.take_effect(app.store, lambda text: click.echo(text, err=True))
     click.echo(
         f"{endpoint}@{revision.policy.champion} answers (policy {revision.policy.number}): {reason}\n{effect.words}"
     )
@@ -203,12 +203,12 @@ def apply_command(project: str | None, as_json: bool) -> None:
     from instar.app import open_app
     from instar.operate import rollout_walk
     from instar.plan.revisions import record_contract
-    from instar.serve import snapshot
+    from instar.serve import building
 
     with open_app(project) as app:
         revision = record_contract(app.store, app.project)
         settled = rollout_walk.resume(app.store, app.project.name)
-        effect = snapshot.take_effect(app.store)
+        effect = building.take_effect(app.store, lambda text: click.echo(text, err=True))
     if as_json:
         document = {"contract": revision, "settled": [one.id for one in settled], **effect.document()}
         click.echo(json.dumps(document, indent=2))

@@ -76,6 +76,7 @@ def build(folder: str | None, version: str, as_json: bool) -> None:
 
     from instar.app import open_app
     from instar.operate.review import find_version
+    from instar.serve import snapshot, waiting
     from instar.train import environment_places, own_environment
     from instar.train.bundle import load_manifest
 
@@ -85,6 +86,8 @@ def build(folder: str | None, version: str, as_json: bool) -> None:
         own_environment.settle(app.store, manifest)
         name = own_environment.prepare(app.store, manifest, tell=lambda text: click.echo(text, err=True))
         python = environment_places.interpreter(app.store.folder, name) if name else sys.executable
+        if any(one.environment == name for one in waiting.read(app.store.folder)):
+            snapshot.publish(app.store)  # it was waited for
     if as_json:
         click.echo(json.dumps({"version": found.name, "environment": name or None, "python": python}, indent=2))
     else:

@@ -279,10 +279,10 @@ def _change(
 
 
 def _say(store: Any, done: Change, as_json: bool) -> None:
-    from instar.serve import snapshot
+    from instar.serve import building
     from instar.serve.traffic import policy_document
 
-    effect = snapshot.take_effect(store) if done.revision is not None else None
+    effect = building.take_effect(store, lambda text: click.echo(text, err=True)) if done.revision is not None else None
     difference = policy_document.difference(done.before.policy if done.before else None, done.policy)
     if as_json:
         document = {

@@ -13,7 +13,7 @@ from instar.serve.access.keyring import Headers, Pass
 from instar.serve.gateway import openapi
 from instar.serve.gateway.intake import version_of
 from instar.serve.gateway.switchboard import Switchboard
-from instar.serve.gateway.ways import Endpoint
+from instar.serve.gateway.ways import Endpoint, Way
 from instar.serve.protocol import replies
 from instar.serve.protocol.forms.invocations import MLFLOW_VERSION
 
@@ -82,7 +82,7 @@ class About:
                 )
                 return 200, body, []
             case ["ready"]:
-                return _yes("ready", way is not None and way.first.line.problem is None)
+                return _ready(endpoint, way)
             case ["openapi.json"] if version is None:
                 return 200, _encoder.encode(openapi.of_endpoint(endpoint)), []
             case _:
@@ -107,8 +107,7 @@ class About:
         endpoint = self._endpoint(self._entrance.enter(headers, method, path), method, path, parts[2])
         if parts[3] == "version":
             return 200, MLFLOW_VERSION.encode()
-        ready = endpoint.champion is not None and endpoint.champion.first.line.problem is None
-        return (200 if ready else 503), b"\n"
+        return _ready(endpoint, endpoint.champion)[0], b"\n"
 
     def _endpoint(self, held: Pass, method: str, path: str, name: str) -> Endpoint:
         endpoint = self._board.endpoints.get(name)
@@ -179,6 +178,16 @@ def is_scoring(path: str) -> bool:
 
 def _yes(name: str, holds: bool) -> Said:
     return 200 if holds else 503, _encoder.encode({name: holds}), []
+
+
+def _ready(endpoint: Endpoint, way: Way | None) -> Said:
+    """Whether a version answers, and why not where it does not."""
+    if way is None:
+        return 503, _encoder.encode({"ready": False, "error": "there is no champion"}), []
+    why = "its environment is being built" if way.version in endpoint.building else way.first.line.problem
+    if why is None:
+        return 200, _encoder.encode({"ready": True}), []
+    return 503, _encoder.encode({"ready": False, "error": why}), []
 
 
 def _other_method(allowed: bytes) -> Said:

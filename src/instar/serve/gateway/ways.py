@@ -81,6 +81,7 @@ class Endpoint:
         resolver: Chooses the route; None where the champion answers every call.
         ways: By route, for those that the resolver can choose.
         call_seconds: Of a call whose caller does not say how long it has, and at most of any; None: the server's limit.
+        building: Versions whose environment is being built, or is to be.
         lapsed: The champion's way with the reason that the canary's lease has lapsed, where there is a canary.
     """
 
@@ -96,6 +97,7 @@ class Endpoint:
     decides: bool = True  # the champion answers with decisions, not with numbers alone
     bundles: dict[int, str] = field(default_factory=dict)
     call_seconds: float | None = None
+    building: frozenset[int] = frozenset()
 
     def state(self, version: int | None = None) -> str:
         """Is the champion, or that version, loaded (`warm`), or will a call load it (`cold`)?"""
@@ -167,7 +169,7 @@ class Builder:
         return Endpoint(
             self._name, policy, route.signature, self._schema, champion, pinned,
             None if resolver.plain else resolver, ways, lapsed, decides, bundles,
-            route.terms.call_seconds,
+            route.terms.call_seconds, frozenset(number for number, one in route.versions.items() if one.building),
         )  # fmt: skip
 
     def _way(self, chosen: Route, reason: str | None = None, *, alone: bool = False) -> Way:

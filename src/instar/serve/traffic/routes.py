@@ -37,6 +37,7 @@ class VersionRoute(msgspec.Struct, frozen=True):
         columns: Columns that it reads.
         threshold: A score at or above it is decided 1; None for a version that answers with numbers and decides nothing.
         environment: Name of the environment of its own that it runs in; empty for ours.
+        building: That is being built, or is to be.
     """
 
     version: int
@@ -45,6 +46,7 @@ class VersionRoute(msgspec.Struct, frozen=True):
     columns: tuple[str, ...]
     threshold: float | None
     environment: str = ""
+    building: bool = False
 
 
 class EndpointRoute(msgspec.Struct, frozen=True):

@@ -14,6 +14,7 @@ from typing import Any
 
 from instar.core.errors import Unavailable
 from instar.serve.processes import measuring
+from instar.train.environment_places import NotBuilt
 
 LIMIT = 8192  # loaded at once
 AGAIN_SECONDS = (1.0, 5.0, 30.0, 120.0)  # after a failed load
@@ -158,7 +159,8 @@ class Models:
     def _fail(self, bundle: str, problem: Exception) -> None:
         before = self._failed.get(bundle)
         times = before.times + 1 if before else 1
-        pause = AGAIN_SECONDS[min(times, len(AGAIN_SECONDS)) - 1]
+        # An environment that is being built may be ready at any moment.
+        pause = AGAIN_SECONDS[0 if isinstance(problem, NotBuilt) else min(times, len(AGAIN_SECONDS)) - 1]
         self._failed[bundle] = _Failed(named(problem), times, time.monotonic() + pause)
 
 

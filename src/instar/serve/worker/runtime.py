@@ -29,6 +29,7 @@ from instar.serve.worker.models import Models
 from instar.serve.worker.table_work import TableModel, TableWork
 from instar.serve.worker.tensor_work import TensorModel, TensorWork
 from instar.serve.worker.work import Ended, Job, describe
+from instar.train.environment_places import NotBuilt
 
 PLANS_LIMIT = 4096  # whose work is prepared
 
@@ -261,7 +262,10 @@ def _deadline(ask: wire.Ask, asked: v2_json.Asked) -> int:
 def _failure(version: int, error: str, job: Job) -> wire.Reply:
     known = (job.problems or {}).get(version)
     problem: Exception
-    if isinstance(known, Ended) and known.hung:  # the request may be as good as any: it may be sent again
+    if isinstance(known, NotBuilt):
+        problem = Unavailable(f"version {version} cannot answer now: {known.what}", found=known.found,
+                              subject=known.subject, next_step=known.next_step)  # fmt: skip
+    elif isinstance(known, Ended) and known.hung:  # the request may be as good as any: it may be sent again
         what = f"version {version} cannot answer now: {known.what}"
         problem = Unavailable(what, subject=known.subject, next_step=known.next_step)  # its words are in the log
     else:
