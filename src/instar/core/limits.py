@@ -109,6 +109,21 @@ def read_limits(text: str) -> Limits:
     return Limits(bounds[0], bounds[1])
 
 
+def read_named(texts: Sequence[str]) -> dict[str, Limits]:
+    """Limits by input, each written as `INPUT=0..10000` or `INPUT=A,B`.
+
+    Raises:
+        BadInput: One is not.
+    """
+    found = {}
+    for one in texts:
+        name, equals, text = one.partition("=")
+        if not equals or not name:
+            raise BadInput("that is no limit", found=repr(one[:100]), asked="INPUT=0..10000, or INPUT=A,B")
+        found[name] = read_limits(text)
+    return found
+
+
 def _number(text: str) -> float | None:
     try:
         value = float(text)

@@ -13,7 +13,19 @@ from instar.core.identity import Permission
 from instar.interfaces.api.routes import Reply, Request, Route
 
 SOON_STAGES = ("train", "tracking", "experiments", "spool")
-LATER_STAGES = ("access", "plan", "data", "release", "serve", "traffic", "costs", "operate", "calls", "notes")
+LATER_STAGES = (
+    "access",
+    "plan",
+    "data",
+    "release",
+    "bringing",
+    "serve",
+    "traffic",
+    "costs",
+    "operate",
+    "calls",
+    "notes",
+)
 
 
 def first_routes() -> list[Route]:

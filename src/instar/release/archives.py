@@ -6,8 +6,10 @@ with open_archive(path) as archive:
 
 from __future__ import annotations
 
+import shutil
 import stat
 import zipfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from io import BytesIO
@@ -35,6 +37,28 @@ def open_archive(path: Path | BytesIO, subject: str = "archive") -> Iterator[zip
     with archive:
         _check(archive, subject)
         yield archive
+
+
+def unpack(archive: zipfile.ZipFile, folder: Path) -> None:
+    """The files of an archive that `open_archive` gave, in a new folder; of their modes only whether they can be run.
+
+    Raises:
+        UnsafeModel: A file is also a folder, or its content is not what the archive says.
+    """
+    folder.mkdir()
+    for entry in archive.infolist():
+        place = folder.joinpath(*entry.filename.replace("\\", "/").split("/"))
+        try:
+            if entry.is_dir():
+                place.mkdir(parents=True, exist_ok=True)
+                continue
+            place.parent.mkdir(parents=True, exist_ok=True)
+            with archive.open(entry) as packed, place.open("xb") as file:
+                shutil.copyfileobj(packed, file)
+        except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, FileExistsError, NotADirectoryError) as problem:
+            raise UnsafeModel(f"its archive cannot be unpacked: {problem}", subject=entry.filename[:100]) from None
+        if (entry.external_attr >> 16) & 0o111:
+            place.chmod(0o755)
 
 
 def is_archive(head: bytes) -> bool:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from instar.interfaces.sdk.asking import Inference, Prediction, inference_of, predictions_of, rows_body, tensors_body
+from instar.interfaces.sdk.bringing import Bringing
 from instar.interfaces.sdk.calls import gather
 from instar.interfaces.sdk.connection import address_here
 from instar.interfaces.sdk.frames import Frames
@@ -45,7 +46,7 @@ def connect(
     return Client(url or address_here(), project=project, transport=transport)
 
 
-class Client(Frames, Records):
+class Client(Frames, Bringing, Records):
     """A connection to one server; use it as a context manager, or close it."""
 
     def predict(

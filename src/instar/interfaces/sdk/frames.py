@@ -8,21 +8,18 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from instar.core.errors import BadInput
+from instar.interfaces.sdk.connection import Connection
 from instar.interfaces.wire import error_of, moment, plain
 
 if TYPE_CHECKING:
-    import httpx2
-
     from instar.serve.batches import Endpoint, Reply, Row
 
 CONNECTIONS = 4
 EMPTY = ("prediction", "version", "error")
 
 
-class Frames:
+class Frames(Connection):
     """The part of a client that takes frames."""
-
-    _http: httpx2.Client
 
     def predict_frame(
         self,
@@ -83,15 +80,10 @@ class Frames:
         return _frame(found, [*columns, "error"], pandas)
 
     def _call(self, path: str, body: bytes, headers: Mapping[str, str]) -> Reply:
-        import httpx2
-
-        from instar.core.errors import Unavailable
         from instar.serve.batches import Reply
 
-        try:
+        with self._reached():
             reply = self._http.post(path, content=body, headers=dict(headers))
-        except httpx2.HTTPError as problem:
-            raise Unavailable("the server cannot be reached", subject=path, found=str(problem)) from problem
         again = reply.headers.get("retry-after", "")
         seconds = float(again) if again.isdigit() else 1.0
         return Reply(reply.status_code, reply.headers.get("instar-call", ""), reply.content, seconds)
