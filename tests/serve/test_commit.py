@@ -75,6 +75,28 @@ def test_segments_roll_at_midnight(tmp_path: Path) -> None:
     assert isinstance(second[-1], End)
 
 
+def test_a_segment_that_never_came_to_be_leaves_no_hole_at_midnight(tmp_path: Path) -> None:
+    """Its number is given again, whoever retires it: a number that is missing means that somebody removed a file."""
+    now = [commit.DAY_US - 1]
+
+    async def write() -> None:
+        loop = asyncio.get_running_loop()
+        committer = Committer(loop, durable=False)
+        log = EndpointLog(committer, tmp_path, "delay", 5, lambda: now[0])
+        (tmp_path / "delay").write_text("no folder can be made here")
+        log.append(log.current(), later(0), lambda problem: None)
+        await asyncio.sleep(0)
+        (tmp_path / "delay").unlink()
+        now[0] += 1
+        log.tick()
+        log.append(log.current(), later(1), lambda problem: None)
+        log.close()
+        committer.close()
+
+    asyncio.run(write())
+    assert [name.number for name in segments.list_segments(tmp_path)] == [0]
+
+
 def test_a_file_that_is_removed_under_the_writer_is_left_behind(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

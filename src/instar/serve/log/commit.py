@@ -285,8 +285,6 @@ class EndpointLog:
             segment.broken is not None or segment.size >= ROLL_BYTES or self._wall_us() >= segment.until
         ):
             self._retire(segment)
-            if segment.broken is not None and not segment.written:
-                self._number = segment.name.number  # nothing is in it: its place is not lost, so no number is missing
             segment = None
         if segment is None:
             name = segments.SegmentName(self._endpoint, self._boot, self._number)
@@ -372,6 +370,8 @@ class EndpointLog:
         segment.retired = time.monotonic()
         self._retired.append(segment)
         self._current = None
+        if segment.broken is not None and not segment.written:
+            self._number = segment.name.number  # nothing is in it: its place is not lost, so no number is missing
 
     def _end(self, segment: Segment) -> None:
         self._retired.remove(segment)
