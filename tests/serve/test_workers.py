@@ -141,7 +141,11 @@ def test_the_model_s_process_of_a_worker_that_is_gone_is_ended_and_billed(scene:
     beside = FakeProcess(2_000_000_000)
     scene.nursery.shims[number] = Shim(scene.name, beside)
     scene.passes(1, None)
+    scene.workers.alone("another", number)
     assert beside.told == []
+    scene.workers.alone(scene.name, number)
+    assert beside.told == [signal.SIGKILL]  # its worker hung up on it
+    beside.told.clear()
     scene.nursery.begun[number].code = -9
     scene.passes(1, None)
     assert signal.SIGKILL in beside.told

@@ -52,6 +52,13 @@ class Lost(msgspec.Struct, frozen=True, tag="lost"):
     copy: int
 
 
+class Alone(msgspec.Struct, frozen=True, tag="alone"):
+    """A worker hung up on the process that its model lived in: end that, should it be too busy to see it."""
+
+    worker: str
+    copy: int
+
+
 class Used(msgspec.Struct, frozen=True):
     """What one version used in a worker since it last said so.
 
@@ -117,7 +124,7 @@ class Ended(msgspec.Struct, frozen=True, tag="ended"):
     reason: str
 
 
-ToRoot: TypeAlias = Need | Loads | Hung | Lost | Ready | Usage
+ToRoot: TypeAlias = Need | Loads | Hung | Lost | Alone | Ready | Usage
 FromRoot: TypeAlias = Up | Cannot | Ended
 
 LINE_LIMIT_BYTES = 8 * 1024 * 1024

@@ -200,6 +200,8 @@ class Root:
                     workers.told(message)
                 case needs.Lost(worker, copy):
                     workers.lost(worker, copy)
+                case needs.Alone(worker, copy):
+                    workers.alone(worker, copy)
                 case needs.Ready(worker, copy):
                     workers.ready(worker, copy)
                 case needs.Need(worker):

@@ -161,6 +161,12 @@ class Workers:
             copy.lost = time.monotonic()
             self._tell(Up(name, self._workers[name].up()))
 
+    def alone(self, name: str, number: int) -> None:
+        """A worker hung up on the process that its model lived in."""
+        shim = self._nursery.shims.get(number)
+        if shim is not None and shim.worker == name:
+            shim.process.signal(signal.SIGKILL)
+
     def ready(self, name: str, number: int) -> None:
         """A process takes calls now."""
         copy = self._copy(name, number)

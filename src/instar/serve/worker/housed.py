@@ -49,12 +49,19 @@ class Line:
         python: Tells the interpreter that a shim is started with.
         seconds: In which it must answer a call.
         line: The socket to a shim that was forked already; else one is started.
+        left: Called when we hang up on one that was forked: who forked it ends it, should it not see that.
     """
 
     def __init__(
-        self, lost: Lost, python: Callable[[], str], *, seconds: float | None = None, line: socket.socket | None = None
+        self,
+        lost: Lost,
+        python: Callable[[], str],
+        *,
+        seconds: float | None = None,
+        line: socket.socket | None = None,
+        left: Callable[[], object] = lambda: None,
     ) -> None:
-        self._lost, self._python, self._line = lost, python, line
+        self._lost, self._python, self._line, self._left = lost, python, line, left
         self._seconds = read_settings().answer_seconds if seconds is None else seconds
         self._process: subprocess.Popen[bytes] | None = None
         self._load: Callable[[], dict[str, Any]] | None = None
@@ -108,6 +115,8 @@ class Line:
         if self._line is not None:
             self._line.close()
             self._line = None
+            if self._process is None:
+                self._left()
         self._end()
 
     def _begin(self) -> None:

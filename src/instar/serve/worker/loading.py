@@ -6,7 +6,7 @@ import contextlib
 import importlib
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from socket import socket
 
@@ -81,12 +81,15 @@ class EnvironmentLoader:
 
     Args:
         environment: Its name.
+        left: See `housed.Line`.
         shim: Descriptor of the line to a process of it that was forked already; None: it is started here.
     """
 
-    def __init__(self, store_folder: Path, environment: str, shim: int | None = None) -> None:
+    def __init__(
+        self, store_folder: Path, environment: str, shim: int | None = None, left: Callable[[], object] = lambda: None
+    ) -> None:
         self._store_folder, self._environment = store_folder, environment
-        self._line = None if shim is None else Line(end_with, self._python, line=socket(fileno=shim))
+        self._line = None if shim is None else Line(end_with, self._python, line=socket(fileno=shim), left=left)
 
     def __call__(self, folder: Path, named: str | None = None) -> Model:
         if self._line is None:

@@ -279,6 +279,11 @@ class Account:
         """Calls may come."""
         self._line.sendall(needs.encode(needs.Ready(self._worker, self._number)))
 
+    def alone(self) -> None:
+        """We hung up on the process that our model lived in."""
+        with contextlib.suppress(OSError):
+            self._line.sendall(needs.encode(needs.Alone(self._worker, self._number)))
+
     async def tell_now_and_then(self) -> None:
         """For ever."""
         while True:
@@ -326,7 +331,9 @@ def main(arguments: list[str] | None = None) -> None:
     keep_bytes = read_settings().keep_tensors_bytes
     load = load_function(options.load)
     if options.environment:
-        load = EnvironmentLoader(options.store, options.environment, options.shim)
+        load = EnvironmentLoader(
+            options.store, options.environment, options.shim, lambda: account.alone() if account is not None else None
+        )
     runtime = Runtime(load, mask, keep_bytes=keep_bytes, budget_bytes=options.memory)
     os.environ[MARK] = str(options.socket)
     account = None if options.root is None else Account(options.worker, options.number, options.root, runtime)
