@@ -24,7 +24,7 @@ from instar.operate import promotion, review
 from instar.release import registry
 from instar.release.card import card, to_markdown
 from instar.serve.root.process import ServerTree
-from instar.serve.traffic.routes import bundle_folder
+from instar.serve.traffic.routes import bundle_folder, read_snapshot
 from instar.serve.worker import housed, loading
 from instar.train import bundle
 from instar.train.class_bundle import pack_brought, pack_class
@@ -183,3 +183,31 @@ def test_what_it_answers_badly_is_an_error_of_the_call(store: Store, tmp_path: P
         assert json.dumps(model.decides) == "false"
     finally:
         model.close()
+
+
+THREADS = """
+import os
+
+class Model:
+    def predict(self, rows):
+        assert os.environ["OMP_NUM_THREADS"] == "1"
+        return [len(os.sched_getaffinity(0)) for one in rows["x"]]
+"""
+
+
+@pytest.mark.parametrize("own", [False, True])
+def test_it_uses_no_more_than_its_resources_say(store: Store, tmp_path: Path, links: Path, own: bool) -> None:
+    text = 'entry = "model:Model"\nresources = { threads = 1, memory = "256MiB" }\n' + ONE
+    place = folder(tmp_path / "m", text, THREADS, **({"requirements.txt": "lamp\n"} if own else {}))
+    digest = pack_brought(store, place, name="frugal")
+    version = registry.register(store, "default", "frugal", bundle=digest, origin="file")
+    review.approve(store, None, version)
+    promotion.promote(store, "default", "frugal", version, "by hand")
+    (held,) = read_snapshot(store.folder).endpoints["frugal"].held
+    assert (held.threads, held.memory_bytes, bool(held.environment)) == (1, 256 * 1024**2, own)
+    with (
+        ServerTree.start(store.folder, control=False) as server,
+        httpx2.Client(base_url=server.url, timeout=60) as client,
+    ):
+        answer = client.post("/v2/models/frugal/records", json={"records": [{"x": 1.0}]})
+        assert answer.json()["records"][0]["score"] == 1.0, answer.text

@@ -74,6 +74,10 @@ def test_requirements_become_a_lock_and_a_lock_stays_as_it_is(store: Store, tmp_
         (ENTRY + 'python = "two"\n' + COLUMN, CODE, "python is no version"),
         (ENTRY + 'frame = "excel"\n' + COLUMN, CODE, "frame"),
         (ENTRY, CODE, "inputs"),
+        (ENTRY + "resources = { threads = 0 }\n" + COLUMN, CODE, "threads are out of range"),
+        (ENTRY + 'resources = { memory = "lots" }\n' + COLUMN, CODE, "memory is no size"),
+        (ENTRY + 'resources = { memory = "1KiB" }\n' + COLUMN, CODE, "memory is no size"),
+        (ENTRY + "resources = { gpus = 1 }\n" + COLUMN, CODE, "unknown field `gpus`"),
     ],
 )
 def test_what_is_missing_is_named(store: Store, tmp_path: Path, text: str, code: str, why: str) -> None:

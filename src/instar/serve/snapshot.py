@@ -212,6 +212,8 @@ def _endpoint(store: Store, policy: routing.Policy, digests: Mapping[int, str], 
             tuple(one.name for one in (manifest.tensors.inputs if manifest.tensors else manifest.inputs)),
             threshold_of(store, digests[version], manifest),
             _environment_of(store, digests[version], manifest),
+            threads=manifest.resources.threads if manifest.resources else None,
+            memory_bytes=manifest.resources.memory if manifest.resources else None,
         )
         for version, manifest in manifests.items()
     }

@@ -5,6 +5,18 @@ from __future__ import annotations
 import msgspec
 
 
+class Resources(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What a process of what somebody brought may use.
+
+    Attributes:
+        threads: Processors at most; None: as many as there are.
+        memory: Bytes at most: beyond it the process is replaced; None: as the endpoint or the server has it.
+    """
+
+    threads: int | None = None
+    memory: int | None = None
+
+
 class Folder(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A logged model's folder, as MLflow wrote it.
 

@@ -27,13 +27,14 @@ from instar.core.limits import Limits
 from instar.train.brought import Command as Command
 from instar.train.brought import Folder as Folder
 from instar.train.brought import PlainClass as PlainClass
+from instar.train.brought import Resources as Resources
 
 FORMAT = 1
 FOLDER_FORMAT = 2  # a manifest with a folder: programs that know only the first format say so, instead of "damaged"
 TENSOR_FORMAT = 3  # a manifest with tensors
 COMMAND_FORMAT = 4  # a manifest with a command
 LIMITS_FORMAT = 5  # a manifest with declared limits
-CLASS_FORMAT = 6  # a manifest with a class
+CLASS_FORMAT = 6  # a manifest with a class, or with resources
 FORMATS = (FORMAT, FOLDER_FORMAT, TENSOR_FORMAT, COMMAND_FORMAT, LIMITS_FORMAT, CLASS_FORMAT)
 
 # Datatypes of the Open Inference Protocol V2 that a column may have.
@@ -202,6 +203,7 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
         key: Columns that name the entity of a row.
         refit_of: Bundle that was judged, when this is the same recipe on more rows.
         folder, command, plain: A logged model's folder, a program or a class, which then is the model: there is no other form.
+        resources: What a process of it may use, where `model.toml` says so.
         tensors: Of a tensor model; `inputs` and `outputs` are empty then.
     """
 
@@ -235,6 +237,7 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     tensors: Tensors | None = None
     command: Command | None = None
     plain: PlainClass | None = None
+    resources: Resources | None = None
 
 
 OUTPUTS = (Column("score", "FP64", minimum=0.0, maximum=1.0), Column("decision", "BOOL"))
@@ -258,7 +261,7 @@ def pack(blobs: Blobs, manifest: Manifest) -> str:
 def encode(manifest: Manifest) -> bytes:
     """The one JSON text of a manifest."""
     fields = msgspec.to_builtins(manifest)
-    for name in ("folder", "tensors", "command", "plain"):
+    for name in ("folder", "tensors", "command", "plain", "resources"):
         if fields[name] is None:
             del fields[name]  # earlier formats do not know it
     for one in _ports(fields):

@@ -32,6 +32,7 @@ from instar.train.command_bundle import (
     files_of,
     pack_command,
     read_description,
+    resources_of,
     tensors_of,
 )
 from instar.train.environment import Environment
@@ -82,6 +83,7 @@ def pack_class(store: Store, folder: Path, *, name: str) -> str:
         fitted_on="",
         fitted_rows=0,
         tensors=tensors,
+        resources=resources_of(said, subject),
         plain=PlainClass(
             {path: store.blobs.put_file(folder / path) for path in files}, said.entry, threshold is not None
         ),

@@ -26,12 +26,15 @@ import msgspec
 from instar.core import ids
 from instar.core.errors import BadInput
 from instar.core.limits import Limits
+from instar.core.settings import size_bytes
 from instar.core.store import Store
 from instar.train import bundle
-from instar.train.bundle import DATATYPES, OUTPUTS, Column, Command, Manifest, Tensor, Tensors
+from instar.train.bundle import DATATYPES, OUTPUTS, Column, Command, Manifest, Resources, Tensor, Tensors
 from instar.train.environment import Environment
 
 KIND = "command"
+MOST_THREADS = 1024
+LEAST_MEMORY = 32 * 1024**2
 FILE = "model.toml"
 MOST_FILES = 20_000
 LONGEST_START_SECONDS = 100.0  # the server gives a worker two minutes
@@ -63,6 +66,13 @@ class Port(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return Limits(self.min, self.max, self.values)
 
 
+class Asked(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`resources` in `model.toml`: processors, and memory as in `"2GiB"`."""
+
+    threads: int | None = None
+    memory: str | None = None
+
+
 class Description(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What `model.toml` says.
 
@@ -71,6 +81,7 @@ class Description(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         entry: A class as `module:Class`; a program has none.
         frame: What rows a class is given as: `"columns"` (a dict of lists), `"pandas"`, `"polars"`, `"pyarrow"` or `"numpy"`.
         python: Version of Python of a class, as in `"3.11"`; by default the running one.
+        resources: What a process of it may use.
         model: Name of the model in the program's paths.
         threshold: Of a model of columns that decides.
         batch: May rows of several calls be sent as one request?
@@ -81,6 +92,7 @@ class Description(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     entry: str = ""
     frame: Literal["columns", "pandas", "polars", "pyarrow", "numpy"] = "columns"
     python: str = ""
+    resources: Asked = Asked()
     outputs: tuple[Port, ...] = ()
     model: str = "model"
     threshold: float | None = None
@@ -116,7 +128,7 @@ def read_folder(folder: Path, name: str, put: Callable[[Path], str] = ids.digest
         threshold is not None,
     )
     return Manifest(
-        format=bundle.COMMAND_FORMAT,
+        format=bundle.COMMAND_FORMAT if said.resources == Asked() else bundle.CLASS_FORMAT,
         model=name,
         step="",
         kind=KIND,
@@ -135,7 +147,31 @@ def read_folder(folder: Path, name: str, put: Callable[[Path], str] = ids.digest
         fitted_rows=0,
         tensors=tensors,
         command=command,
+        resources=resources_of(said, str(folder / FILE)),
     )
+
+
+def resources_of(said: Description, subject: str) -> Resources | None:
+    """What a process of a model may use; None where nothing is said.
+
+    Raises:
+        BadInput: It is nonsense.
+    """
+    asked = said.resources
+    if asked == Asked():
+        return None
+    if asked.threads is not None and not 1 <= asked.threads <= MOST_THREADS:
+        raise BadInput(
+            "its threads are out of range", subject=subject, found=asked.threads, asked=f"1 to {MOST_THREADS}"
+        )
+    try:
+        memory = None if asked.memory is None else size_bytes(asked.memory)
+    except ValueError:
+        memory = 0
+    if memory is not None and memory < LEAST_MEMORY:
+        raise BadInput("its memory is no size that a process can live in", subject=subject, found=asked.memory,
+                       asked='such as memory = "512MiB"')  # fmt: skip
+    return Resources(asked.threads, memory)
 
 
 def pack_command(store: Store, folder: Path, *, name: str) -> str:

@@ -38,6 +38,8 @@ class Worker:
     bundle: str = ""  # folder of the one that it is there for
     digest: str = ""
     environment: str = ""  # of its own that it runs in
+    threads: int | None = None  # processors at most, by the version's own word
+    memory_bytes: int | None = None
     copies: dict[int, Copy] = field(default_factory=dict)
     unnamed_since: float | None = None
     used: float = field(default_factory=time.monotonic)

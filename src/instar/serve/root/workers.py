@@ -88,6 +88,7 @@ class Workers:
             if worker.native:
                 worker.digest = versions[0].bundle
                 worker.environment = versions[0].environment
+                worker.threads, worker.memory_bytes = versions[0].threads, versions[0].memory_bytes
                 worker.bundle = str(routes.bundle_folder(self._folder, worker.digest))
                 self._nursery.expect(self._arguments(worker, 0))
         for name, worker in self._workers.items():
@@ -261,6 +262,7 @@ class Workers:
         arguments += ["--scratch", str(routes.scratch_folder(self._folder, number))]
         if worker.native and worker.name != routes.SHADOWS:
             arguments += ["--environment", worker.environment] if worker.environment else []
+            arguments += ["--threads", str(worker.threads)] if worker.threads else []
             return [*arguments, "--bundle", worker.bundle]
         return [*arguments, "--memory", str(self._limits.memory_bytes // 2)]
 
@@ -337,7 +339,7 @@ class Workers:
 
     def _measure(self, now: float) -> None:
         for worker in self._workers.values():
-            limit = worker.terms.memory_bytes or self._limits.worker_bytes
+            limit = worker.memory_bytes or worker.terms.memory_bytes or self._limits.worker_bytes
             for copy in worker.staying():
                 if copy.process is None:
                     continue

@@ -38,6 +38,7 @@ class VersionRoute(msgspec.Struct, frozen=True):
         threshold: A score at or above it is decided 1; None for a version that answers with numbers and decides nothing.
         environment: Name of the environment of its own that it runs in; empty for ours.
         building: That is being built, or is to be.
+        threads, memory_bytes: What a process of it may use at most; None where the version does not say.
     """
 
     version: int
@@ -47,6 +48,8 @@ class VersionRoute(msgspec.Struct, frozen=True):
     threshold: float | None
     environment: str = ""
     building: bool = False
+    threads: int | None = None
+    memory_bytes: int | None = None
 
 
 class EndpointRoute(msgspec.Struct, frozen=True):

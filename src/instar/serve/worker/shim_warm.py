@@ -37,6 +37,8 @@ def be_warm(line: socket.socket, serve: Callable[[socket.socket], object], part:
     def begin(arguments: list[str], fds: list[int]) -> None:
         zygote.call_process("instar shim")
         os.environ["INSTAR_WORKER"] = arguments[arguments.index("--socket") + 1]  # see `leftovers`
+        if "--threads" in arguments:
+            part("processes/threads").limit(int(arguments[arguments.index("--threads") + 1]))
         _enclose(part("processes/fence"), arguments)
         serve(socket.socket(fileno=fds[0]))
 

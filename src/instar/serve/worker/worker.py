@@ -30,7 +30,7 @@ from instar.core.errors import StepFailed, Unavailable
 from instar.core.settings import read_settings
 from instar.serve.log import record
 from instar.serve.log.masking import Mask, mask_nothing_through
-from instar.serve.processes import fence, needs
+from instar.serve.processes import fence, needs, threads
 from instar.serve.processes.leftovers import MARK
 from instar.serve.processes.zygote import call_process
 from instar.serve.protocol import codings, v2_json, wire
@@ -317,6 +317,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--root", type=Path, help="socket on which the root hears us")
     parser.add_argument("--bundle", type=Path, help="loaded before the first call")
     parser.add_argument("--environment", help="name of the environment of its own that the bundle runs in")
+    parser.add_argument("--threads", type=int, help="processors that it uses at most")
     parser.add_argument("--shim", type=int, help="descriptor of the line to a process of that environment")
     parser.add_argument("--memory", type=int, help="bytes for all loaded models")
     parser.add_argument("--store", type=Path, help="the store's folder, of which only bundles may be read")
@@ -329,6 +330,8 @@ def main(arguments: list[str] | None = None) -> None:
 
         mask = keyed_mask(options.mask_key.read_bytes())
     keep_bytes = read_settings().keep_tensors_bytes
+    if options.threads:
+        threads.limit(options.threads)
     load = load_function(options.load)
     if options.environment:
         load = EnvironmentLoader(
