@@ -306,6 +306,26 @@ def test_a_prediction_is_traced_to_its_rows(
     assert console.get(f"/console/elsewhere/predictions/{CALL}/0").status_code == 404
 
 
+def test_a_call_that_failed_says_so_and_not_that_its_inputs_were_let_go(
+    console: TestClient, filled: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = OneCall(filled["gold"])
+    failed = {
+        "score": None,
+        "decision": None,
+        "status": 400,
+        "error": "MalformedRequest: $",
+        "inputs": None,
+        "answers": [],
+    }
+    monkeypatch.setattr(log, "find", lambda name: {**OneCall.find(log, name), **failed})
+    monkeypatch.setattr(operate, "log_of", lambda store: log)
+    text = console.get(f"{HERE}/predictions/{CALL}/0").text
+    assert "Nothing: the call failed." in text
+    assert "MalformedRequest: $" in text
+    assert "no inputs were recorded" in text
+
+
 def _walk(hop: dict[str, Any]) -> list[dict[str, Any]]:
     return [hop, *(inner for one in hop["hops"] for inner in _walk(one))]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Any
+from urllib.parse import urlencode
 
 from instar.interfaces.api.operate import log_of
 from instar.interfaces.api.routes import Request
@@ -12,4 +13,10 @@ from instar.interfaces.api.traffic import compared
 def page(request: Request) -> dict[str, Any]:
     """Two versions on the same calls: whole, parts of the traffic, and the predictions farthest apart; asked as the API is."""
     found = compared(request, log_of(request.app.store))
-    return {"project": request.path["project"], "endpoint": found.endpoint, "found": found}
+    asked = urlencode(request.query_lists, doseq=True)
+    return {
+        "project": request.path["project"],
+        "endpoint": found.endpoint,
+        "found": found,
+        "asked": f"?{asked}" if asked else "",
+    }
