@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
+import gzip
 import io
 import json
 import struct
+import zlib
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -231,7 +234,18 @@ def _message(draw: st.DrawFn) -> bytes:
 
 @st.composite
 def requests(draw: st.DrawFn) -> Request:
-    """One request of any form."""
+    """One request of any form; now and then packed, or damaged on the way."""
+    request = draw(_plain())
+    if request.path is None or draw(st.integers(0, 7)):
+        return request
+    coding, pack = draw(st.sampled_from([("gzip", gzip.compress), ("deflate", zlib.compress), ("gzip", zlib.compress)]))
+    body = pack(request.body)
+    body = body if draw(st.integers(0, 3)) else draw(_damaged(body))
+    return dataclasses.replace(request, body=body, headers={**request.headers, "Content-Encoding": coding})
+
+
+@st.composite
+def _plain(draw: st.DrawFn) -> Request:
     form = draw(
         st.sampled_from(["json", "json", "json", "raw", "binary", "binary", "csv", "arrow", "message", "elsewhere"])
     )

@@ -185,6 +185,18 @@ def test_without_a_file_for_them_refused_rows_are_among_the_answers(server: Serv
     assert "row 2: the line has 2 fields" in done.stderr
 
 
+@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
+@pytest.mark.parametrize("good", [0, 1])
+def test_a_refused_row_may_be_the_first(server: ServerTree, tmp_path: Path, suffix: str, good: int) -> None:
+    rows = [{**ROWS[0], "hour": None}, *ROWS[1 : 1 + good]]
+    out = tmp_path / f"answers{suffix}"
+    invoke(server, "delay", "--rows", written(tmp_path / "rows.jsonl", rows), "--carry", "flight", "--output", str(out))
+    found = {".csv": pl.read_csv, ".parquet": pl.read_parquet}[suffix](out)
+    assert found["row"].to_list() == [1, 2][: 1 + good]
+    assert "takes no null" in found["error"][0]
+    assert not good or found["score"].to_list() == [None, 0.01]
+
+
 def test_it_can_stop_at_the_first(server: ServerTree, tmp_path: Path) -> None:
     rows = [dict(row) for row in ROWS[:40]]
     rows[5]["hour"] = None

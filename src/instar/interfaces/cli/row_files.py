@@ -148,23 +148,38 @@ class _Lines(_File):
 
 
 class _Csv(_File):
-    """With the columns of the first row; nested values get a column each."""
+    """With the columns of the first row that was answered; nested values get a column each."""
 
-    _names: list[str] | None = None
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self._lines = csv.writer(self._file)
+        self._names: list[str] = []
+        self._held: list[dict[str, Any]] = []  # refused rows that come before it
 
     def write(self, row: dict[str, Any]) -> None:
         flat = dict(_flat(row))
-        lines = csv.writer(self._file)
-        if self._names is None:
-            self._names = list(flat)
-            lines.writerow(self._names)
-        lost = flat.keys() - set(self._names)
-        if lost:
-            raise BadInput(
-                "an answer has another form than those before it", subject=str(self._path), found=min(lost),
-                next_step="Write JSON lines: --output NAME.jsonl.",
-            )  # fmt: skip
-        lines.writerow([_field(flat.get(name)) for name in self._names])
+        if not self._names and flat.get("error"):
+            self._held.append(flat)
+            return
+        if not self._names:
+            self._begin(list(flat))
+        _prove_form(flat, self._names, self._path)
+        self._line(flat)
+
+    def close(self) -> None:
+        if self._held:
+            self._begin(list(self._held[0]))
+        super().close()
+
+    def _begin(self, names: list[str]) -> None:
+        self._names = names
+        self._lines.writerow(names)
+        held, self._held = self._held, []
+        for flat in held:
+            self._line(flat)
+
+    def _line(self, flat: dict[str, Any]) -> None:
+        self._lines.writerow([_field(flat.get(name)) for name in self._names])
 
 
 class _Parquet:
@@ -172,18 +187,21 @@ class _Parquet:
         self._path, self._part = path, path.with_name(path.name + ".part")
         self._rows: list[dict[str, Any]] = []
         self._file: Any = None
+        self._known = False  # what an answered row has
         self._part.touch()
 
     def write(self, row: dict[str, Any]) -> None:
         self._rows.append(row)
-        if len(self._rows) >= WRITTEN_AT_ONCE:
+        self._known = self._known or not row.get("error")
+        if len(self._rows) >= WRITTEN_AT_ONCE and self._known:
             self._flush()
 
     def _flush(self) -> None:
         import pyarrow as pa
         import pyarrow.parquet
 
-        table = pa.Table.from_pylist(self._rows)
+        names = list(dict.fromkeys(name for row in self._rows for name in row))
+        table = pa.table({name: [row.get(name) for row in self._rows] for name in names})
         if self._file is None:
             # What was never seen among the first rows may come later: an error is a text, a decision a number.
             later = {"error": pa.string(), "prediction": pa.string(), "version": pa.int64(), "decision": pa.int64()}
@@ -192,6 +210,8 @@ class _Parquet:
                 for one in table.schema
             ])  # fmt: skip
             self._file = pyarrow.parquet.ParquetWriter(self._part, schema)
+        for row in self._rows:
+            _prove_form(row, self._file.schema.names, self._path)
         self._file.write_table(pa.Table.from_pylist(self._rows, self._file.schema))
         self._rows = []
 
@@ -200,6 +220,16 @@ class _Parquet:
             self._flush()
         self._file.close()
         self._part.replace(self._path)
+
+
+def _prove_form(row: dict[str, Any], names: list[str], path: Path) -> None:
+    """Raises BadInput where a row would lose something."""
+    lost = row.keys() - set(names)
+    if lost:
+        raise BadInput(
+            "an answer has another form than those before it", subject=str(path), found=min(lost),
+            next_step="Write JSON lines: --output NAME.jsonl.",
+        )  # fmt: skip
 
 
 def _flat(row: dict[str, Any]) -> Iterator[tuple[str, Any]]:
