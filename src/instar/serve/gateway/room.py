@@ -15,6 +15,7 @@ FLYING_LIMIT = 8192  # calls in flight
 FLYING_LIMIT_BYTES = 256 * 1024 * 1024  # of their bodies together
 QUEUE_SECONDS = 10.0  # that a call may have to wait whose caller does not say how long it has
 ALWAYS = 4  # calls of an endpoint that fly whatever the estimate says: a wrong one would never be mended
+MARGIN = 0.7  # of a caller's time that the estimate may take: what is answered too late was worked on for nobody
 MEMORY = 1 / 16  # weight of the newest call in what one call takes
 LONGEST_SECONDS = 60  # that somebody is told to wait
 
@@ -72,7 +73,7 @@ class Room:
         if flying >= self._share:
             return self._crowded(endpoint, "too many of its calls are waiting", str(flying), f"{self._share} at most")
         wait = queue.seconds * (flying + 1)
-        patience = self._queue_seconds if seconds is None else seconds
+        patience = self._queue_seconds if seconds is None else seconds * MARGIN
         if wait > patience:
             return self._crowded(
                 endpoint, "it would not be answered in time", f"a wait of about {wait:.3g} s", f"{patience:g} s"
