@@ -7,9 +7,15 @@ from typing import Any
 import pytest
 
 from instar.core.errors import BadInput
+from instar.core.store import Store
 from instar.operate.differences import Differences, compare, document, two_versions, wilson
+from instar.serve.log import record
+from instar.serve.log.calls import CallLog
+from instar.serve.log.record import Answer, Tensor
 from instar.serve.traffic.policy import Canary, Policy, Shadow
 from instar.testing import NOON
+from tests.serve.test_tensor_rows import kept
+from tests.serve.writing import BEGIN, Segment
 
 UNTIL = NOON + timedelta(hours=1)
 
@@ -81,3 +87,55 @@ def test_who_stands_beside_the_champion_is_compared_with_it() -> None:
     for named in ([1], [1, 2, 3]):
         with pytest.raises(BadInput):
             two_versions(policy, named)
+
+
+def test_tensors_are_compared_by_what_they_say(store: Store) -> None:
+    """Labels decide, of numbers the farthest counts; what one version has not said, or said with an error, is no pair."""
+    segment = Segment(store.folder)
+    tensors = (("x", "FP32", (-1, 2), False), ("site", "BYTES", (-1,), False))
+    outputs = (("label", "INT64", (-1,)), ("share", "FP32", (-1, 2)), ("word", "BYTES", (-1,)))
+    segment.put(record.encode_entry(record.Schema(0, (), tensors, outputs, True)))
+    given = [kept("x", "FP32", [[1, 2]]), kept("site", "BYTES", ["eu"])]
+    far = ""
+    for number in range(24):
+        other = said([1 if number == 3 else 0], [[0.75, 0.25]], ["far" if number == 4 else "near"])
+        made = segment.tensor_call(
+            [given[0], kept("site", "BYTES", ["eu" if number % 2 else "us"])],
+            said([0], [[0.5, 0.0 if number == 5 else 0.5]], ["near"]),
+            extra=[Answer(2, "shadow", [], [], None, None, other)],
+        )
+        far = f"{made}/0" if number == 3 else far
+    segment.tensor_call(given, said([0], [[0, 0]], ["near"]), extra=[Answer(2, "shadow", [], [], None, "gone")])
+    segment.tensor_call(given, said([0], [[0, 0]], ["near"]))
+    segment.end()
+    found = compare(CallLog(store), "delay", 3, 2, since=None, until=BEGIN + timedelta(days=1))
+    one, two = found.versions
+    assert [(version.asked, version.failed) for version in (one, two)] == [(26, 0), (25, 1)]
+    assert (found.whole.pairs, found.whole.disagree, found.apart) == (24, 2, 0.25)
+    assert "farthest" in found.note
+    assert far in [one.prediction for one in found.worst]
+    assert {worst.decisions for worst in found.worst} == {
+        (None, None)
+    }  # two outputs decide, so neither is the decision
+    assert {part.name for part in found.slices} == {"site=eu", "site=us"}
+    assert None not in document(found)["worst"][0]["scores"]
+    with pytest.raises(BadInput, match="several values"):
+        compare(CallLog(store), "delay", 3, 2, since=None, until=BEGIN + timedelta(days=1), by=["x"])
+
+
+def said(label: list[int], share: list[list[float]], word: list[str]) -> list[Tensor]:
+    return [kept("label", "INT64", label), kept("share", "FP32", share), kept("word", "BYTES", word)]
+
+
+def test_one_label_alone_is_the_decision_and_needs_no_number(store: Store) -> None:
+    segment = Segment(store.folder)
+    tensors, outputs = (("x", "FP32", (-1, 1), False),), (("label", "INT64", (-1,)),)
+    segment.put(record.encode_entry(record.Schema(0, (), tensors, outputs, True)))
+    for label in (0, 1):
+        answer = Answer(2, "shadow", [], [], None, None, [kept("label", "INT64", [label])])
+        segment.tensor_call([kept("x", "FP32", [[1]])], [kept("label", "INT64", [0])], extra=[answer])
+    segment.end()
+    found = compare(CallLog(store), "delay", 3, 2, since=None, until=BEGIN + timedelta(days=1))
+    assert (found.whole.pairs, found.whole.disagree) == (2, 1)
+    assert [(one.decisions, one.scores) for one in found.worst] == [((0, 1), (None, None))]
+    assert math.isnan(found.apart)

@@ -11,7 +11,7 @@ takes outcomes, and is the rollout's question.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from statistics import NormalDist
@@ -21,6 +21,7 @@ import polars as pl
 
 from instar.core.errors import BadInput
 from instar.evaluate.compare import LEVEL, Interval
+from instar.operate.output_pairs import output_pairs
 from instar.operate.pairing import SERVER_FAULT, PredictionLog, answers_of
 from instar.serve.traffic.policy import Policy
 
@@ -36,7 +37,7 @@ class Said:
     """What one version said in the window.
 
     Attributes:
-        asked: Predictions that it was asked for; `failed` of them have no score.
+        asked: Predictions that it was asked for; on `failed` of them it failed.
         returned: Predictions for which its answer was the caller's.
         positive: Share of its decisions that are 1; NaN without decisions.
         latency_ms: Of calls that it answered, at the median and at the 99th of 100; NaN where it answered none.
@@ -70,11 +71,11 @@ class Part:
 
 @dataclass(frozen=True)
 class Worst:
-    """A prediction on which the two are far apart."""
+    """A prediction on which the two are far apart; of tensors the two values that are farthest, null where none is a number."""
 
     prediction: str
     at: datetime
-    scores: tuple[float, float]
+    scores: tuple[float | None, float | None]
     decisions: tuple[int | None, int | None]
 
 
@@ -155,10 +156,13 @@ def compare(
         .with_columns(difference=pl.col("b") - pl.col("a"), differs=pl.col("a_decision") != pl.col("b_decision"))
         .sort("at", "prediction")
     )
+    by_outputs = pairs.is_empty()
+    if by_outputs:
+        pairs = output_pairs(frame, first, second)
     slices = _slices(frame, pairs, [name for name in (by or inputs) if name in inputs], chosen=bool(by))
     return Differences(
         endpoint, since, until, (_said(frame, one, first), _said(frame, other, second)), _part("all", pairs),
-        _mean(pairs["difference"].abs()), slices, _worst(pairs), _note(one, other, pairs, first, second),
+        _mean(pairs["difference"].abs()), slices, _worst(pairs), _note({first: one, second: other}, pairs, by_outputs),
     )  # fmt: skip
 
 
@@ -171,7 +175,7 @@ def _said(frame: pl.DataFrame, said: pl.DataFrame, version: int) -> Said:
     calls = answered.unique("call")["latency_us"] if answered.height else pl.Series([], dtype=pl.Int64)
     scores = said["score"].drop_nulls().cast(pl.Float64)
     return Said(
-        version, said.height + dead, said["score"].null_count() + dead, answered.height, _mean(said["decision"]),
+        version, said.height + dead, said.height - said["error"].null_count() + dead, answered.height, _mean(said["decision"]),
         _mean(scores), (_quantile(calls, 0.5) / 1000, _quantile(calls, 0.99) / 1000),
     )  # fmt: skip
 
@@ -215,8 +219,16 @@ def _slices(frame: pl.DataFrame, pairs: pl.DataFrame, columns: Sequence[str], *,
     for name in columns:
         values = frame.select("prediction", _slice=pl.col("inputs").struct.field(name))
         kind = values.schema["_slice"]
-        if kind.is_nested():
-            continue
+        if isinstance(kind, pl.Struct):
+            data = pl.col("_slice").struct.field("data")
+            if values.select(data.list.len().max()).item() != 1:
+                if chosen:
+                    raise BadInput(
+                        "calls cannot be parted by a tensor of several values a row", subject=f"input {name}"
+                    )
+                continue
+            values = values.with_columns(_slice=data.list.first())
+            kind = values.schema["_slice"]
         if not chosen and not (kind in (pl.String, pl.Boolean) or values["_slice"].n_unique() <= MOST_VALUES):
             continue
         if kind.is_numeric() and values["_slice"].n_unique() > MOST_VALUES:
@@ -236,23 +248,27 @@ def _slices(frame: pl.DataFrame, pairs: pl.DataFrame, columns: Sequence[str], *,
 
 
 def _worst(pairs: pl.DataFrame) -> tuple[Worst, ...]:
-    rows = pairs.sort(pl.col("difference").abs(), descending=True, maintain_order=True).head(MOST_WORST)
+    known = pairs.filter(pl.col("difference").is_not_null() | pl.col("differs").fill_null(False))
+    rows = known.sort(pl.col("difference").abs(), descending=True, nulls_last=True, maintain_order=True).head(
+        MOST_WORST
+    )
     return tuple(
         Worst(row["prediction"], row["at"], (row["a"], row["b"]), (row["a_decision"], row["b_decision"]))
         for row in rows.iter_rows(named=True)
     )
 
 
-def _note(one: pl.DataFrame, other: pl.DataFrame, pairs: pl.DataFrame, first: int, second: int) -> str:
-    for said, version in ((one, first), (other, second)):
-        if not said.height:
+def _note(said: Mapping[int, pl.DataFrame], pairs: pl.DataFrame, by_outputs: bool) -> str:
+    for version, rows in said.items():
+        if not rows.height:
             return f"version {version} was asked for nothing in this time: make it a shadow, and there are pairs"
-    if not pairs.height and one["score"].null_count() == one.height:
-        return f"version {first} answers without a score, so there is nothing to compare"
-    if not pairs.height and other["score"].null_count() == other.height:
-        return f"version {second} answers without a score, so there is nothing to compare"
-    if not pairs.height:
+    if pairs.is_empty():
         return "no call was answered by both: arms share the calls, and only a shadow or a canary answers the same ones"
+    if by_outputs:
+        return (
+            "they answer with tensors: text, whole numbers and truth values count as decisions, and of other numbers how far "
+            "apart the two are where they are farthest"
+        )
     return ""
 
 

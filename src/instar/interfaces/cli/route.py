@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -239,7 +240,7 @@ def _print_differences(found: Differences) -> None:
     click.echo("\nfarthest apart:")
     header = ["prediction", "at", f"@{one.version}", f"@{other.version}", "decisions"]
     print_table(header, [
-        [far.prediction, f"{far.at:%Y-%m-%d %H:%M}", *(f"{score:.4g}" for score in far.scores),
+        [far.prediction, f"{far.at:%Y-%m-%d %H:%M}", *(cell(score) for score in far.scores),
          " / ".join("-" if said is None else str(said) for said in far.decisions)]
         for far in found.worst
     ])  # fmt: skip
@@ -250,7 +251,8 @@ def _part_row(part: Part) -> list[str]:
     return [
         part.name, str(part.pairs), f"{100 * share.mean:.3g} %" if share.n else "-",
         f"{100 * share.low:.3g} to {100 * share.high:.3g} %" if share.n else "-",
-        f"{apart.mean:+.4g}", f"{apart.low:+.4g} to {apart.high:+.4g}",
+        f"{apart.mean:+.4g}" if math.isfinite(apart.mean) else "-",
+        f"{apart.low:+.4g} to {apart.high:+.4g}" if math.isfinite(apart.low) else "-",
     ]  # fmt: skip
 
 
