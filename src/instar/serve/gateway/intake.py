@@ -93,7 +93,7 @@ class Intake:
         call = self._ids.next(recorded // 1000)
         key: str | None = None
         at, seconds = recorded, None
-        media = head = accept = None
+        media = head = accept = packed = None
         coding = pack = codings.PLAIN
         for name, value in headers:
             if name == b"content-type":
@@ -105,10 +105,7 @@ class Intake:
             elif name == b"accept-encoding":
                 pack = codings.accepted(value)
             elif name == b"content-encoding":
-                try:
-                    coding = codings.coding_of(value) if not coding else codings.coding_of(b"two")
-                except UnsupportedMedia as wrong:
-                    problem = problem or wrong
+                packed = value if packed is None else packed + b"," + value
             elif name[:7] == b"instar-":
                 try:
                     if name == b"instar-key":
@@ -126,11 +123,13 @@ class Intake:
             except InstarError as wrong:
                 problem = problem or wrong
         answer = wire.SAME
-        if accept is not None and accept != b"*/*":
-            try:
+        try:
+            if packed is not None:
+                coding = codings.coding_of(packed)
+            if accept is not None and accept != b"*/*":
                 answer = answer_of(place.kind, form, accept)
-            except NotAcceptable as wrong:
-                problem = problem or wrong
+        except (UnsupportedMedia, NotAcceptable) as wrong:
+            problem = problem or wrong
         if endpoint.call_seconds is not None:
             seconds = min(seconds or endpoint.call_seconds, endpoint.call_seconds)
         caller = held.caller.name
