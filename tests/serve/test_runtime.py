@@ -128,8 +128,8 @@ def test_shadows_answer_later_and_their_failures_stay_with_them(tmp_path: Path) 
         job: msgspec.msgpack.decode(payload, type=list[record.Answer])
         for _, job, payload in messages(runtime.later(route, jobs))
     }
-    assert later[1][0] == record.Answer(2, "frozen", [0.6], [1], 0.5)
-    assert later[2][0].decisions == [1, 1]
+    assert later[1][0] == record.Answer(2, "frozen", (0.6,), (1,), 0.5)
+    assert later[2][0].decisions == (1, 1)
     assert [answers[1].error for answers in later.values()] == ["ValueError: this model never works"] * 2
 
 
@@ -169,8 +169,8 @@ def test_personal_columns_are_kept_apart_and_masked(tmp_path: Path, keyed: bool)
     request = json.loads(call(1000).body) | {"parameters": {"entity": "passenger 7"}}
     reply = replies(runtime.answer(route, [(1, wire.Ask(json.dumps(request).encode()))])[0])[1]
     work, personal = work_of(reply), record.decode_personal(reply.personal)
-    assert work.inputs == [None, [8], None, [None], [False]]
-    assert (work.entities, personal.entities) == (None, ["passenger 7"])
-    assert personal.columns["distance"] == [None]
+    assert work.inputs == (None, (8,), None, (None,), (False,))
+    assert (work.entities, personal.entities) == (None, ("passenger 7",))
+    assert personal.columns["distance"] == (None,)
     mask = personal.columns["carrier"][0]
     assert mask.startswith("masked:") and "UA" not in mask if keyed else mask is None

@@ -117,7 +117,7 @@ def test_an_answer_of_other_rows_than_the_question_is_a_failure(tmp_path: Path) 
 def test_a_number_that_is_none_is_null_in_json_and_no_score(tmp_path: Path) -> None:
     got = ask(Runtime(tensor_fakes.load), route(tmp_path, (version(tmp_path, 1, "nan"), "champion")), body(1))[0]
     assert outputs(got)["score"]["data"] == [None]
-    assert work_of(got).answers[0].scores == []
+    assert work_of(got).answers[0].scores == ()
 
 
 def test_a_failing_canary_falls_back_and_shadows_answer_later(tmp_path: Path) -> None:
@@ -132,7 +132,7 @@ def test_a_failing_canary_falls_back_and_shadows_answer_later(tmp_path: Path) ->
     assert "never works" in (work.fallback or "")
     ((_, job, payload),) = messages(runtime.later(plan, jobs))
     said = msgspec.msgpack.decode(payload, type=list[record.Answer])
-    assert (job, said[0].scores, said[1].error) == (7, [3.5, 4.5], "ValueError: this model never works")
+    assert (job, said[0].scores, said[1].error) == (7, (3.5, 4.5), "ValueError: this model never works")
     assert [tensor.name for tensor in said[0].outputs or ()] == ["score", "label"]
 
 
@@ -145,10 +145,10 @@ def test_a_model_of_the_other_kind_is_refused(tmp_path: Path) -> None:
 def test_the_record_has_what_was_given_and_said(tmp_path: Path) -> None:
     got = ask(Runtime(tensor_fakes.load), route(tmp_path, (version(tmp_path, 1), "champion")), body(1, 4))[0]
     work = work_of(got)
-    assert (work.rows, work.inputs, work.answers[0].scores, work.answers[0].threshold) == (2, [], [3.5, 6.5], None)
+    assert (work.rows, work.inputs, work.answers[0].scores, work.answers[0].threshold) == (2, (), (3.5, 6.5), None)
     x, words = work.tensors or []
     assert np.frombuffer(x.data, "<f4").tolist() == [1, 2, 0.5, 4, 2, 0.5]  # type: ignore[arg-type]
-    assert (x.shape, words.data, words.digest) == ((2, 3), ["w1", "w4"], None)
+    assert (x.shape, words.data, words.digest) == ((2, 3), ("w1", "w4"), None)
 
 
 def test_personal_tensors_are_kept_apart_and_masked(tmp_path: Path) -> None:
@@ -157,8 +157,8 @@ def test_personal_tensors_are_kept_apart_and_masked(tmp_path: Path) -> None:
     plan = route(tmp_path, (version(tmp_path, 1), "champion"), signature=signature)
     got = ask(Runtime(tensor_fakes.load, keyed_mask(bytes(32))), plan, body(1, parameters={"entity": "p"}))[0]
     work, personal = work_of(got), record.decode_personal(got.personal)
-    assert [(one.name, one.shape, one.data) for one in work.tensors or ()] == [("x", (1, 3), b""), ("words", (1,), [])]
-    assert (work.entities, personal.entities, list(personal.columns)) == (None, ["p"], ["words"])
+    assert [(one.name, one.shape, one.data) for one in work.tensors or ()] == [("x", (1, 3), b""), ("words", (1,), ())]
+    assert (work.entities, personal.entities, list(personal.columns)) == (None, ("p",), ["words"])
     assert personal.columns["words"][0].startswith("masked:")
 
 
