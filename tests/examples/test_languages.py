@@ -83,8 +83,8 @@ def test_a_model_in_r_is_served(tmp_path: Path) -> None:
 def test_a_model_in_java_is_served(tmp_path: Path) -> None:
     need(shutil.which("java"), "Java", "default-jdk-headless")
     said, trace = served(tmp_path, "java", "iris", "x=[5.1,3.5,1.4,0.2]")
-    assert 'species ["setosa"]' in said
-    assert "distance [[0.141" in said
+    assert 'species "setosa"' in said
+    assert "distance [0.141" in said
     assert "iris@1" in trace
 
 
