@@ -75,3 +75,10 @@ def test_threads_of_a_fit_wait_without_spinning_unless_told_otherwise(tmp_path: 
         command = [sys.executable, "-c", code, "--version"]
         done = subprocess.run(command, cwd=tmp_path, env=plain | given, capture_output=True, text=True, check=True)
         assert done.stdout.splitlines()[-1] == wanted
+
+
+def test_the_help_of_a_group_says_whole_sentences_in_the_order_of_use() -> None:
+    said = CliRunner().invoke(cli, ["route", "--help"]).output.partition("Commands:")[2]
+    assert "..." not in said
+    assert "who changed what" in said
+    assert said.index("  show ") < said.index("  weights ") < said.index("  back ")

@@ -13,6 +13,7 @@ import click
 
 from instar.core.settings import read_settings
 from instar.interfaces import tokens
+from instar.interfaces.cli.groups import Group
 from instar.interfaces.sdk.client import Client
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800, "y": 31_536_000
 URL_HELP = "Ask this server; default INSTAR_URL, else the store here, as its owner."
 
 
-@click.group("token")
+@click.group("token", cls=Group)
 def token_group() -> None:
     """Make, change, list and revoke the tokens by which others come in, and see who was refused."""
 

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from instar.interfaces.cli.groups import Group
+
 if TYPE_CHECKING:
     from instar.operate.audit import Audit
     from instar.serve.log.erasing import Erasure
@@ -17,7 +19,7 @@ if TYPE_CHECKING:
 SHOWN_INPUTS = 60  # letters of a row's inputs on a terminal
 
 
-@click.group("audit")
+@click.group("audit", cls=Group)
 def audit_group() -> None:
     """Search and verify the record, anchor its head, erase a person from it."""
 

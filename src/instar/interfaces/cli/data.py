@@ -7,6 +7,8 @@ from typing import Any
 
 import click
 
+from instar.interfaces.cli.groups import Group
+
 AS_JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 
 
@@ -47,7 +49,7 @@ def ingest(
             click.echo(f"{version.ref}: {version.rows} rows, {version.content[:19]}")
 
 
-@click.group("data")
+@click.group("data", cls=Group)
 def data() -> None:
     """List, show and compare table versions."""
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from instar.interfaces.cli.groups import Group
 from instar.interfaces.cli.tables import cut, line_width, print_table, room
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ SHORTEST_NAME = 12  # characters
 _as_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 
 
-@click.group("experiments")
+@click.group("experiments", cls=Group)
 def experiments_group() -> None:
     """List, make, move and delete experiments: named groups of runs. EXPERIMENT is a name or an id."""
 

@@ -6,8 +6,10 @@ import json
 
 import click
 
+from instar.interfaces.cli.groups import Group
 
-@click.group("note")
+
+@click.group("note", cls=Group)
 def note_group() -> None:
     """Write and read notes on runs, experiments, model versions, tables and other records."""
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from instar.interfaces.cli.groups import Group
 from instar.interfaces.cli.model_files import import_file
 from instar.interfaces.cli.tables import print_table
 
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 AS_JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 
 
-@click.group("models")
+@click.group("models", cls=Group)
 def models() -> None:
     """List and show model versions, their cards and reports."""
 

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from instar.interfaces.cli.groups import Group
+
 if TYPE_CHECKING:
     from instar.core.store import Store
     from instar.train.reproductions import Reproduction
@@ -77,7 +79,7 @@ def _cell(value: float | None) -> str:
     return "not there" if value is None else f"{value:.9g}"
 
 
-@click.group("env")
+@click.group("env", cls=Group)
 def env_group() -> None:
     """Environments of runs and bundles: list them, show a lock, build one ahead of time."""
 

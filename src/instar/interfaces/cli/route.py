@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from instar.interfaces.cli.groups import Group
 from instar.interfaces.cli.tables import cell, print_table
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ def _changing(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
-@click.group("route")
+@click.group("route", cls=Group)
 def route() -> None:
     """Show and change the traffic of an endpoint."""
 
@@ -89,7 +90,7 @@ def weights_command(project: str | None, /, endpoint: str, weights: tuple[str, .
     _change(project, endpoint, lambda now: traffic.with_weights(now, given), **options)
 
 
-@route.group("shadow")
+@route.group("shadow", cls=Group)
 def shadow() -> None:
     """Versions that answer on the record only."""
 

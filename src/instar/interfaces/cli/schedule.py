@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from instar.interfaces.cli.groups import Group
 from instar.interfaces.cli.plan import AS_JSON
 
 if TYPE_CHECKING:
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from instar.operate.schedules import Standing
 
 
-@click.group("schedule")
+@click.group("schedule", cls=Group)
 def schedule() -> None:
     """Show and run the schedules of instar.toml, which `instar up` carries out."""
 

@@ -10,6 +10,7 @@ import click
 
 from instar.interfaces.cli.bring import import_command
 from instar.interfaces.cli.compare import compare_command
+from instar.interfaces.cli.groups import Group
 from instar.interfaces.cli.run_list import list_command
 from instar.interfaces.cli.sync import sync_command
 from instar.interfaces.cli.tables import cell, cut
@@ -22,7 +23,7 @@ MOST_LINES = 20  # of one list
 LONGEST_VALUE = 72  # characters; a digest is shorter
 
 
-@click.group("runs")
+@click.group("runs", cls=Group)
 def runs_group() -> None:
     """List and show runs: parameters, metrics, inputs, code, environment."""
 

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from instar.interfaces.cli.groups import Group
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -139,7 +141,7 @@ def _join(app: App, name: str) -> None:
     walk.work(app, study, ground, apart=True)
 
 
-@click.group("studies")
+@click.group("studies", cls=Group)
 def studies_group() -> None:
     """List and show studies of tuning."""
 
