@@ -128,13 +128,14 @@ def test_a_policy_that_was_written_down_is_read_back(document: PolicyDocument) -
         (b'{"champion": 1', "TOML or JSON"),
         (b"\xff", "TOML or JSON"),
         (b"champoin = 1", "did you mean `champion`"),
+        (b'[[arm]]\nname = "b"\nversion = 2\nweight = 40', "did you mean `arms`"),
         (b'[[rules]]\nname = "x"\nwhen = [{ heeder = "a" }]\nversion = 1', "did you mean `header`"),
         (b'champion = "three"', r"\$.champion"),
         (b"[[arms]]\nname = 'b'\nversion = 2\nweight = 'all'", r"\$.arms\[0\].weight"),
         (b"#" * 300_000, "too long"),
         (b'{"a":' * 40_000, "TOML or JSON"),
     ],
-    ids=range(9),
+    ids=range(10),
 )
 def test_what_is_no_policy_is_refused_by_name(text: bytes, says: str) -> None:
     with pytest.raises(BadInput, match=says):

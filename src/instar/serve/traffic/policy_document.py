@@ -131,5 +131,6 @@ def _nearest(message: str) -> str:
     if unknown is None:
         return ""
     names = {name for kind in (PolicyDocument, Canary, Arm, Rule, Shadow) for name in kind.__struct_fields__}
-    close = difflib.get_close_matches(unknown[1], names | {"header", "tag", "caller", "is", "prefix"}, n=1)
+    known = names | {"header", "tag", "caller", "is", "prefix"}
+    close = difflib.get_close_matches(unknown[1], known - {unknown[1]}, n=1)  # it may be known, in another place
     return f"; did you mean `{close[0]}`?" if close else ""
