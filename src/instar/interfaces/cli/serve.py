@@ -81,9 +81,9 @@ def up_command(
 
     if call_limit is not None:
         os.environ["INSTAR_CALL_LIMIT"] = f"{call_limit:g}"  # for all processes of the server
-    for name, file in (("INSTAR_TLS_CERT", tls_cert), ("INSTAR_TLS_KEY", tls_key)):
+    for setting, file in (("INSTAR_TLS_CERT", tls_cert), ("INSTAR_TLS_KEY", tls_key)):
         if file is not None:
-            os.environ[name] = str(file.absolute())
+            os.environ[setting] = str(file.absolute())
     server = Root(folder, root, host, port, gateways, grpc_port, record == "durable", listening=listening)
     server.run()
     click.echo("drained: every call that was taken is answered and on the record")
