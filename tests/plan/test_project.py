@@ -235,3 +235,14 @@ def test_a_contract_takes_effect_when_it_is_journalled_and_only_when_it_changed(
     assert entries[1].body["before"] == first.revision
     assert current is not None
     assert (current.number, current.revision) == (3, first.revision)
+
+
+def test_the_time_of_a_call_is_part_of_what_is_agreed() -> None:
+    served = CONTRACT + "\n[problem.delay.serving]\nmost = 2\n"
+    timed = parse_contract(served + 'timeout = "5s"\n')
+    serving = timed.problem["delay"].serving
+    assert serving is not None
+    assert serving.timeout == timedelta(seconds=5)
+    assert revision_of(timed) != revision_of(parse_contract(served))
+    with pytest.raises(ContractError, match="timeout"):
+        parse_contract(served + 'timeout = "0s"\n')
