@@ -16,6 +16,7 @@ from instar.release.approval import approval_table
 from instar.release.registry import ModelVersion
 from instar.serve.log import verification
 from instar.serve.traffic.routing import policy_revision
+from instar.train.bundle import load_manifest, parts
 
 
 @pytest.fixture
@@ -99,6 +100,19 @@ def test_a_lost_blob_is_found(record: Store) -> None:
         manifest = tx.execute(sa.select(table_version.c.state)).scalar_one()
     record.blobs.delete(manifest)
     assert any(manifest[:15] in fault for fault in faults(verify(record, "flights")))
+
+
+def test_a_file_of_a_bundle_that_was_swapped_is_found(record: Store) -> None:
+    with record.database.read() as tx:
+        manifest = load_manifest(record.blobs, tx.execute(sa.select(approval_table.c.bundle)).scalar_one())
+    part, digest = next(iter(parts(manifest).items()))
+    file = record.blobs.path(digest)
+    kept = file.read_bytes()
+    file.chmod(0o600)
+    file.write_bytes(kept + b" ")
+    assert any(f"{part} ({digest[:15]}…) was changed" in fault for fault in faults(verify(record, "flights")))
+    record.blobs.delete(digest)
+    assert any(f"{part} ({digest[:15]}…) is missing" in fault for fault in faults(verify(record, "flights")))
 
 
 def test_faults_of_sealed_segments_are_the_audits(record: Store, monkeypatch: pytest.MonkeyPatch) -> None:

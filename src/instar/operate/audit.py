@@ -16,7 +16,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from instar.core import journal
+from instar.core import ids, journal
 from instar.core.database import Transaction
 from instar.core.errors import BadInput, Damaged, NotFound
 from instar.core.journal import Entry
@@ -29,6 +29,7 @@ from instar.release.approval import approval_table
 from instar.release.registry import version_table
 from instar.serve.log import catalogue, verification
 from instar.serve.traffic.routing import policy_revision
+from instar.train import bundle
 
 SHOWN_FAULTS = 20
 
@@ -139,20 +140,32 @@ def _differences(entry: Entry, row: sa.Row[Any] | None, columns: Mapping[str, st
 
 
 def _blobs(store: Store, entries: Sequence[Entry]) -> Check:
-    named = {
-        entry.body[name]: f"{entry.kind} {entry.subject}"
-        for entry in entries
-        if entry.kind in ANNOUNCED
-        for name in BLOBS
-        if str(entry.body.get(name, "")).startswith("b3:")
-    }
+    named: dict[str, str] = {}
+    bundles: set[str] = set()
+    for entry in entries:
+        for name in BLOBS if entry.kind in ANNOUNCED else ():
+            digest = str(entry.body.get(name, ""))
+            if digest.startswith("b3:"):
+                named[digest] = f"{entry.kind} {entry.subject}"
+                bundles |= {digest} if name == "bundle" else set()
     faults = []
     for digest, owner in named.items():
         try:
-            store.blobs.get(digest)
+            data = store.blobs.get(digest)
+            if digest in bundles:
+                faults += [f"{fault} of {owner}" for fault in _parts(store, bundle.decode(data, owner))]
         except (NotFound, Damaged) as error:
             faults.append(f"blob {digest[:15]}… of {owner}: {error.what}")
     return Check("blobs that the journal names", len(named), tuple(faults[:SHOWN_FAULTS]))
+
+
+def _parts(store: Store, manifest: bundle.Manifest) -> Iterator[str]:
+    """Files of a bundle that are gone, or are not what its manifest says."""
+    for part, digest in bundle.parts(manifest).items():
+        if not store.blobs.has(digest):
+            yield f"{part} ({digest[:15]}…) is missing"
+        elif ids.digest_of_file(store.blobs.path(digest)) != digest:  # not read whole: a model may be large
+            yield f"{part} ({digest[:15]}…) was changed"
 
 
 def _segments(
