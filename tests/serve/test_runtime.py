@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from instar.core.errors import Damaged
 from instar.serve.log import record
 from instar.serve.log.record import Work
 from instar.serve.protocol import wire
@@ -174,3 +175,16 @@ def test_personal_columns_are_kept_apart_and_masked(tmp_path: Path, keyed: bool)
     assert personal.columns["distance"] == (None,)
     mask = personal.columns["carrier"][0]
     assert mask.startswith("masked:") and "UA" not in mask if keyed else mask is None
+
+
+def test_a_model_that_cannot_be_loaded_is_no_fault_of_the_request(tmp_path: Path) -> None:
+    def torn(folder: Path) -> Any:
+        raise Damaged("its file model.onnx was changed", subject="bundle in b3-0")
+
+    route = plan(tmp_path, [(fakes.version(tmp_path, 1), "champion")], [])
+    reply = replies(Runtime(torn).answer(route, [(1, call(1000))])[0])[1]
+    said = json.loads(reply.body)
+    assert (reply.status, said["kind"]) == (503, "Unavailable")
+    assert "version 1 cannot answer now: its model cannot be loaded" in said["error"]
+    assert "model.onnx was changed" in said["error"]
+    assert "Look at the request" not in said["error"]

@@ -28,7 +28,7 @@ from instar.serve.worker.models import LIMIT as MODELS_LIMIT
 from instar.serve.worker.models import Models
 from instar.serve.worker.table_work import TableModel, TableWork
 from instar.serve.worker.tensor_work import TensorModel, TensorWork
-from instar.serve.worker.work import Ended, Job, describe
+from instar.serve.worker.work import Ended, Job, NotLoaded, describe
 from instar.train.environment_places import NotBuilt
 
 PLANS_LIMIT = 4096  # whose work is prepared
@@ -183,7 +183,16 @@ class Runtime:
 
     def _model(self, version: wire.PlanVersion) -> Model:
         self.meter.mark((self._endpoint, version.version, version.bundle))
-        model: Model = self.models.get(version.bundle, version.folder)
+        try:
+            model: Model = self.models.get(version.bundle, version.folder)
+        except NotBuilt:
+            raise
+        except Exception as problem:  # whatever a bundle's loading raises
+            raise NotLoaded(
+                "its model cannot be loaded",
+                found=describe(problem),
+                next_step="`instar live` tells how versions are; `instar route` has another one answer.",
+            ) from problem
         return model
 
 
@@ -262,7 +271,7 @@ def _deadline(ask: wire.Ask, asked: v2_json.Asked) -> int:
 def _failure(version: int, error: str, job: Job) -> wire.Reply:
     known = (job.problems or {}).get(version)
     problem: Exception
-    if isinstance(known, NotBuilt):
+    if isinstance(known, (NotBuilt, NotLoaded)):
         problem = Unavailable(f"version {version} cannot answer now: {known.what}", found=known.found,
                               subject=known.subject, next_step=known.next_step)  # fmt: skip
     elif isinstance(known, Ended) and known.hung:  # the request may be as good as any: it may be sent again
