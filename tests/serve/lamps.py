@@ -13,6 +13,7 @@ import pytest
 
 from instar.core import ids
 from instar.core.store import Store
+from instar.serve import building, snapshot
 from instar.train import bundle, environment
 from instar.train.environment import Environment
 from tests.serve import bundles
@@ -85,3 +86,10 @@ def lamp_bundle(store: Store, links: Path, version: str, *, lock: str | None = N
         **parts,
     }
     return bundle.pack(store.blobs, bundles.manifest(store, fields.pop("pickled", data), **fields))
+
+
+def published(store: Store) -> int:
+    """The number of routes whose environments are built."""
+    snapshot.publish(store)
+    building.build(store)
+    return snapshot.publish(store)

@@ -269,7 +269,7 @@ def test_a_rate_holds_over_all_processes_that_answer(world: World) -> None:
         for client in clients:
             client.close()
     assert answered <= 5 + 5 * (time.monotonic() - began) + 1  # a burst, the rate, and the call that began it
-    assert answered >= 5
+    assert answered  # how many, depends on what was asked until the token was known
 
 
 def test_the_owner_of_the_files_needs_no_token_of_their_own(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

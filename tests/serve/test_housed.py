@@ -15,13 +15,13 @@ import pytest
 
 from instar.core.errors import Blocked, Damaged, InstarError, StepFailed, Unavailable
 from instar.core.store import Store
-from instar.serve import building, snapshot
+from instar.serve import snapshot
 from instar.serve.traffic import routing
 from instar.serve.traffic.routes import bundle_folder, read_snapshot
 from instar.serve.worker import housed, loading, shim
 from instar.train import bundle, environment, environments, own_environment
 from tests.serve.conftest import acknowledged, start
-from tests.serve.lamps import lamp_bundle
+from tests.serve.lamps import lamp_bundle, published
 from tests.serve.lamps import links as links
 from tests.train import wheels
 
@@ -38,13 +38,6 @@ def prepared(store: Store, digest: str) -> tuple[Path, str]:
 def started(store: Store, name: str, **terms: Any) -> housed.Line:
     """A line to a process of an environment."""
     return housed.Line(lambda status: None, lambda: str(environments.places.python(store.folder, name)), **terms)
-
-
-def published(store: Store) -> int:
-    """The number of routes whose environments are built."""
-    snapshot.publish(store)
-    building.build(store)
-    return snapshot.publish(store)
 
 
 @pytest.fixture

@@ -13,7 +13,6 @@ import httpx2
 import pytest
 
 from instar.core.store import Store
-from instar.serve import snapshot
 from instar.serve.processes.children import Process
 from instar.serve.processes.leftovers import MARK
 from instar.serve.root import costs
@@ -21,7 +20,7 @@ from instar.serve.root.accounts import VERSION
 from instar.serve.traffic import routing
 from instar.train.command_bundle import pack_command
 from tests.serve.conftest import acknowledged, start, wait_for
-from tests.serve.lamps import lamp_bundle
+from tests.serve.lamps import lamp_bundle, published
 from tests.serve.lamps import links as links
 from tests.serve.programs import folder
 from tests.serve.test_crash import gone
@@ -94,7 +93,7 @@ def test_a_killed_worker_leaves_nothing_and_its_bill_has_all(
     program = pack_command(store, folder(tmp_path / "m"), name="program")
     routing.set_policy(store, "flights", "lamp", champion=1, bundles={1: lamp}, cause="test")
     routing.set_policy(store, "flights", "program", champion=1, bundles={1: program}, cause="test")
-    number = snapshot.publish(store)
+    number = published(store)
     loader = "instar.serve.worker.loading:load"
     with (
         start(store.folder, loader=loader, environment={"INSTAR_FORK": fork}) as server,
@@ -130,7 +129,7 @@ def test_a_process_of_another_environment_that_hangs_or_leaks_is_replaced(store:
     routing.set_policy(
         store, "flights", "lamp", champion=1, bundles={1: lamp_bundle(store, links, "1.0")}, cause="test"
     )
-    number = snapshot.publish(store)
+    number = published(store)
     environment = {"INSTAR_HANG": "6", "INSTAR_WORKER_MEMORY": "250MiB"}
     with (
         start(store.folder, loader="instar.serve.worker.loading:load", environment=environment) as server,
