@@ -50,7 +50,7 @@ BACKLOG = 64
 ACCOUNT_SECONDS = 2.0  # between two words to the root on what versions used
 LEAVE_SECONDS = 5.0  # beyond a call's longest time, for gateways to hang up, once it was told to end
 # Lists of a batch are many, live for a moment and form no rings: Python need not look through them while they are in use.
-GARBAGE = (50_000, 20, 100)
+GARBAGE = (5_000, 10, 10)
 
 _FORGOTTEN = refusal(Unavailable("the worker does not know this route any more", next_step="Send the request again."))
 
