@@ -99,7 +99,7 @@ def test_a_server_without_room_is_asked_again(monkeypatch: pytest.MonkeyPatch) -
     (said,) = Batches([Line(set(), busy=3)], TABLE).ask([Row(1, {"x": 2.0})])
     assert said.outputs == {"score": 4.0}
     monkeypatch.setattr(batches, "WAIT_SECONDS", -1.0)
-    with pytest.raises(Unavailable, match="no room"):
+    with pytest.raises(Unavailable, match="could not answer"):
         list(Batches([Line(set(), busy=3)], TABLE).ask([Row(1, {"x": 2.0})]))
 
 

@@ -20,15 +20,15 @@ from typing import Any
 
 import msgspec
 
-from instar.core.errors import BadInput, InstarError, NotAllowed, NotFound, Unauthenticated, Unavailable
+from instar.core.errors import BadInput, Unavailable
 from instar.serve.nested import Spec, nest, shape_of, tensor
+from instar.serve.refusal import KINDS
 
 ROWS = 500  # of a call, where nothing else is said
-WAIT_SECONDS = 120.0  # for room at a server that has too much to do
+WAIT_SECONDS = 120.0  # for a server that has too much to do, or cannot answer now
 AHEAD = 2  # calls for each connection that are read before the first of them is answered
 
 _ROW = re.compile(r"\$\.inputs\[\d+\]\.data\[(\d+)\]")
-_HOPELESS: dict[int, type[InstarError]] = {401: Unauthenticated, 403: NotAllowed, 404: NotFound}
 
 
 @dataclass(frozen=True)
@@ -73,6 +73,11 @@ class Reply(msgspec.Struct, frozen=True):
     call: str
     body: bytes
     again: float = 1.0
+
+
+def again_seconds(retry_after: str | None) -> float:
+    """What the header `Retry-After` says, in seconds; a second where it says none."""
+    return float(retry_after) if retry_after and retry_after.isdigit() else 1.0
 
 
 Send = Callable[[bytes, Mapping[str, str]], Reply]
@@ -127,7 +132,7 @@ class Batches:
 
         Raises:
             Unauthenticated, NotAllowed, NotFound: The endpoint may not be asked, or is not there.
-            Unavailable: The server is gone, or had too much to do for too long.
+            Unavailable: The server is gone, or could not answer for too long.
         """
         flying: deque[Future[list[Said]]] = deque()
         with ThreadPoolExecutor(self._connections) as pool:
@@ -199,8 +204,8 @@ class Batches:
                 yield from self._read(rows, reply)
                 continue
             why, place = _refusal(reply.body)
-            if reply.status in _HOPELESS:
-                raise _HOPELESS[reply.status](why)
+            if reply.status in KINDS:  # no row is at fault, and no other can be answered
+                raise KINDS[reply.status](why)
             match = _ROW.match(place) if reply.status == 400 else None
             at = int(match[1]) if match else -1
             if len(rows) == 1:
@@ -218,7 +223,7 @@ class Batches:
             if reply.status not in (429, 503):
                 return reply
             if time.monotonic() > until:
-                raise Unavailable(f"it has had no room for {WAIT_SECONDS:g} s", found=_refusal(reply.body)[0])
+                raise Unavailable(f"it could not answer for {WAIT_SECONDS:g} s", found=_refusal(reply.body)[0])
             time.sleep(min(max(reply.again, 0.05), 10.0))
 
     def _body(self, rows: list[Row]) -> bytes:

@@ -8,7 +8,7 @@ from urllib.parse import quote, urlsplit
 
 from instar.core import credentials
 from instar.core.errors import BadInput, Unavailable
-from instar.serve.batches import Endpoint, Reply
+from instar.serve.batches import Endpoint, Reply, again_seconds
 from instar.serve.refusal import refused
 
 TIMEOUT_SECONDS = 120.0
@@ -57,9 +57,8 @@ class HttpLine:
         try:
             self._connection.request(method, path, body, {**self._proof, **headers})
             reply = self._connection.getresponse()
-            again = reply.getheader("Retry-After", "")
-            seconds = float(again) if again.isdigit() else 1.0
-            return Reply(reply.status, reply.getheader("Instar-Call", ""), reply.read(), seconds)
+            again = again_seconds(reply.getheader("Retry-After"))
+            return Reply(reply.status, reply.getheader("Instar-Call", ""), reply.read(), again)
         except (OSError, http.client.HTTPException) as problem:
             self._connection.close()
             raise Unavailable(

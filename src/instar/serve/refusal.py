@@ -6,7 +6,7 @@ import msgspec
 
 from instar.core.errors import InstarError, NotAllowed, NotFound, Unauthenticated, Unavailable
 
-_KINDS: dict[int, type[InstarError]] = {401: Unauthenticated, 403: NotAllowed, 404: NotFound}
+KINDS: dict[int, type[InstarError]] = {401: Unauthenticated, 403: NotAllowed, 404: NotFound}
 
 
 class _Said(msgspec.Struct):
@@ -21,5 +21,5 @@ def refused(endpoint: str, status: int, body: bytes) -> InstarError:
     except (msgspec.DecodeError, UnicodeDecodeError):
         said = f"the server answers {status}: {body[:300].decode(errors='replace')}"
     what, _, next_step = said.partition("\nNext: ")
-    kind = _KINDS.get(status, Unavailable)
+    kind = KINDS.get(status, Unavailable)
     return kind(what.removeprefix(f"{subject}: ").removesuffix("."), subject=subject, next_step=next_step)

@@ -80,13 +80,12 @@ class Frames(Connection):
         return _frame(found, [*columns, "error"], pandas)
 
     def _call(self, path: str, body: bytes, headers: Mapping[str, str]) -> Reply:
-        from instar.serve.batches import Reply
+        from instar.serve.batches import Reply, again_seconds
 
         with self._reached():
             reply = self._http.post(path, content=body, headers=dict(headers))
-        again = reply.headers.get("retry-after", "")
-        seconds = float(again) if again.isdigit() else 1.0
-        return Reply(reply.status_code, reply.headers.get("instar-call", ""), reply.content, seconds)
+        again = again_seconds(reply.headers.get("retry-after"))
+        return Reply(reply.status_code, reply.headers.get("instar-call", ""), reply.content, again)
 
 
 def _prove(names: Sequence[str], takes: Endpoint, carry: Sequence[str], entity: str | None) -> None:

@@ -22,9 +22,8 @@ from instar.serve.traffic.routes import serve_folder
 BURST_SECONDS = 1.0  # of calls that a caller may save up
 SLOTS = 16_384
 PROBES = 16  # slots in which a caller may have its place; the one used longest ago makes room
-TRIES = (
-    64  # to have the page alone: others hold it for microseconds, and one that was stopped meanwhile must stop nobody
-)
+# To have the page alone: others hold it for microseconds, and one that was stopped meanwhile must stop nobody.
+TRIES = 64
 
 _entry = struct.Struct("<Qd")  # a caller's key, 0 for none, and its moment, seconds since 1970
 _SIZE = SLOTS * _entry.size

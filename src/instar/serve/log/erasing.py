@@ -220,16 +220,12 @@ def _erase(store: Store, unit: Unit, one: Erasure, selector: Selector) -> None:
     rewriting.check(store, unit)
     told = set(found["call"].to_list())
     pruned, columns = _look(store, unit, told, selector)
-    made = sealed_table.make_unit(
+    made = sealed_table.make_again(
         store,
-        unit.project,
-        unit.endpoint,
-        unit.day,
-        new_id("part"),
+        unit,
         (_emptied(part, told, pruned, columns, one.id) for part in rewriting.rows_in_order(store, [unit])),
         (_without(frame, told, pruned) for frame in rewriting.frames_in_order(store, [unit])),
-        unit.segments,
-        lost=", ".join(sorted({PERSON, *filter(None, unit.lost.split(", "))})),
+        without=PERSON,
     )
     rows = pl.scan_parquet(path).filter(pl.col("call").is_in(sorted(told))).select(pl.len()).collect().item()
 

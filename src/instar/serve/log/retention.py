@@ -18,7 +18,6 @@ import polars as pl
 import sqlalchemy as sa
 
 from instar.core.database import Transaction
-from instar.core.ids import new_id
 from instar.core.store import Store
 from instar.serve.log import catalogue, holds, record, rewriting, sealed_table
 from instar.serve.log.catalogue import Unit
@@ -98,16 +97,12 @@ def _drop(store: Store, gone: Gone) -> None:
 def _thin(store: Store, gone: Gone) -> None:
     unit = gone.unit
     rewriting.check(store, unit)
-    made = sealed_table.make_unit(
+    made = sealed_table.make_again(
         store,
-        unit.project,
-        unit.endpoint,
-        unit.day,
-        new_id("part"),
+        unit,
         map(_without_inputs, rewriting.rows_in_order(store, [unit])),
         map(_pruned, rewriting.frames_in_order(store, [unit])),
-        unit.segments,
-        lost=", ".join(sorted({INPUTS, *filter(None, unit.lost.split(", "))})),
+        without=INPUTS,
     )
     facts = {"endpoint": unit.endpoint, "policy": gone.policy, "predictions": unit.predictions}
     entry = ("inputs dropped", f"{unit.endpoint}/{made.day}", facts)

@@ -79,6 +79,21 @@ def make_unit(
     )
 
 
+def make_again(
+    store: Store, unit: Unit, parts: Iterator[pl.DataFrame], frames: Iterator[Kept], *, without: str
+) -> Unit:
+    """Write a unit anew that lost something more: its day and segments stay.
+
+    Args:
+        without: What its rows do not hold any more, a word of `Unit.lost`.
+    """
+    lost = {without, *filter(None, unit.lost.split(", "))}
+    return make_unit(
+        store, unit.project, unit.endpoint, unit.day, ids.new_id("part"), parts, frames, unit.segments,
+        lost=", ".join(sorted(lost)),
+    )  # fmt: skip
+
+
 class _Facts:
     """What the rows of a unit lie between, and the values of columns that have few."""
 
