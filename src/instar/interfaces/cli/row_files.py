@@ -21,6 +21,7 @@ Read = tuple[dict[str, Any], str]  # a row's values, and what is wrong with it
 
 BEGINNING = 6  # bytes that tell a file's kind
 WRITTEN_AT_ONCE = 5_000  # rows of a Parquet file's row group
+LINE_KEPT = 2_000  # letters of a line that cannot be read, told beside the reason
 OUTPUTS = (".csv", ".jsonl", ".parquet")
 
 _KINDS = "CSV, a JSON list of objects, JSON lines, Parquet or Arrow"
@@ -66,8 +67,10 @@ def _line(text: str) -> Read:
     try:
         row = json.loads(text)
     except ValueError as problem:
-        return {"line": text.rstrip("\n")[:2000]}, f"the line is no JSON: {problem}"
-    return (row, "") if isinstance(row, dict) else ({"line": text.rstrip("\n")[:2000]}, "the line is no JSON object")
+        return {"line": text.rstrip("\n")[:LINE_KEPT]}, f"the line is no JSON: {problem}"
+    return (
+        (row, "") if isinstance(row, dict) else ({"line": text.rstrip("\n")[:LINE_KEPT]}, "the line is no JSON object")
+    )
 
 
 def _csv(lines: Iterator[str]) -> Iterator[Read]:
@@ -80,7 +83,7 @@ def _csv(lines: Iterator[str]) -> Iterator[Read]:
             yield dict(zip(names, fields, strict=True)), ""
         elif fields:
             why = f"the line has {len(fields)} fields, and the first has {len(names)}"
-            yield {"line": ",".join(fields)[:2000]}, why
+            yield {"line": ",".join(fields)[:LINE_KEPT]}, why
 
 
 def _columnar(file: IO[bytes], start: bytes) -> Iterator[Read]:

@@ -23,9 +23,8 @@ from instar.serve.protocol.places import Place
 ANSWER_LIMIT_BYTES = 256 * 1024 * 1024
 GRACE_SECONDS = 25.0  # for calls in flight when the server ends
 STREAMS = 256  # calls of one connection at once; more wait at the client
-MESSAGE_TIMES = (
-    6.0  # as long as a body may take before its size counts, for a whole message: how much has come is not told
-)
+# As long as a body may take before its size counts, for a whole message: how much has come is not told.
+MESSAGE_TIMES = 6.0
 ALIVE_SECONDS = 60  # after which a connection that says nothing is asked whether it is there
 ANSWER_SECONDS = 20  # for it to say so; then it is hung up
 LONGEST_SECONDS = 600.0

@@ -44,9 +44,8 @@ PROOFS = 4  # at once, so that a thousand new versions leave room for calls
 REPORT_SECONDS = 0.1  # between two words to the root on how busy workers are
 LOOK_SECONDS = 1.0  # between two looks, when nothing told that the routes changed
 BLIND_LOOK_SECONDS = 0.02  # where the system tells of no changed files
-LINE_GRACE_SECONDS = (
-    5.0  # beyond a call's longest time, for which a worker that no route names stays known: its shadows
-)
+# Beyond a call's longest time, for which a worker that no route names stays known: its shadows.
+LINE_GRACE_SECONDS = 5.0
 
 _log = logging.getLogger("instar.serve")
 

@@ -6,10 +6,9 @@ left half done is not named by the catalogue, so it does not exist: `repair` tak
 
 from __future__ import annotations
 
-import fcntl
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ import polars as pl
 
 from instar.core import ids, journal
 from instar.core.database import Transaction, microseconds
+from instar.core.locks import one_at_a_time
 from instar.core.store import Store
 from instar.data import delta_log
 from instar.serve.log import catalogue, layout
@@ -26,14 +26,9 @@ from instar.serve.log.layout import Kept, Written
 Entry = tuple[str, str, dict[str, Any]]
 
 
-@contextmanager
-def alone(store: Store) -> Iterator[None]:
-    """One at a time: whoever seals, merges or erases holds this; what holds it is gone with its process."""
-    folder = store.folder / "calls"
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".sealing").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
+def alone(store: Store) -> AbstractContextManager[None]:
+    """One at a time: whoever seals, merges or erases holds this."""
+    return one_at_a_time(store.folder / "calls" / ".sealing")
 
 
 def make_unit(
