@@ -17,7 +17,7 @@ from click.testing import CliRunner, Result
 from hypothesis import given
 from hypothesis import strategies as st
 
-from instar.core.errors import BadInput, NotFound, Unavailable
+from instar.core.errors import BadInput, NotFound, NotLoaded, Unavailable
 from instar.interfaces.cli.predict import predict_command
 from instar.interfaces.sdk.client import Client
 from instar.serve import batches
@@ -279,3 +279,15 @@ def test_a_frame_of_tensors_gives_a_frame(server: ServerTree) -> None:
         found = client.predict_frame("words", frame)
     assert found["score"].to_list() == [[6.0], [15.0]]
     assert found["label"].to_list() == ["A", "B"]
+
+
+def test_a_model_that_cannot_be_loaded_is_not_waited_for() -> None:
+    asked: list[bytes] = []
+
+    def torn(body: bytes, headers: Mapping[str, str]) -> Reply:
+        asked.append(body)
+        return Reply(503, "", b'{"error": "version 1 cannot answer now", "kind": "NotLoaded"}', 60.0)
+
+    with pytest.raises(NotLoaded, match="version 1 cannot answer now"):
+        list(Batches([torn], TABLE).ask([Row(1, {"x": 1.0})]))
+    assert len(asked) == 1

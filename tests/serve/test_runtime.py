@@ -184,7 +184,7 @@ def test_a_model_that_cannot_be_loaded_is_no_fault_of_the_request(tmp_path: Path
     route = plan(tmp_path, [(fakes.version(tmp_path, 1), "champion")], [])
     reply = replies(Runtime(torn).answer(route, [(1, call(1000))])[0])[1]
     said = json.loads(reply.body)
-    assert (reply.status, said["kind"]) == (503, "Unavailable")
+    assert (reply.status, said["kind"]) == (503, "NotLoaded")
     assert "version 1 cannot answer now: its model cannot be loaded" in said["error"]
     assert "model.onnx was changed" in said["error"]
     assert "Look at the request" not in said["error"]

@@ -217,6 +217,10 @@ class Unavailable(InstarError):
     retry_after = 1
 
 
+class NotLoaded(Unavailable):
+    """The model of a version cannot be loaded: no request is at fault, and to wait is of no use until somebody has looked."""
+
+
 class DeadlineExceeded(InstarError):
     """The time that the caller allowed is over."""
 

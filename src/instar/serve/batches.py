@@ -20,7 +20,7 @@ from typing import Any
 
 import msgspec
 
-from instar.core.errors import BadInput, Unavailable
+from instar.core.errors import BadInput, NotLoaded, Unavailable
 from instar.serve.nested import Spec, nest, shape_of, tensor
 from instar.serve.refusal import KINDS
 
@@ -133,6 +133,7 @@ class Batches:
         Raises:
             Unauthenticated, NotAllowed, NotFound: The endpoint may not be asked, or is not there.
             Unavailable: The server is gone, or could not answer for too long.
+            NotLoaded: The model cannot be loaded: to wait is of no use.
         """
         flying: deque[Future[list[Said]]] = deque()
         with ThreadPoolExecutor(self._connections) as pool:
@@ -203,7 +204,7 @@ class Batches:
             if reply.status == 200:
                 yield from self._read(rows, reply)
                 continue
-            why, place = _refusal(reply.body)
+            why, place, _ = _refusal(reply.body)
             if reply.status in KINDS:  # no row is at fault, and no other can be answered
                 raise KINDS[reply.status](why)
             match = _ROW.match(place) if reply.status == 400 else None
@@ -222,8 +223,11 @@ class Batches:
             reply = send(body, self._headers)
             if reply.status not in (429, 503):
                 return reply
+            why, _, kind = _refusal(reply.body)
+            if kind == NotLoaded.__name__:
+                raise NotLoaded(why)
             if time.monotonic() > until:
-                raise Unavailable(f"it could not answer for {WAIT_SECONDS:g} s", found=_refusal(reply.body)[0])
+                raise Unavailable(f"it could not answer for {WAIT_SECONDS:g} s", found=why)
             time.sleep(min(max(reply.again, 0.05), 10.0))
 
     def _body(self, rows: list[Row]) -> bytes:
@@ -283,11 +287,11 @@ def _shape(value: Any, name: str) -> list[int] | None:
         return None
 
 
-def _refusal(body: bytes) -> tuple[str, str]:
-    """Why, without the place in our own request, and that place."""
+def _refusal(body: bytes) -> tuple[str, str, str]:
+    """Why, without the place in our own request; that place; and the error's kind."""
     try:
         facts = msgspec.json.decode(body)
-        why, place = str(facts["error"]), str(facts.get("path", ""))
+        why, place, kind = str(facts["error"]), str(facts.get("path", "")), str(facts.get("kind", ""))
     except (msgspec.DecodeError, KeyError, TypeError, AttributeError):
-        return body[:300].decode(errors="replace") or "no reason was given", ""
-    return (why.removeprefix(f"{place}: ") if _ROW.match(place) else why), place
+        return body[:300].decode(errors="replace") or "no reason was given", "", ""
+    return (why.removeprefix(f"{place}: ") if _ROW.match(place) else why), place, kind

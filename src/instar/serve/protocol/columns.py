@@ -24,6 +24,7 @@ from instar.serve.protocol.v2_json import (
     beyond,
     decode,
     decode_floats,
+    decode_quickly,
     missing,
     other_datatype,
     out_of_range,
@@ -87,15 +88,10 @@ class Binder:
         Raises:
             RequestError: As `decode` and `bind`.
         """
-        if self._decode is not None:
-            # Where all values are floats, reading and holding them to it is one step. Whatever it stumbles over (nested
-            # data, too) is read again for what it is.
-            try:
-                request = self._decode(body)
-            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-                return self.bind(decode(body))
+        request, typed = decode_quickly(body, self._decode)
+        if typed:  # what is not of the usual form is read again for what it is
             return self._quick(request, typed=True) or self.bind(decode(body))
-        return self.bind(decode(body))
+        return self.bind(request)
 
     def bind(self, request: Request) -> Bound:
         """Hold a request to the signature.

@@ -30,8 +30,8 @@ from instar.serve.protocol.v2_json import (
     Tensor,
     asked_of,
     beyond,
-    decode,
     decode_floats,
+    decode_quickly,
     decode_whole,
     missing,
     other_datatype,
@@ -114,15 +114,8 @@ class Binder:
         Raises:
             RequestError: As `decode` and `bind`.
         """
-        if self._decode is not None:
-            # Where all values are numbers of one kind, reading and holding them to it is one step. Whatever it stumbles over
-            # (nested data, too) is read again for what it is.
-            try:
-                request = self._decode(body)
-            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-                return self.bind(decode(body))
-            return self._bind(request, typed=True)
-        return self.bind(decode(body))
+        request, typed = decode_quickly(body, self._decode)
+        return self._bind(request, typed)
 
     def bind(self, request: Request) -> Bound:
         """Hold a request to the signature.

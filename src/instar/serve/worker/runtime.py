@@ -16,7 +16,7 @@ from typing import Any, Protocol, cast
 
 import msgspec
 
-from instar.core.errors import DeadlineExceeded, RequestError, StepFailed, Unavailable
+from instar.core.errors import DeadlineExceeded, NotLoaded, RequestError, StepFailed, Unavailable
 from instar.serve.log import record
 from instar.serve.log.keeping import LIMIT_BYTES
 from instar.serve.log.masking import Mask, mask_nothing_through
@@ -28,7 +28,7 @@ from instar.serve.worker.models import LIMIT as MODELS_LIMIT
 from instar.serve.worker.models import Models
 from instar.serve.worker.table_work import TableModel, TableWork
 from instar.serve.worker.tensor_work import TensorModel, TensorWork
-from instar.serve.worker.work import Ended, Job, NotLoaded, describe
+from instar.serve.worker.work import Ended, Job, describe
 from instar.train.environment_places import NotBuilt
 
 PLANS_LIMIT = 4096  # whose work is prepared
@@ -272,8 +272,9 @@ def _failure(version: int, error: str, job: Job) -> wire.Reply:
     known = (job.problems or {}).get(version)
     problem: Exception
     if isinstance(known, (NotBuilt, NotLoaded)):
-        problem = Unavailable(f"version {version} cannot answer now: {known.what}", found=known.found,
-                              subject=known.subject, next_step=known.next_step)  # fmt: skip
+        kind = NotLoaded if isinstance(known, NotLoaded) else Unavailable
+        problem = kind(f"version {version} cannot answer now: {known.what}", found=known.found,
+                       subject=known.subject, next_step=known.next_step)  # fmt: skip
     elif isinstance(known, Ended) and known.hung:  # the request may be as good as any: it may be sent again
         what = f"version {version} cannot answer now: {known.what}"
         problem = Unavailable(what, subject=known.subject, next_step=known.next_step)  # its words are in the log

@@ -27,10 +27,6 @@ class Ended(Unavailable):
         return made
 
 
-class NotLoaded(Unavailable):
-    """The model of a version cannot be loaded: no request is at fault, and any may be sent again."""
-
-
 class Again:
     """Whether calls that were asked together, and failed, are asked once more, each alone, so that a bad one fails alone.
 
