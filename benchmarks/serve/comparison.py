@@ -26,7 +26,7 @@ import recorded  # noqa: E402
 import servers  # noqa: E402
 
 from instar.core.store import Store  # noqa: E402
-from instar.serve import snapshot  # noqa: E402
+from instar.serve.publishing import snapshot  # noqa: E402
 from instar.serve.root.process import ServerTree  # noqa: E402
 from instar.serve.traffic import routing  # noqa: E402
 from instar.train import bundle, native  # noqa: E402

@@ -27,7 +27,7 @@ import versions  # noqa: E402
 
 from instar.app import open_store  # noqa: E402
 from instar.core.store import Store  # noqa: E402
-from instar.serve import snapshot  # noqa: E402
+from instar.serve.publishing import snapshot  # noqa: E402
 from instar.serve.root.process import ServerTree  # noqa: E402
 from instar.serve.traffic import routing  # noqa: E402
 from instar.train import bundle  # noqa: E402

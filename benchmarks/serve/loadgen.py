@@ -16,7 +16,7 @@ sys.path[:0] = [str(HERE), str(HERE / "rivals")]
 import hot_path  # noqa: E402
 import servers  # noqa: E402
 
-from instar.serve import snapshot  # noqa: E402
+from instar.serve.publishing import snapshot  # noqa: E402
 from instar.serve.root.process import ServerTree  # noqa: E402
 
 OFFLINE_RATE = 30_000.0  # more than can be answered: the scenario must last as long as it was told to

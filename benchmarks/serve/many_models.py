@@ -22,8 +22,8 @@ import polars as pl
 
 from instar.app import open_store
 from instar.core.store import Store
-from instar.serve import snapshot
 from instar.serve.processes import measuring
+from instar.serve.publishing import snapshot
 from instar.serve.root import costs
 from instar.serve.root.process import ServerTree
 from instar.serve.traffic import routes, routing

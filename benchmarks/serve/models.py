@@ -11,7 +11,7 @@ import numpy as np
 import polars as pl
 
 from instar.core.store import Store
-from instar.serve import snapshot
+from instar.serve.publishing import snapshot
 from instar.serve.traffic import routing
 from instar.serve.traffic.policy import Canary, Shadow
 from instar.train import bundle, conversion, native

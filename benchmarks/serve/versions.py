@@ -31,9 +31,9 @@ import models  # noqa: E402
 from instar.adapters.blobs_folder import FolderBlobs  # noqa: E402
 from instar.app import open_store  # noqa: E402
 from instar.core.store import Store  # noqa: E402
-from instar.serve import snapshot  # noqa: E402
-from instar.serve.client import Ask, InferClient  # noqa: E402
+from instar.serve.clients.client import Ask, InferClient  # noqa: E402
 from instar.serve.log.calls import CallLog  # noqa: E402
+from instar.serve.publishing import snapshot  # noqa: E402
 from instar.serve.root.process import ServerTree  # noqa: E402
 
 CONNECTIONS = (1, 8, 32, 64)

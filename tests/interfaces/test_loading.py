@@ -67,7 +67,7 @@ def test_the_first_answer_needs_no_stage(tmp_path: Path) -> None:
         "from instar.interfaces.control import build\n"
         f"folder = Path({str(tmp_path)!r})\n"
         "with open_app(folder, store_folder=folder / '.instar', need_project=False) as app:\n"
-        "    from instar.serve import snapshot\n"
+        "    from instar.serve.publishing import snapshot\n"
         "    snapshot.publish(app.store)\n"
         "    build(app)\n"
         "print(*sorted(sys.modules))\n"

@@ -21,7 +21,7 @@ from instar.core.database import Database, T, Transaction
 from instar.core.errors import InstarError
 from instar.operate import cycle
 from instar.plan import importing, leases, runner
-from instar.serve.client import Answer, Ask, InferClient
+from instar.serve.clients.client import Answer, Ask, InferClient
 from instar.serve.log.calls import CallLog
 from instar.serve.traffic.routes import read_snapshot
 from tests.journeys.conftest import ROW

@@ -26,8 +26,8 @@ from instar.plan.project import Project, load_project
 from instar.release import approval, registered_models, registry
 from instar.release.card import card
 from instar.release.registry import ModelVersion
-from instar.serve import snapshot, trial
 from instar.serve.log.calls import CallLog
+from instar.serve.publishing import snapshot, trial
 from instar.serve.root.process import ServerTree
 from instar.serve.traffic import routing
 from instar.serve.traffic.routes import read_snapshot

@@ -10,7 +10,7 @@ from instar.core.clock import EventClock
 from instar.core.store import Store
 from instar.operate import alerts, route_keeping, traffic
 from instar.release.registry import ModelVersion
-from instar.serve import snapshot
+from instar.serve.publishing import snapshot
 from instar.serve.traffic import leases, routes, routing
 from instar.serve.traffic.policy import Canary
 from tests.operate.test_promotion import promote

@@ -13,7 +13,7 @@ import pytest
 
 from instar.core import ids
 from instar.core.store import Store
-from instar.serve import building, snapshot
+from instar.serve.publishing import building, snapshot
 from instar.train import bundle, environment
 from instar.train.environment import Environment
 from tests.serve import bundles

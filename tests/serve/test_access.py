@@ -23,7 +23,7 @@ from instar.interfaces.sdk.client import Client
 from instar.interfaces.sdk.proof import authorization
 from instar.serve.access import granting
 from instar.serve.access.entrance import GRPC_METHODS, RULES
-from instar.serve.client import Ask, InferClient
+from instar.serve.clients.client import Ask, InferClient
 from instar.serve.gateway import grpc_port
 from instar.serve.protocol.grpc_messages import message
 from instar.serve.root.process import ServerTree

@@ -20,9 +20,9 @@ from hypothesis import strategies as st
 from instar.core.errors import BadInput, NotFound, NotLoaded, Unavailable
 from instar.interfaces.cli.predict import predict_command
 from instar.interfaces.sdk.client import Client
-from instar.serve import batches
-from instar.serve.batches import Batches, Endpoint, Reply, Row
-from instar.serve.nested import Spec
+from instar.serve.clients import batches
+from instar.serve.clients.batches import Batches, Endpoint, Reply, Row
+from instar.serve.clients.nested import Spec
 from instar.serve.protocol.v2_json import decode
 from instar.serve.root.process import ServerTree
 from tests.serve import fakes, tensor_fakes

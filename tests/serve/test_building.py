@@ -11,7 +11,7 @@ import pytest
 
 from instar.core.errors import Unavailable
 from instar.core.store import Store
-from instar.serve import building, snapshot, waiting
+from instar.serve.publishing import building, snapshot, waiting
 from instar.serve.traffic import routing
 from instar.serve.traffic.routes import bundle_folder, read_snapshot
 from instar.serve.worker import loading

@@ -8,8 +8,8 @@ from datetime import UTC, datetime, timedelta, timezone
 import pytest
 
 from instar.core.errors import BadInput, NotAllowed, NotFound, Unavailable
-from instar.serve.client import Ask, InferClient
-from instar.serve.refusal import refused
+from instar.serve.clients.client import Ask, InferClient
+from instar.serve.clients.refusal import refused
 from instar.serve.root.process import ServerTree
 
 ROW = {"distance": 1000.0, "hour": 8, "carrier": "UA", "wind": None, "holiday": False}

@@ -16,7 +16,7 @@ import httpx2
 import pytest
 
 from instar.core.store import Store
-from instar.serve.client import Answer, Ask, InferClient
+from instar.serve.clients.client import Answer, Ask, InferClient
 from instar.serve.log import record, segments
 from instar.serve.log.calls import CallLog
 from instar.serve.root.process import ServerTree, running

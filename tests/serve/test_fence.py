@@ -11,8 +11,8 @@ import httpx2
 import pytest
 
 from instar.core.store import Store
-from instar.serve import trial
 from instar.serve.processes import fence
+from instar.serve.publishing import trial
 from instar.serve.traffic import routes
 from instar.train.command_bundle import pack_command
 from tests.serve import fakes
@@ -25,7 +25,7 @@ needs_fence = pytest.mark.skipif(fence.abi() == 0, reason="this kernel has no La
 PROGRAM = """
 import os, sys
 from pathlib import Path
-from instar.serve import trial
+from instar.serve.publishing import trial
 from instar.serve.processes import fence
 mine, scratch, other, store = map(Path, sys.argv[1:])
 assert fence.enclose([*fence.readable(store), mine], [scratch])

@@ -15,7 +15,7 @@ import pytest
 
 from instar.core.errors import Blocked, Damaged, InstarError, StepFailed, Unavailable
 from instar.core.store import Store
-from instar.serve import snapshot
+from instar.serve.publishing import snapshot
 from instar.serve.traffic import routing
 from instar.serve.traffic.routes import bundle_folder, read_snapshot
 from instar.serve.worker import housed, loading, shim

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from instar.core.errors import BadInput
-from instar.serve.nested import Spec, nest, tensor
+from instar.serve.clients.nested import Spec, nest, tensor
 
 
 @given(st.lists(st.integers(0, 4), max_size=4))

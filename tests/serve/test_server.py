@@ -203,7 +203,7 @@ def test_a_hundred_rows_in_one_call(client: httpx2.Client, log: CallLog) -> None
 
 
 def test_requests_on_one_connection_do_not_mix(client: httpx2.Client, server: ServerTree) -> None:
-    from instar.serve.client import Ask, InferClient
+    from instar.serve.clients.client import Ask, InferClient
 
     base = {"hour": 8, "carrier": None, "wind": float("nan"), "holiday": True}
     asks = [Ask({**base, "distance": float(n)}, request_id=str(n)) for n in range(300)]

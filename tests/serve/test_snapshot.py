@@ -7,10 +7,10 @@ import pytest
 
 from instar.core.errors import NotFound, Unavailable
 from instar.core.store import Store
-from instar.serve import snapshot
 from instar.serve.log import segments
 from instar.serve.log.calls import CallLog
 from instar.serve.protocol.signature import InputColumn, Signature
+from instar.serve.publishing import snapshot
 from instar.serve.root.process import ServerTree
 from instar.serve.traffic import routing
 from instar.serve.traffic.routes import bundle_folder, read_snapshot

@@ -12,7 +12,7 @@ import httpx2
 import pytest
 
 from instar.core.store import Store
-from instar.serve.client import Ask, InferClient
+from instar.serve.clients.client import Ask, InferClient
 from instar.serve.log.calls import CallLog
 from instar.serve.log.segments import alive_boots
 from instar.serve.traffic import leases, routes

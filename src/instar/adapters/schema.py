@@ -35,7 +35,7 @@ OWNERS = (
     "instar.serve.log.erasing",
     "instar.serve.log.holds",
     "instar.serve.traffic.routing",
-    "instar.serve.trial",
+    "instar.serve.publishing.trial",
     "instar.operate.actions",
     "instar.operate.alerts",
     "instar.operate.firing",

@@ -76,7 +76,7 @@ def _account(app: App, stop: threading.Event) -> None:
 
 def _build(app: App, stop: threading.Event) -> None:
     """Build the environments of versions that are routed."""
-    from instar.serve.building import Builder
+    from instar.serve.publishing.building import Builder
 
     Builder(app.store).run(stop)
 

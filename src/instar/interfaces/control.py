@@ -92,10 +92,10 @@ def _serve(app: App, socket: Path) -> None:
     from instar.interfaces.api.bodies import clear_uploads
     from instar.interfaces.background import Background
     from instar.interfaces.keeping import Keeping
-    from instar.serve import snapshot
     from instar.serve.access import granting
     from instar.serve.gateway.door import TakingServer
     from instar.serve.gateway.one_write import OneWriteProtocol
+    from instar.serve.publishing import snapshot
     from instar.serve.traffic.routes import door_socket
 
     # A thread that decodes a large body must not keep the loop waiting for the interpreter: 5 ms each is Python's own limit.

@@ -10,11 +10,11 @@ from instar.core.errors import NotFound
 from instar.core.store import Store
 from instar.operate.rollout import Rollout, rollouts
 from instar.release import registry
-from instar.serve import waiting
+from instar.serve.publishing import waiting
+from instar.serve.publishing.waiting import Waiting
 from instar.serve.root import condition
 from instar.serve.traffic import routing
 from instar.serve.traffic.routing import Revision
-from instar.serve.waiting import Waiting
 
 BUILDING = "building"
 

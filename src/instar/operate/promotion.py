@@ -18,7 +18,7 @@ from instar.operate import rollout_walk as walk
 from instar.operate.rollout_rule import SUPERSEDED
 from instar.release import approval, registry
 from instar.release.registry import ModelVersion
-from instar.serve import snapshot
+from instar.serve.publishing import snapshot
 from instar.serve.traffic import routing
 from instar.serve.traffic.policy import Policy, Shadow
 from instar.serve.traffic.routing import Revision

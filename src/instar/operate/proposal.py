@@ -30,7 +30,7 @@ from instar.plan.place import Place
 from instar.plan.project import Problem, Project
 from instar.release import approval, registry, scan
 from instar.release.registry import ModelVersion, Origin
-from instar.serve import snapshot
+from instar.serve.publishing import snapshot
 from instar.serve.traffic import routing
 from instar.serve.traffic.policy import Shadow
 from instar.train import refitting

@@ -17,7 +17,7 @@ from instar.operate.proposal import Loop, champion_of, known_rows
 from instar.plan.project import Project
 from instar.release import approval, registry, scan
 from instar.release.registry import ModelVersion
-from instar.serve import trial
+from instar.serve.publishing import trial
 from instar.serve.traffic import derived
 from instar.train.bundle import BROUGHT, load_manifest
 

@@ -30,7 +30,7 @@ from instar.operate.rollout_rule import CANARY, CHAMPION, SHADOW, Decision, Evid
 from instar.plan.project import Problem
 from instar.release import approval, bars, registry
 from instar.release.registry import ModelVersion
-from instar.serve import snapshot
+from instar.serve.publishing import snapshot
 from instar.serve.traffic import routing
 from instar.serve.traffic.policy import Canary, Shadow
 from instar.serve.traffic.policy_check import SHORTEST_LEASE_SECONDS

@@ -13,7 +13,7 @@ from instar.core.ids import new_id
 from instar.core.store import Store
 from instar.operate import alerts
 from instar.operate.measurement import BREACH, OK, Measurement, keep
-from instar.serve import snapshot
+from instar.serve.publishing import snapshot
 from instar.serve.traffic import leases, routing
 from instar.serve.traffic.policy import Policy
 from instar.serve.traffic.routes import routes_file

@@ -11,7 +11,7 @@ from instar.core.errors import Blocked
 from instar.core.store import Store
 from instar.operate import rollout_walk as walk
 from instar.release import registry
-from instar.serve import snapshot
+from instar.serve.publishing import snapshot
 from instar.serve.traffic import routing
 from instar.serve.traffic.policy import Shadow
 from instar.serve.traffic.routing import Revision

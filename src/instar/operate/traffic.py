@@ -19,7 +19,7 @@ from instar.core.store import Store
 from instar.operate import promotion, rollout
 from instar.operate import rollout_walk as walk
 from instar.release import approval, bars, registry
-from instar.serve import snapshot
+from instar.serve.publishing import snapshot
 from instar.serve.traffic import routing
 from instar.serve.traffic.endpoint_signature import signature_of
 from instar.serve.traffic.policy import Arm, Condition, Policy, Rule, Shadow

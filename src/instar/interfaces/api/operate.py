@@ -21,8 +21,8 @@ from instar.operate.live import live
 from instar.operate.measurement import measurements
 from instar.operate.outcomes import Item, post
 from instar.release import registry
-from instar.serve import snapshot
 from instar.serve.log.calls import CallLog
+from instar.serve.publishing import snapshot
 from instar.serve.traffic import routing
 from instar.serve.traffic.derived import derive
 from instar.serve.traffic.routing import Revision

@@ -18,7 +18,7 @@ from instar.operate import differences, traffic
 from instar.operate.differences import Differences
 from instar.operate.pairing import PredictionLog
 from instar.operate.traffic import Change
-from instar.serve import snapshot
+from instar.serve.publishing import snapshot
 from instar.serve.traffic import policy_document, routing
 from instar.serve.traffic.policy import Policy
 from instar.serve.traffic.policy_document import PolicyDocument

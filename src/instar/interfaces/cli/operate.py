@@ -165,7 +165,7 @@ def promote_command(project: str | None, version: str, reason: str) -> None:
     from instar.core.identity import Permission, require
     from instar.operate import promotion
     from instar.release import registry
-    from instar.serve import building
+    from instar.serve.publishing import building
 
     with open_app(project, need_project=False, make=False) as app:
         require(app.store.actor, Permission.OPERATE)
@@ -184,7 +184,7 @@ def rollback_command(project: str | None, endpoint: str, reason: str) -> None:
     from instar.app import open_app
     from instar.core.identity import Permission, require
     from instar.operate import promotion
-    from instar.serve import building
+    from instar.serve.publishing import building
 
     with open_app(project, need_project=False, make=False) as app:
         require(app.store.actor, Permission.OPERATE)
@@ -203,7 +203,7 @@ def apply_command(project: str | None, as_json: bool) -> None:
     from instar.app import open_app
     from instar.operate import rollout_walk
     from instar.plan.revisions import record_contract
-    from instar.serve import building
+    from instar.serve.publishing import building
 
     with open_app(project) as app:
         revision = record_contract(app.store, app.project)

@@ -19,7 +19,7 @@ from instar.interfaces.moments import moment_of
 
 if TYPE_CHECKING:
     from instar.interfaces.cli.row_files import Read
-    from instar.serve.batches import Endpoint, Row, Said
+    from instar.serve.clients.batches import Endpoint, Row, Said
 
 CONNECTIONS = 4
 TOLD_SECONDS = 0.5  # between two words on how far it is
@@ -88,8 +88,8 @@ def predict_command(
     from instar.interfaces.cli.row_files import open_writer, read_rows
     from instar.interfaces.sdk.connection import address_here
     from instar.interfaces.sdk.proof import secret_for, store_of
-    from instar.serve.batches import ROWS, Batches
-    from instar.serve.http_line import HttpLine
+    from instar.serve.clients.batches import ROWS, Batches
+    from instar.serve.clients.http_line import HttpLine
 
     inputs = (*inputs, *tensors)
     if (rows is None) == (not inputs):
@@ -196,7 +196,7 @@ def _rows(
     given: Iterable[Read], takes: Endpoint, entity: str | None, entity_column: str | None, carry: tuple[str, ...]
 ) -> Iterator[Row]:
     """Rows as the endpoint takes them."""
-    from instar.serve.batches import Row
+    from instar.serve.clients.batches import Row
 
     beside = {*carry, *([entity_column] if entity_column else [])} - takes.inputs.keys()
     matrix: bool | None = None

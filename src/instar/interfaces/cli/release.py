@@ -77,7 +77,7 @@ def build(folder: str | None, version: str, as_json: bool) -> None:
 
     from instar.app import open_app
     from instar.operate.review import find_version
-    from instar.serve import snapshot, waiting
+    from instar.serve.publishing import snapshot, waiting
     from instar.train import environment_places, own_environment
     from instar.train.bundle import load_manifest
 

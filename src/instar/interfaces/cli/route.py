@@ -282,7 +282,7 @@ def _change(
 
 
 def _say(store: Any, done: Change, as_json: bool) -> None:
-    from instar.serve import building
+    from instar.serve.publishing import building
     from instar.serve.traffic import policy_document
 
     effect = building.take_effect(store, lambda text: click.echo(text, err=True)) if done.revision is not None else None

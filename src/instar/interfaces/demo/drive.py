@@ -40,9 +40,9 @@ from instar.interfaces.demo.world import Airline, Feed, midnight
 from instar.operate import cycle
 from instar.operate.outcomes import join
 from instar.operate.proposal import Loop
-from instar.serve import snapshot
-from instar.serve.client import Ask
+from instar.serve.clients.client import Ask
 from instar.serve.log import sealing
+from instar.serve.publishing import snapshot
 
 FIRST_DAY = date(2013, 3, 1)
 QUICK_END, YEAR_END = date(2013, 6, 1), date(2014, 1, 1)

@@ -12,7 +12,7 @@ import httpx2
 import msgspec
 
 from instar.core.errors import Unavailable
-from instar.serve.client import Answer, Ask, InferClient
+from instar.serve.clients.client import Answer, Ask, InferClient
 
 TRIES = 5  # a call without an answer is asked again, as a new call, this often
 PAUSE_SECONDS = 0.5  # before the first repetition; twice as long before each further one

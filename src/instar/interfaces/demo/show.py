@@ -21,8 +21,8 @@ from instar.interfaces.demo import page, progress, story, terminal
 from instar.interfaces.demo.drive import FIRST_DAY, QUICK_END, YEAR_END, Replay, Said
 from instar.interfaces.demo.world import find_flights, open_airline
 from instar.plan.project import load_project
-from instar.serve import snapshot
 from instar.serve.log import sealing
+from instar.serve.publishing import snapshot
 from instar.serve.root.process import ServerTree
 
 BEGINNING = datetime(2013, 1, 1, 5, tzinfo=UTC)  # midnight in New York

@@ -94,7 +94,7 @@ def tensors_body(
     Raises:
         BadInput: The endpoint takes no such tensor, or a list is ragged.
     """
-    from instar.serve.nested import Spec, tensor
+    from instar.serve.clients.nested import Spec, tensor
 
     known = {one["name"]: Spec(one["name"], one["datatype"], list(one["shape"])) for one in specs}
     unknown = [name for name in tensors if name not in known]
@@ -142,7 +142,7 @@ def _bytes_of(value: Any, datatype: str) -> bytes | None:
 
 def inference_of(call: str, answer: Mapping[str, Any]) -> Inference:
     """The outputs in an answer."""
-    from instar.serve.nested import nest
+    from instar.serve.clients.nested import nest
 
     outputs = {one["name"]: nest(one["data"], one["shape"]) for one in answer["outputs"]}
     return Inference(call, int(answer["model_version"]), outputs)

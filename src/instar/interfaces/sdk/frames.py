@@ -12,7 +12,7 @@ from instar.interfaces.sdk.connection import Connection
 from instar.interfaces.wire import error_of, moment, plain
 
 if TYPE_CHECKING:
-    from instar.serve.batches import Endpoint, Reply, Row
+    from instar.serve.clients.batches import Endpoint, Reply, Row
 
 CONNECTIONS = 4
 EMPTY = ("prediction", "version", "error")
@@ -51,7 +51,7 @@ class Frames(Connection):
             BadInput: The frame has a column that the endpoint does not take, or that is not named here.
             NotFound, Unavailable: As in `predict`.
         """
-        from instar.serve.batches import ROWS, Batches, Endpoint
+        from instar.serve.clients.batches import ROWS, Batches, Endpoint
 
         pandas = hasattr(frame, "iterrows") and not hasattr(frame, "lazy")
         names = [str(name) for name in frame.columns]
@@ -80,7 +80,7 @@ class Frames(Connection):
         return _frame(found, [*columns, "error"], pandas)
 
     def _call(self, path: str, body: bytes, headers: Mapping[str, str]) -> Reply:
-        from instar.serve.batches import Reply, again_seconds
+        from instar.serve.clients.batches import Reply, again_seconds
 
         with self._reached():
             reply = self._http.post(path, content=body, headers=dict(headers))
@@ -100,7 +100,7 @@ def _prove(names: Sequence[str], takes: Endpoint, carry: Sequence[str], entity: 
 
 
 def _rows(rows: Any, takes: Endpoint, entity: str | None, carried: list[Mapping[str, Any]] | None) -> Iterator[Row]:
-    from instar.serve.batches import Row
+    from instar.serve.clients.batches import Row
 
     for number, row in enumerate(rows, 1):
         if carried is not None:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from functools import cached_property
 
 from instar.serve.processes.children import Process
-from instar.serve.processes.numeric_threads import bounded
+from instar.serve.processes.threads import bounded
 from instar.serve.processes.zygote import Spawned, Zygote
 from instar.serve.root.outside import Outside, Shim, mark_of
 

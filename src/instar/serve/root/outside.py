@@ -14,7 +14,7 @@ from pathlib import Path
 
 from instar.core.errors import Unavailable
 from instar.serve.processes.children import Process
-from instar.serve.processes.numeric_threads import bounded
+from instar.serve.processes.threads import bounded
 from instar.serve.processes.zygote import Spawned, Zygote
 from instar.serve.worker import shim
 from instar.train import environment_places as places

@@ -21,8 +21,8 @@ from typing import Any
 import msgspec
 
 from instar.core.errors import BadInput, NotLoaded, Unavailable
-from instar.serve.nested import Spec, nest, shape_of, tensor
-from instar.serve.refusal import KINDS
+from instar.serve.clients.nested import Spec, nest, shape_of, tensor
+from instar.serve.clients.refusal import KINDS
 
 ROWS = 500  # of a call, where nothing else is said
 WAIT_SECONDS = 120.0  # for a server that has too much to do, or cannot answer now

@@ -12,8 +12,8 @@ from collections.abc import Callable
 
 from instar.core.errors import InstarError, Unavailable
 from instar.core.store import Store
-from instar.serve import snapshot, waiting
-from instar.serve.waiting import Waiting
+from instar.serve.publishing import snapshot, waiting
+from instar.serve.publishing.waiting import Waiting
 
 MOST = 4  # at a time
 LOOK_SECONDS = 0.5

@@ -8,8 +8,8 @@ from urllib.parse import quote, urlsplit
 
 from instar.core import credentials
 from instar.core.errors import BadInput, Unavailable
-from instar.serve.batches import Endpoint, Reply, again_seconds
-from instar.serve.refusal import refused
+from instar.serve.clients.batches import Endpoint, Reply, again_seconds
+from instar.serve.clients.refusal import refused
 
 TIMEOUT_SECONDS = 120.0
 

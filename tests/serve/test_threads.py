@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from instar.serve.processes.numeric_threads import bounded
+from instar.serve.processes.threads import bounded
 
 
 def test_it_is_one_thread_unless_somebody_says_another_number() -> None:

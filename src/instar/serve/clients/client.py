@@ -20,7 +20,7 @@ import msgspec
 
 from instar.core import credentials
 from instar.core.errors import BadInput, Unavailable
-from instar.serve.refusal import refused
+from instar.serve.clients.refusal import refused
 
 CONNECTIONS = 32
 CONNECT_SECONDS = 10.0

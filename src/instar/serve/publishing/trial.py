@@ -4,7 +4,7 @@ Nothing that came from outside is loaded in the control process, and the process
 leaves nothing behind. What the trial finds (two classes or a number) decides how the
 version answers, so it is kept with the bundle; what cannot answer is refused with the reason.
 
-    python -m instar.serve.trial FOLDER DIGEST --store FOLDER --scratch FOLDER       # one line of JSON: what it is, or why not
+    python -m instar.serve.publishing.trial FOLDER DIGEST --store FOLDER --scratch FOLDER   # JSON: what it is, or why not
 """
 
 from __future__ import annotations
@@ -166,7 +166,7 @@ def _settle(store: Store, manifest: Manifest) -> tuple[str, InstarError | None]:
 
 
 def _ask(store: Store, folder: Path, digest: str, manifest: Manifest, environment: str) -> dict[str, Any]:
-    command = [sys.executable, "-m", "instar.serve.trial", str(folder), digest, "--store", str(store.folder)]
+    command = [sys.executable, "-m", "instar.serve.publishing.trial", str(folder), digest, "--store", str(store.folder)]
     command += ["--environment", environment] if environment else []
     with tempfile.TemporaryDirectory(prefix="instar-trial-") as scratch:
         try:
@@ -199,7 +199,7 @@ def _ask(store: Store, folder: Path, digest: str, manifest: Manifest, environmen
 
 def main(arguments: list[str] | None = None) -> None:
     """Entry of the process."""
-    parser = argparse.ArgumentParser(prog="instar.serve.trial")
+    parser = argparse.ArgumentParser(prog="instar.serve.publishing.trial")
     parser.add_argument("folder", type=Path)
     parser.add_argument("digest")
     parser.add_argument("--environment", help="name of the environment that it is asked in")

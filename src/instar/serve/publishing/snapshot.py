@@ -21,8 +21,9 @@ from instar.core.settings import size_bytes
 from instar.core.store import Store
 from instar.plan import revisions
 from instar.plan.contract import Serving
-from instar.serve import waiting
 from instar.serve.log import segments
+from instar.serve.publishing import waiting
+from instar.serve.publishing.waiting import Waiting
 from instar.serve.traffic import leases, routing
 from instar.serve.traffic.capacity import DEFAULT, Terms
 from instar.serve.traffic.endpoint_signature import signature_of
@@ -40,7 +41,6 @@ from instar.serve.traffic.routes import (
     serve_folder,
     write_snapshot,
 )
-from instar.serve.waiting import Waiting
 from instar.train import environment_places
 
 if TYPE_CHECKING:
@@ -193,7 +193,9 @@ def wait_acknowledged(store: Store, number: int, timeout: float = 30.0) -> list[
 
 
 def _endpoint(store: Store, policy: routing.Policy, digests: Mapping[int, str], terms: Terms) -> EndpointRoute:
-    from instar.serve.trial import threshold_of  # both for models, of which a server that only tracks runs has none
+    from instar.serve.publishing.trial import (
+        threshold_of,  # both for models, of which a server that only tracks runs has none
+    )
     from instar.train import bundle as bundles
 
     last = policy.retiring.version if policy.retiring is not None else None
@@ -224,7 +226,7 @@ def _endpoint(store: Store, policy: routing.Policy, digests: Mapping[int, str], 
 
 def _environment_of(store: Store, digest: str, manifest: Manifest) -> str:
     """The environment that a version runs in: ours, and loudly, where what the bundle says of it cannot be read."""
-    from instar.serve.trial import restore_lock
+    from instar.serve.publishing.trial import restore_lock
     from instar.train import own_environment
 
     try:

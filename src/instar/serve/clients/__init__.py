@@ -1,0 +1,1 @@
+"""Those who ask: clients of an endpoint, for one row and for many."""
