@@ -246,8 +246,8 @@ def test_a_bundle_that_is_gone_is_a_reason_not_a_crash(folder: Path) -> None:
     with start(folder) as server, httpx2.Client(base_url=server.url, timeout=30) as client:
         acknowledged(folder, 1)
         reply = client.post("/v2/models/delay/infer", json=fakes.body())
-        assert reply.status_code == 500
-        assert "version 1 failed" in reply.json()["error"]
+        assert (reply.status_code, reply.json()["kind"]) == (503, "NotLoaded")
+        assert "version 1 cannot answer now: its model cannot be loaded" in reply.json()["error"]
 
 
 def test_calls_in_flight_are_answered_when_the_server_stops(store: Store, folder: Path) -> None:

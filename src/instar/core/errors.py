@@ -30,6 +30,7 @@
     ├── StepFailed            a user's function raised
     ├── GateFailed            the evidence is not good enough
     ├── Unavailable           try again later
+    │   └── NotLoaded         a model cannot be loaded
     ├── DeadlineExceeded      the time that the caller allowed is over
     └── StoreError            the store itself
         ├── StoreBusy         another process holds it for too long
